@@ -1,0 +1,1 @@
+//! Strict simulators of the CRMs that Tributary listens to: they speak the wire with their own types.

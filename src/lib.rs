@@ -1,0 +1,1 @@
+//! Tributary keeps a customer-success store in step with its CRMs in real time.

@@ -1,0 +1,3 @@
+//! The `tributary` binary: parses arguments, runs, and sets the exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Holds the walls of ARCHITECTURE.md.
