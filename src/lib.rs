@@ -1,1 +1,7 @@
 //! Tributary keeps a customer-success store in step with its CRMs in real time.
+//!
+//! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
+
+pub mod fault;
+pub mod model;
+pub mod secret;
