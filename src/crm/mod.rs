@@ -1,0 +1,3 @@
+//! Connectors: the port that every CRM fills, and a folder per CRM.
+
+pub mod port;

@@ -1,0 +1,132 @@
+//! What ingest asks of a CRM: sign in, describe, read, listen.
+//!
+//! Contract for every engine:
+//! * A call may be dropped at any await; nothing has to be undone, no CRM is written to.
+//! * Faults carry their fate (see [`crate::fault`]): `Unavailable` and `Throttled` are retried by the caller
+//!   with backoff, so a connector retries nothing but one call after one token refresh.
+//! * Ids come out normalised; fields come out under their column names, components of compound fields
+//!   included, compound fields themselves never.
+//! * What the signed-in user may not read is absent, never null.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::fault::Fault;
+use crate::model::event::{Event, Found, Page};
+use crate::model::name::{ConnectionId, FieldName, ObjectName};
+use crate::model::position::Position;
+use crate::model::record_id::{InvalidRecordId, RecordId};
+use crate::model::schema::ObjectSchema;
+
+/// One signed-in CRM org.
+#[async_trait]
+pub trait Crm: Send + Sync {
+    /// The connection this engine serves.
+    fn connection(&self) -> &ConnectionId;
+
+    /// Proves that the org is reached and says which it is.
+    async fn identify(&self) -> Result<OrgIdentity, Fault>;
+
+    /// The org's clock now, as its answers tell it (HTTP `Date` less the round trip), less `read_lag`.
+    async fn clock(&self) -> Result<DateTime<Utc>, Fault>;
+
+    /// The object's schema, as the signed-in user sees it. `Missing` for an object there is not.
+    async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault>;
+
+    /// Reads every live record, page by page; memory is that of one page. `resume` is a
+    /// [`Page::resume`] of an earlier read with an equal selection; its `as_of` is then the new read's.
+    async fn read_all(
+        &self,
+        selection: &Selection,
+        resume: Option<&str>,
+    ) -> Result<Box<dyn Pages>, Fault>;
+
+    /// Reads the live records that changed in `[from, to)` by the CRM's own stamp.
+    async fn read_window(
+        &self,
+        selection: &Selection,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Box<dyn Pages>, Fault>;
+
+    /// Reads records by id, in as few calls as the CRM allows.
+    async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault>;
+
+    /// The ids deleted in `[from, to)`. `PositionLost` when the CRM's delete log does not reach back to
+    /// `from`: the caller then compares id sets.
+    async fn deleted(
+        &self,
+        object: &ObjectName,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<RecordId>, Fault>;
+
+    /// Opens the change stream. `PositionLost` when `from` is no longer valid: the caller opens a hole
+    /// first and then listens from [`Start::Earliest`]; no engine falls back by itself.
+    async fn listen(&self, objects: &[ObjectName], from: Start)
+    -> Result<Box<dyn Listener>, Fault>;
+
+    /// Normalises an id of this CRM.
+    fn record_id(&self, text: &str) -> Result<RecordId, InvalidRecordId>;
+}
+
+/// A read in progress; each page is true of the same `as_of`.
+#[async_trait]
+pub trait Pages: Send {
+    /// The next page, `None` after the last. A fault ends the read; it can be resumed from the last page.
+    async fn next(&mut self) -> Result<Option<Page>, Fault>;
+}
+
+/// An open stream. Events come in the CRM's order; the position is stored by the caller, last of all.
+#[async_trait]
+pub trait Listener: Send {
+    /// Waits for what the CRM says next. Cancel-safe: a dropped call loses nothing.
+    ///
+    /// # Errors
+    /// The stream is over: `PositionLost`, `Credentials`, `Permission` or a passing fault. The caller
+    /// opens a new one after the last position it made durable.
+    async fn next(&mut self) -> Result<Heard, Fault>;
+
+    /// Leaves politely (the CRM counts open clients).
+    async fn stop(self: Box<Self>);
+}
+
+/// What one wait brought.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Heard {
+    /// Events in stream order; empty on a keep-alive.
+    pub events: Vec<Event>,
+    /// Where the stream stands after them, if the CRM said so; safe to store once all are durable.
+    pub position: Option<Position>,
+}
+
+/// Where a stream starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes after the subscription.
+    Now,
+    /// With everything the CRM still holds.
+    Earliest,
+    /// After a stored position.
+    After(Position),
+}
+
+/// The object and the fields to read; order has no meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The object.
+    pub object: ObjectName,
+    /// Column names; the id is always read.
+    pub fields: Vec<FieldName>,
+}
+
+/// Which org answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrgIdentity {
+    /// The org's own id (18 characters, or a GUID).
+    pub org_id: String,
+    /// The user the token acts for.
+    pub user_id: String,
+    /// Where data calls go.
+    pub instance_url: String,
+}

@@ -1,0 +1,215 @@
+//! A job's compiled plan, and the rows it yields for a target to apply.
+//!
+//! `mapping/` compiles a job of the config into a [`JobPlan`] and turns images into [`MappedRow`]s. It finds
+//! nothing by itself: what has to be looked up is carried as [`Reference`]s, which the target resolves
+//! inside the transaction that writes the row, so that a destination sees the rows of those before it.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use uuid::Uuid;
+
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredType;
+use crate::model::version::Version;
+
+/// A compiled job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPlan {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The job.
+    pub job: JobId,
+    /// The source object.
+    pub source: ObjectName,
+    /// Every field that the job's filter, mappings, identifiers and look-ups read.
+    pub fields: Vec<FieldName>,
+    /// Destinations in config order.
+    pub destinations: Vec<Arc<DestinationPlan>>,
+}
+
+/// A compiled destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationPlan {
+    /// The stored object's table (`company`).
+    pub table: String,
+    /// Its label (`Company`), for messages.
+    pub label: String,
+    /// Written columns, in the order of [`MappedRow::cells`].
+    pub columns: Vec<PlanColumn>,
+    /// Derived columns, in the order of [`MappedRow::references`].
+    pub derives: Vec<DerivePlan>,
+    /// The columns that match a stored row, ANDed; of `columns` or `derives`.
+    pub identifiers: Vec<IdentifierPlan>,
+    /// What an identifier without a value means for a record without a crosswalk entry.
+    pub on_empty_identifier: OnEmptyIdentifier,
+    /// What a delete at the source does to the row.
+    pub on_delete: OnExit,
+    /// What leaving the filter does to the row.
+    pub on_filter_exit: OnExit,
+}
+
+/// A column written from the image or a constant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanColumn {
+    /// The column.
+    pub name: String,
+    /// Its type.
+    pub ty: StoredType,
+    /// Written on insert only (`when = "insert"`).
+    pub insert_only: bool,
+    /// A null never overwrites a value (`on_null = "keep"`).
+    pub keep_on_null: bool,
+}
+
+/// A column filled with the GSID of another stored row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DerivePlan {
+    /// The column.
+    pub column: String,
+    /// The table looked up; the destination's own for a self look-up.
+    pub table: String,
+    /// How the row is found.
+    pub by: DeriveBy,
+    /// Several rows match.
+    pub on_multiple: OnMultiple,
+    /// No row matches.
+    pub on_none: OnNone,
+}
+
+/// How a derived mapping finds its row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeriveBy {
+    /// By up to six pairs, all equal; the target's side of each.
+    Match(Vec<MatchKey>),
+    /// The row that this record has in an earlier destination of the same job (its table).
+    Sibling(String),
+}
+
+/// The target's side of a match pair.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MatchKey {
+    /// `@id`: the CRM id on this connection, through the crosswalk.
+    RecordId,
+    /// A column of the looked-up table.
+    Column {
+        /// The column.
+        name: String,
+        /// Its type.
+        ty: StoredType,
+        /// Compared without case (e-mail, user name).
+        case_blind: bool,
+    },
+}
+
+/// One identifier.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IdentifierPlan {
+    /// The column, mapped or derived.
+    pub column: String,
+    /// Compared without case.
+    pub case_blind: bool,
+}
+
+/// `on_multiple`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMultiple {
+    /// The lowest GSID.
+    Any,
+    /// The record is rejected.
+    Error,
+}
+
+/// `on_none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNone {
+    /// The column is null and the reference is parked until its row comes.
+    Null,
+    /// The whole change is parked until its row comes.
+    Reject,
+    /// This destination is skipped for the record.
+    Skip,
+    /// A fixed GSID.
+    Default(Uuid),
+}
+
+/// `on_delete`, `on_filter_exit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// The row stays as it is.
+    Keep,
+    /// `crm_state` and `crm_state_at` are written.
+    Mark,
+    /// The row goes with its last association.
+    Delete,
+}
+
+/// `on_empty_identifier`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnEmptyIdentifier {
+    /// The record goes to the dead letters.
+    Reject,
+    /// A row is inserted.
+    Insert,
+}
+
+/// What one record does to one destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MappedRow {
+    /// The record.
+    pub record: RecordId,
+    /// The change's version: lower than the crosswalk's is skipped, equal is applied (J2).
+    pub version: Version,
+    /// Where the change lies in the topic (partition, offset), for parked changes and messages.
+    pub place: (u32, u64),
+    /// Best known time at the source, for `crm_state_at`.
+    pub committed_at: Option<DateTime<Utc>>,
+    /// Whether the record lives and passes the filters.
+    pub life: Life,
+    /// A cell per plan column; `None`: the image lacks the field, leave the column as it is.
+    pub cells: Vec<Option<Cell>>,
+    /// A reference per derived column; `None`: the image lacks a field of it, leave the column as it is.
+    pub references: Vec<Option<Reference>>,
+}
+
+/// Whether a record takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It does: upsert.
+    Present,
+    /// Deleted at the source: `on_delete`.
+    Deleted,
+    /// It does not pass the filter: `on_filter_exit` if it has a row, else nothing.
+    Filtered,
+}
+
+/// The record's side of a derived mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reference {
+    /// An empty field: no reference; the column becomes null, nothing is parked (J5).
+    Empty,
+    /// A value per match key; for [`MatchKey::RecordId`] the normalised id as text.
+    Values(Vec<Cell>),
+    /// For [`DeriveBy::Sibling`].
+    Sibling,
+}
+
+/// A value cast to its column's type. `Null` clears the column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// Empty.
+    Null,
+    /// Boolean.
+    Boolean(bool),
+    /// Number, currency, percentage: digits kept, plain decimal notation.
+    Number(Box<str>),
+    /// Every text-like type.
+    Text(Box<str>),
+    /// Day.
+    Date(NaiveDate),
+    /// Instant.
+    DateTime(DateTime<Utc>),
+    /// A stored row.
+    Gsid(Uuid),
+}

@@ -1,0 +1,3 @@
+//! Where rows go: the port that every target fills, and a folder per target.
+
+pub mod port;

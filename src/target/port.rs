@@ -1,0 +1,233 @@
+//! What jobs ask of a target: make its tables, take a batch with its offset in one transaction, read back.
+//!
+//! Contract for every engine:
+//! * **J1** [`Target::apply`] writes rows, ledger (crosswalk, parked references, claims) and the offset in one
+//!   transaction of its own. Its first statement is the compare-and-set of (epoch, next) in the offset row;
+//!   when that fails, nothing is written and the fault is `Fenced`.
+//! * **J2** A row whose version is lower than the crosswalk's is skipped, an equal one is applied. Rows that
+//!   would not change are not written.
+//! * **J4** Identity first by crosswalk (connection, object, record, table), then by identifiers.
+//! * **J5** An empty reference is no reference. A reference without a row is parked, and released by
+//!   [`Target::release`], which both sides call after commit.
+//! * Destinations come in config order; each sees the rows of those before it.
+//! * Statements are set-based: their number does not grow with the batch.
+//! * A future may be dropped; the transaction it started still ends whole, committed or not. A caller that
+//!   can't tell reads the offset again with [`Target::assign`].
+//! * Faults with fate `Retry` left nothing behind. `Record` means that the batch holds a record which the
+//!   target refuses: the caller bisects.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::fault::Fault;
+use crate::mapping::plan::{Cell, DestinationPlan, MappedRow};
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredObject;
+use crate::model::version::Version;
+
+/// A store of rows with its ledger.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Creates missing tables, columns and ledger; drops nothing. A column of another type is `Config`.
+    async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault>;
+
+    /// Takes over a partition: raises its epoch and says where to go on. A new reader starts at 0.
+    async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault>;
+
+    /// Applies a batch; see the module's contract.
+    async fn apply(&self, batch: Batch) -> Result<Applied, Fault>;
+
+    /// Fills parked references whose rows have come, and returns the parked *changes* (`on_none = reject`)
+    /// whose rows have come, for the job to run again. Called after each commit with the tables it wrote,
+    /// and for all tables each minute.
+    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault>;
+
+    /// Moves parked references and changes older than their time to live out of the ledger, for the dead
+    /// letters.
+    async fn expire(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        older_than: chrono::DateTime<chrono::Utc>,
+    ) -> Result<Vec<Expired>, Fault>;
+
+    /// Rows of a table, newest first, for `rows` and tests.
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault>;
+
+    /// The stored rows of one record, for `explain`.
+    async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault>;
+
+    /// How many references and changes are parked, per job.
+    async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault>;
+
+    /// Finishes what was taken, and closes.
+    async fn close(&self) -> Result<(), Fault>;
+}
+
+/// Whose offsets: a job's live reader, or a replay's id, on one generation of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReaderKey {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The job.
+    pub job: JobId,
+    /// `live`, or a replay's id.
+    pub reader: String,
+    /// The topic's generation id.
+    pub generation: String,
+}
+
+/// What [`Target::assign`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The offset to read next.
+    pub next: u64,
+    /// The epoch under which this owner writes.
+    pub epoch: u64,
+}
+
+/// One transaction's worth: a part of one partition.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Whose offsets.
+    pub reader: ReaderKey,
+    /// The partition.
+    pub partition: u32,
+    /// The owner's epoch.
+    pub epoch: u64,
+    /// The offset row's value before this batch.
+    pub expect: u64,
+    /// Its value after.
+    pub next: u64,
+    /// The source object.
+    pub object: ObjectName,
+    /// Rows per destination, in config order. A record comes at most once per destination.
+    pub destinations: Vec<DestinationBatch>,
+    /// When this batch is applied, for `created_date` and `modified_date`.
+    pub now: chrono::DateTime<chrono::Utc>,
+}
+
+/// The rows of one destination.
+#[derive(Debug, Clone)]
+pub struct DestinationBatch {
+    /// The plan that the rows' cells follow.
+    pub plan: Arc<DestinationPlan>,
+    /// The rows, lowest offset first.
+    pub rows: Vec<MappedRow>,
+    /// For `on_none = reject`: the change's bytes of a row, to be parked whole.
+    pub images: Vec<bytes::Bytes>,
+}
+
+/// What a batch did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Applied {
+    /// An outcome per destination and row, in their order.
+    pub outcomes: Vec<Vec<Outcome>>,
+}
+
+/// What became of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// A new row.
+    Inserted,
+    /// An existing row got its first association with this record.
+    Associated,
+    /// Columns changed.
+    Updated,
+    /// Nothing would have changed.
+    Unchanged,
+    /// The crosswalk holds a higher version; carries it, so that the caller sees a lower term (I7).
+    Stale(Version),
+    /// Deleted.
+    Deleted,
+    /// Marked as deleted or filtered out.
+    Marked,
+    /// A delete, or a filtered record, that has no row; or `keep`.
+    Ignored,
+    /// The whole change waits for a row (`on_none = reject`).
+    Parked,
+    /// `on_none = skip`.
+    Skipped,
+    /// For the dead letters: ambiguous match, refused value, empty identifier.
+    Rejected(String),
+}
+
+/// What [`Target::release`] did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Released {
+    /// References filled.
+    pub filled: u64,
+    /// Changes to run again, with their place in the topic.
+    pub changes: Vec<ParkedChange>,
+    /// Whether more may be waiting.
+    pub more: bool,
+}
+
+/// A parked change that may go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParkedChange {
+    /// The job.
+    pub job: JobId,
+    /// The record.
+    pub record: RecordId,
+    /// Its version: run again only if this is still the parked one.
+    pub version: Version,
+    /// Topic partition and offset.
+    pub place: (u32, u64),
+    /// The change's bytes.
+    pub image: bytes::Bytes,
+}
+
+/// A parked thing whose time to live is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expired {
+    /// The record.
+    pub record: RecordId,
+    /// What it waited for.
+    pub waited_for: String,
+    /// Topic partition and offset.
+    pub place: (u32, u64),
+    /// The change's bytes, where the whole change was parked.
+    pub image: Option<bytes::Bytes>,
+}
+
+/// Which rows [`Target::rows`] returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RowsPage {
+    /// At most this many; 0 means 100.
+    pub limit: usize,
+    /// Skip this many.
+    pub offset: usize,
+    /// Only rows where the column equals the text.
+    pub filter: Vec<(String, String)>,
+}
+
+/// A stored row: columns by name, `gsid`, `created_date` and `modified_date` among them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// The row's GSID.
+    pub gsid: Uuid,
+    /// Column and value, in the table's order.
+    pub columns: Vec<(String, Cell)>,
+}
+
+/// One association of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traced {
+    /// The table.
+    pub table: String,
+    /// The version applied last.
+    pub version: Version,
+    /// The row; `None` once it is deleted.
+    pub row: Option<StoredRow>,
+    /// Columns that wait for a row.
+    pub parked: Vec<String>,
+}
