@@ -8,3 +8,4 @@ pub mod mapping;
 pub mod model;
 pub mod secret;
 pub mod target;
+pub mod telemetry;

@@ -1,0 +1,4 @@
+//! Telemetry: the closed vocabulary of metrics, and how logs are set up.
+
+pub mod logs;
+pub mod metrics;
