@@ -112,7 +112,6 @@ impl Metrics {
     }
 
     /// A counter of the vocabulary.
-    #[must_use]
     pub fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         let key = key(name, labels);
         self.lock()
@@ -123,7 +122,6 @@ impl Metrics {
     }
 
     /// A gauge of the vocabulary.
-    #[must_use]
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
         let key = key(name, labels);
         self.lock()
@@ -134,7 +132,6 @@ impl Metrics {
     }
 
     /// A histogram of the vocabulary.
-    #[must_use]
     pub fn histogram(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         let key = key(name, labels);
         self.lock()
