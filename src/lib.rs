@@ -4,8 +4,11 @@
 
 pub mod crm;
 pub mod fault;
+pub mod image;
+pub mod log;
 pub mod mapping;
 pub mod model;
 pub mod secret;
+pub mod state;
 pub mod target;
 pub mod telemetry;

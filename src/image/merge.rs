@@ -1,0 +1,197 @@
+//! What a merge of an event or a row into an image decides; the tables themselves lie with their CRMs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::model::change::{Change, Op, Origin};
+use crate::model::event::{Event, Row};
+use crate::model::name::FieldName;
+use crate::model::value::{Fields, Value};
+use crate::model::version::Version;
+
+/// The rules by which one CRM's events and rows become images. Pure: the same inputs give the same step.
+pub trait MergeTable: Send + Sync {
+    /// A stream event on one record. `carried` are the selected fields that events of the object tell.
+    fn event(&self, image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step;
+
+    /// A row of a read that is true as of `as_of`.
+    fn row(&self, image: Option<Image>, row: &Row, as_of: DateTime<Utc>, covered: Covered) -> Step;
+
+    /// A read by id that did not find the record.
+    fn absent(&self, image: Option<Image>, as_of: DateTime<Utc>, covered: Covered) -> Step;
+}
+
+/// CRM time since which the object's stream is unbroken; `None`: there is no stream to fall behind.
+pub type Covered = Option<DateTime<Utc>>;
+
+/// A record as ingest knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Selected fields; absent means not known.
+    #[serde(rename = "f")]
+    pub fields: Fields,
+    /// Whether it may be published.
+    #[serde(rename = "l")]
+    pub life: Life,
+    /// A of its newest row.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<DateTime<Utc>>,
+    /// Field to C of the newest event at or after `base` that told it.
+    #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub touched: BTreeMap<FieldName, DateTime<Utc>>,
+    /// C of the newest delete, or A of the read that missed it; stays after an undelete as a lower bound.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<DateTime<Utc>>,
+    /// A read with A after this stamp is owed.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<DateTime<Utc>>,
+    /// Version of its last published change; zero if none was.
+    #[serde(rename = "v")]
+    pub version: Version,
+}
+
+/// A record's life, as far as ingest knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Life {
+    /// Events told some fields of it; a read is owed before anything is published.
+    Partial,
+    /// Known whole.
+    Live,
+    /// Deleted.
+    Dead,
+}
+
+/// What a merge decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The image after it; `None`: as before.
+    pub image: Option<Image>,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// A read of the record is owed, for a change of this stamp.
+    pub owe: Option<DateTime<Utc>>,
+    /// The fields that the step changed.
+    pub changed: Vec<FieldName>,
+}
+
+/// What becomes of a merged event or row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It told nothing new.
+    Drop,
+    /// The image was changed, nothing is to be published.
+    Keep,
+    /// The image is to be published as this operation.
+    Publish(Op),
+    /// The read came too early to be believed; read again.
+    ReadAgain,
+}
+
+impl Step {
+    /// Nothing changes.
+    #[must_use]
+    pub const fn dropped() -> Self {
+        Self::of(Verdict::Drop)
+    }
+
+    /// The read is not believed.
+    #[must_use]
+    pub const fn read_again() -> Self {
+        Self::of(Verdict::ReadAgain)
+    }
+
+    const fn of(verdict: Verdict) -> Self {
+        Self {
+            image: None,
+            verdict,
+            owe: None,
+            changed: Vec::new(),
+        }
+    }
+}
+
+impl Image {
+    /// A record that only events have told of so far.
+    #[must_use]
+    pub const fn partial() -> Self {
+        Self {
+            fields: Fields::new(),
+            life: Life::Partial,
+            base: None,
+            touched: BTreeMap::new(),
+            dead: None,
+            needs: None,
+            version: Version::new(0, 0),
+        }
+    }
+
+    /// The newest C among the fields' stamps.
+    #[must_use]
+    pub fn newest_touch(&self) -> Option<DateTime<Utc>> {
+        self.touched.values().max().copied()
+    }
+
+    /// Sets a field; whether its value differs from before.
+    pub fn set(&mut self, field: &FieldName, value: &Value) -> bool {
+        match self.fields.get_mut(field) {
+            Some(held) if held == value => false,
+            Some(held) => {
+                *held = value.clone();
+                true
+            }
+            None => {
+                self.fields.insert(field.clone(), value.clone());
+                true
+            }
+        }
+    }
+}
+
+/// The image that a topic's change stands for, when images are rebuilt from the topic: the highest version
+/// wins, whatever the order.
+///
+/// What the wire does not carry is set so that it can only cause a read too much: `base` is the row's own
+/// stamp (a row holds everything that was committed before it), and the fields of a stream change are touched
+/// at its commit.
+#[must_use]
+pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
+    if image
+        .as_ref()
+        .is_some_and(|held| held.version > change.version)
+    {
+        return image;
+    }
+    let mut next = Image {
+        fields: change.fields.clone(),
+        version: change.version,
+        ..image.unwrap_or_else(Image::partial)
+    };
+    if change.is_alive() {
+        next.life = Life::Live;
+        let Some(at) = change.committed_at else {
+            return Some(next);
+        };
+        if change.origin == Origin::Stream {
+            let all = matches!(change.op, Op::Create | Op::Undelete);
+            let told: Vec<FieldName> = if all {
+                change.fields.keys().cloned().collect()
+            } else {
+                change.changed.clone()
+            };
+            for field in told {
+                next.touched.insert(field, at);
+            }
+        } else {
+            next.base = next.base.max(Some(at));
+            next.touched.retain(|_, stamp| *stamp >= at);
+        }
+    } else {
+        next.life = Life::Dead;
+        next.dead = next.dead.max(change.committed_at);
+        next.touched.clear();
+    }
+    Some(next)
+}

@@ -1,0 +1,3 @@
+//! The log: one topic per object, behind one port.
+
+pub mod port;

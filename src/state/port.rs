@@ -1,0 +1,315 @@
+//! The state's port: who owns a connection, how far it is, and what it owes.
+//!
+//! Contract for every engine:
+//! * Every write carries the owner's term and is refused as `Fenced` when a higher one is stored (I7).
+//! * [`State::commit`] is one transaction (I1): a position never becomes visible without what it owes.
+//! * Nothing here is guessed after a loss: a lost file means a new term, no position, and so a hole.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::model::name::{ConnectionId, FieldName, ObjectName};
+use crate::model::position::Position;
+use crate::model::record_id::RecordId;
+
+/// A store of state.
+#[async_trait]
+pub trait State: Send + Sync {
+    /// Takes the connection over if its lease is free, expired or ours; `None` if another owner is alive.
+    /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win.
+    async fn acquire(
+        &self,
+        connection: &ConnectionId,
+        owner: &str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Option<u64>, Fault>;
+
+    /// Prolongs the lease.
+    async fn renew(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        until: DateTime<Utc>,
+    ) -> Result<(), Fault>;
+
+    /// Gives the connection up.
+    async fn release(&self, connection: &ConnectionId, term: u64) -> Result<(), Fault>;
+
+    /// Where the stream goes on.
+    async fn position(&self, connection: &ConnectionId) -> Result<Option<StoredPosition>, Fault>;
+
+    /// Position, owed reads, settled reads and holes in one transaction.
+    async fn commit(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        progress: Progress,
+    ) -> Result<(), Fault>;
+
+    /// Records of an object that owe a read, oldest stamp first.
+    async fn owed(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Fault>;
+
+    /// How many reads are owed, per object.
+    async fn owed_counts(&self, connection: &ConnectionId)
+    -> Result<Vec<(ObjectName, u64)>, Fault>;
+
+    /// Holes, newest first; only open ones unless `all`.
+    async fn holes(&self, connection: Option<&ConnectionId>, all: bool)
+    -> Result<Vec<Hole>, Fault>;
+
+    /// Notes that a repair has begun.
+    async fn repairing(&self, connection: &ConnectionId, term: u64, hole: i64)
+    -> Result<(), Fault>;
+
+    /// Closes a hole with its evidence; `Corrupt` if the evidence's `as_of` is not later than the hole's end.
+    async fn close_hole(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        hole: i64,
+        evidence: Evidence,
+        now: DateTime<Utc>,
+    ) -> Result<(), Fault>;
+
+    /// What is known of an object.
+    async fn object(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+    ) -> Result<ObjectState, Fault>;
+
+    /// Stores what is known of an object.
+    async fn put_object(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        object: &ObjectName,
+        state: ObjectState,
+    ) -> Result<(), Fault>;
+
+    /// Asks the owner to publish a record again (a job met a lower term than its ledger holds); no term needed.
+    async fn request_republish(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<(), Fault>;
+
+    /// Takes such requests.
+    async fn take_republish(
+        &self,
+        connection: &ConnectionId,
+        limit: usize,
+    ) -> Result<Vec<(ObjectName, RecordId)>, Fault>;
+
+    /// Finishes what was taken, and closes.
+    async fn close(&self) -> Result<(), Fault>;
+}
+
+/// A position and what it is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPosition {
+    /// The position; `None` while a stream that began "now" has told none.
+    pub position: Option<Position>,
+    /// CRM time up to which the stream is confirmed.
+    pub confirmed_at: DateTime<Utc>,
+}
+
+/// What [`State::commit`] stores.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// The stream's place; `None` leaves it.
+    pub position: Option<StoredPosition>,
+    /// Reads that are owed.
+    pub owe: Vec<Owed>,
+    /// Reads that were done.
+    pub settle: Vec<Settled>,
+    /// Holes that opened. One equal in cause, object and window to an open one is not opened twice.
+    pub open: Vec<NewHole>,
+}
+
+/// A record that must be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// The object.
+    pub object: ObjectName,
+    /// The record.
+    pub record: RecordId,
+    /// C of the newest change that is not known.
+    pub stamp: DateTime<Utc>,
+}
+
+/// A read that was believed: it settles the record's owed read unless a newer one than `stamp` came meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The object.
+    pub object: ObjectName,
+    /// The record.
+    pub record: RecordId,
+    /// The newest owed stamp that the read answers.
+    pub stamp: DateTime<Utc>,
+}
+
+/// An interval or an object for which changes may have been missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewHole {
+    /// The object.
+    pub object: ObjectName,
+    /// Why.
+    pub cause: HoleCause,
+    /// What may be missing.
+    pub scope: HoleScope,
+    /// When it was noticed.
+    pub opened_at: DateTime<Utc>,
+}
+
+/// Why changes may have been missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoleCause {
+    /// The stored position is no longer valid.
+    ExpiredPosition,
+    /// The stream began without a stored position although objects were synced.
+    NoPosition,
+    /// Too many changes in one transaction.
+    Overflow,
+    /// An event named records by wildcard.
+    Wildcard,
+    /// An event could not be decoded.
+    Undecodable,
+    /// The topic was deleted, made again or truncated.
+    TopicRecreated,
+    /// A field was added to the selection.
+    NewField,
+    /// The org's delivery limit was reached.
+    DeliveryLimit,
+    /// Permission on the object was lost.
+    PermissionLost,
+    /// The object is not captured.
+    NotCaptured,
+}
+
+/// What may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoleScope {
+    /// What changed in an interval of CRM time.
+    Window {
+        /// Its start.
+        from: DateTime<Utc>,
+        /// Its end.
+        to: DateTime<Utc>,
+    },
+    /// Anything of the object up to an instant of CRM time.
+    Object {
+        /// The instant.
+        to: DateTime<Utc>,
+    },
+}
+
+/// A row of the hole ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hole {
+    /// Its number.
+    pub id: i64,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The object.
+    pub object: ObjectName,
+    /// Why.
+    pub cause: HoleCause,
+    /// What may be missing.
+    pub scope: HoleScope,
+    /// Where its repair stands.
+    pub state: HoleState,
+    /// When it was noticed.
+    pub opened_at: DateTime<Utc>,
+    /// When it was closed.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// By what.
+    pub evidence: Option<Evidence>,
+}
+
+/// Where a hole's repair stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoleState {
+    /// Not begun.
+    Open,
+    /// Reads are under way.
+    Repairing,
+    /// Closed by evidence.
+    Closed,
+}
+
+/// The reads that closed a hole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// A of the reads.
+    pub as_of: DateTime<Utc>,
+    /// Rows read.
+    pub rows: u64,
+    /// Records found deleted.
+    pub deleted: u64,
+}
+
+/// What is known of one object of one connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectState {
+    /// The selected fields that images hold; more in the config than here is a hole.
+    pub fields: Vec<FieldName>,
+    /// CRM time since which the stream is unbroken.
+    pub covered: Option<DateTime<Utc>>,
+    /// A full sync in progress.
+    pub snapshot: Option<SnapshotProgress>,
+    /// When the first full sync was done; `None`: it is not.
+    pub synced_at: Option<DateTime<Utc>>,
+}
+
+/// Where a full sync stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotProgress {
+    /// Where the next page begins; `None` before the first.
+    pub resume: Option<String>,
+    /// Rows so far.
+    pub rows: u64,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+}
+
+impl HoleCause {
+    /// Its label in metrics and on pages.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ExpiredPosition => "expired_position",
+            Self::NoPosition => "no_position",
+            Self::Overflow => "overflow",
+            Self::Wildcard => "wildcard",
+            Self::Undecodable => "undecodable",
+            Self::TopicRecreated => "topic_recreated",
+            Self::NewField => "new_field",
+            Self::DeliveryLimit => "delivery_limit",
+            Self::PermissionLost => "permission_lost",
+            Self::NotCaptured => "not_captured",
+        }
+    }
+}
+
+impl HoleScope {
+    /// The instant as of which reads must be later to close the hole.
+    #[must_use]
+    pub const fn end(&self) -> DateTime<Utc> {
+        match self {
+            Self::Window { to, .. } | Self::Object { to } => *to,
+        }
+    }
+}
