@@ -379,3 +379,69 @@ impl std::fmt::Debug for MemoryLog {
         f.debug_struct("MemoryLog").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultKind;
+    use crate::log::port::Delivery;
+    use crate::log::suite::{BRIEF, Bench, compacted, log_suite, put};
+    use crate::runtime::clock::ManualClock;
+
+    struct Memory {
+        log: Arc<MemoryLog>,
+        clock: Arc<ManualClock>,
+    }
+
+    #[async_trait]
+    impl Bench for Memory {
+        fn log(&self) -> Arc<dyn Log> {
+            Arc::clone(&self.log) as _
+        }
+
+        fn clock(&self) -> &ManualClock {
+            &self.clock
+        }
+
+        async fn maintain(&self) {
+            self.log.maintain().unwrap();
+        }
+
+        async fn reopen(&mut self) {
+            self.log.close().await.unwrap();
+            self.log = Arc::new(self.log.reopen());
+        }
+    }
+
+    fn memory() -> Memory {
+        let start = DateTime::from_timestamp(1_767_607_872, 0).unwrap();
+        let clock = Arc::new(ManualClock::new(start));
+        Memory {
+            log: Arc::new(MemoryLog::new(Arc::clone(&clock) as _)),
+            clock,
+        }
+    }
+
+    log_suite!(std::future::ready(memory()));
+
+    #[tokio::test]
+    async fn a_topic_made_again_or_cut_is_told() {
+        let log = memory().log;
+        let first = compacted(&*log, "t", 1).await;
+        put(&*log, "t", "k", 0..5).await;
+        let from = |offset| From::Partitions(BTreeMap::from([(0, offset)]));
+        let mut reader = log.reader("t", from(4)).await.unwrap();
+        log.cut("t", 0, 3).unwrap();
+        let lost = reader.next(1, 1, BRIEF).await.unwrap_err();
+        assert_eq!(lost.kind(), FaultKind::PositionLost);
+        reader.start(0, 2).await.unwrap();
+        assert!(matches!(
+            reader.next(9, 9, BRIEF).await.unwrap(),
+            Delivery::Batch(_)
+        ));
+        log.make_again("t").unwrap();
+        assert_ne!(compacted(&*log, "t", 1).await, first);
+        let lost = reader.next(1, 1, BRIEF).await.unwrap_err();
+        assert_eq!(lost.kind(), FaultKind::PositionLost);
+    }
+}
