@@ -4,10 +4,12 @@
 
 pub mod crm;
 pub mod fault;
+pub mod flow;
 pub mod image;
 pub mod log;
 pub mod mapping;
 pub mod model;
+pub mod runtime;
 pub mod secret;
 pub mod state;
 pub mod target;

@@ -286,6 +286,20 @@ pub struct SnapshotProgress {
 }
 
 impl HoleCause {
+    /// Every cause, for metrics.
+    pub const ALL: [Self; 10] = [
+        Self::ExpiredPosition,
+        Self::NoPosition,
+        Self::Overflow,
+        Self::Wildcard,
+        Self::Undecodable,
+        Self::TopicRecreated,
+        Self::NewField,
+        Self::DeliveryLimit,
+        Self::PermissionLost,
+        Self::NotCaptured,
+    ];
+
     /// Its label in metrics and on pages.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -1,0 +1,5 @@
+//! Shared plumbing of running code: the clock, backoff, owned tasks.
+
+pub mod backoff;
+pub mod clock;
+pub mod tasks;
