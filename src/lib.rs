@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
 
+pub mod admin;
 pub mod crm;
 pub mod fault;
 pub mod flow;

@@ -1,3 +1,4 @@
 //! The log: one topic per object, behind one port.
 
+pub mod memory;
 pub mod port;

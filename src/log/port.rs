@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 
 /// A log engine.
 #[async_trait]
@@ -165,6 +165,81 @@ pub enum Policy {
 
 /// The largest key, value and headers of one entry together, in bytes.
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024 * 1024;
+
+impl Record {
+    /// Bytes of key, value and headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(&self.key, self.value.as_ref(), &self.headers)
+    }
+}
+
+impl Entry {
+    /// # Errors
+    /// `Record` when key, value and headers exceed [`MAX_ENTRY_BYTES`].
+    pub fn check_size(&self) -> Result<(), Fault> {
+        let bytes = size(&self.key, self.value.as_ref(), &self.headers);
+        if bytes > MAX_ENTRY_BYTES {
+            return Err(Fault::new(
+                FaultKind::Record,
+                format!(
+                    "entry of {bytes} bytes for topic `{}`, key `{}`, is over {MAX_ENTRY_BYTES}",
+                    self.topic,
+                    String::from_utf8_lossy(&self.key)
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl TopicSpec {
+    /// # Errors
+    /// `Config` for a name that Kafka refuses.
+    pub fn check_name(&self) -> Result<(), Fault> {
+        let fits = (1..=249).contains(&self.name.len())
+            && self
+                .name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        if fits && self.partitions > 0 {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Config,
+            format!(
+                "`{}` is no topic name: 1 to 249 of A-Z a-z 0-9 . _ - are",
+                self.name
+            ),
+        ))
+    }
+
+    /// # Errors
+    /// `Config` when the topic there is has other partitions or keeps other records.
+    pub fn check_against(&self, found: &Self) -> Result<(), Fault> {
+        let same_policy =
+            std::mem::discriminant(&self.policy) == std::mem::discriminant(&found.policy);
+        if self.partitions == found.partitions && same_policy {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Config,
+            format!(
+                "topic `{}` has {} partitions and policy {:?}, expected {} and {:?}",
+                self.name, found.partitions, found.policy, self.partitions, self.policy
+            ),
+        )
+        .remedy("another daemon's topic? set another `[log] prefix`, or move this topic away"))
+    }
+}
+
+fn size(key: &Bytes, value: Option<&Bytes>, headers: &[(String, Vec<u8>)]) -> usize {
+    let headers: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    key.len() + value.map_or(0, Bytes::len) + headers
+}
 
 /// The partition of a key: Kafka's `toPositive(murmur2(key)) % partitions`.
 #[must_use]
