@@ -12,6 +12,7 @@ pub mod mapping;
 pub mod model;
 pub mod runtime;
 pub mod secret;
+pub mod sqlite;
 pub mod state;
 pub mod target;
 pub mod telemetry;

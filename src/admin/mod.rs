@@ -16,12 +16,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
+use crate::runtime::shutdown::StopSignal;
 use crate::secret::Secret;
 use crate::state::port::State as StateStore;
 use crate::target::port::Target;
@@ -77,10 +77,10 @@ pub async fn serve(
     listener: TcpListener,
     sources: Sources,
     token: Option<Secret>,
-    stop: CancellationToken,
+    stop: StopSignal,
 ) -> Result<(), Fault> {
     axum::serve(listener, router(sources, token))
-        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .with_graceful_shutdown(async move { stop.stopped().await })
         .await
         .map_err(|error| Fault::new(FaultKind::Unavailable, "serving HTTP").source(error))
 }

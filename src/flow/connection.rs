@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::crm::port::{Listener, Start};
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::name::{FieldName, ObjectName};
-use crate::runtime::backoff::Backoff;
-use crate::runtime::tasks::Family;
+use crate::runtime::backoff::{Attempts, Backoff};
+use crate::runtime::shutdown::StopSignal;
+use crate::runtime::tasks::Tasks;
 use crate::state::port::{HoleCause, HoleScope, NewHole, StoredPosition};
 use crate::telemetry::metrics;
 
@@ -28,27 +28,29 @@ use super::road::{ObjectRoad, Objects, Road};
 pub type Selected = BTreeMap<ObjectName, BTreeSet<FieldName>>;
 
 /// Keeps a connection alive until the stop signal: whatever ends it, it is begun again from what is stored.
-pub async fn keep(road: Road, selected: Selected, stop: CancellationToken) {
-    let mut backoff = Backoff::new(road.settings.retry_first, road.settings.retry_cap);
-    while !stop.is_cancelled() {
+pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
+    let mut backoff = Attempts::new(
+        Backoff::new(road.settings.retry_first, road.settings.retry_cap),
+        seed(&road),
+    );
+    while !stop.is_stopping() {
         let began = std::time::Instant::now();
         let ended = run(&road, &selected, &stop).await;
         let Err(fault) = ended else { continue };
-        if stop.is_cancelled() || fault.kind() == FaultKind::Stopping {
+        if stop.is_stopping() || fault.kind() == FaultKind::Stopping {
             break;
         }
         // A stream that held for a while is a new story.
         if began.elapsed() > road.settings.retry_cap {
-            backoff.reset();
+            backoff.succeeded();
         }
         let life = match fault.kind() {
             FaultKind::Credentials => Life::Revoked,
             kind if kind.fate() == Fate::Retry => Life::Retrying,
             _ => Life::Failed,
         };
-        let spread = road.clock.now().timestamp_subsec_nanos();
         let wait = match life {
-            Life::Retrying => backoff.wait(fault.wait_hint(), spread),
+            Life::Retrying => backoff.failed(fault.wait_hint()),
             _ => fault
                 .wait_hint()
                 .unwrap_or_default()
@@ -56,7 +58,7 @@ pub async fn keep(road: Road, selected: Selected, stop: CancellationToken) {
         };
         show_fault(&road, life, &fault, wait);
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.stopped() => break,
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -93,36 +95,53 @@ fn show(road: &Road, life: Life) {
 }
 
 /// One life under one term.
-async fn run(road: &Road, selected: &Selected, stop: &CancellationToken) -> Result<(), Fault> {
+async fn run(road: &Road, selected: &Selected, stop: &StopSignal) -> Result<(), Fault> {
     show(road, Life::Starting);
     let Some(term) = acquire(road).await? else {
         show(road, Life::Standby);
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = stop.stopped() => {}
             () = tokio::time::sleep(road.settings.lease / 3) => {}
         }
         return Ok(());
     };
-    let mut family = Family::new(stop);
+    let mut family = Tasks::new(stop.child());
     family.spawn(
         "keeping the lease",
-        renew(road.clone(), term, family.stop()),
+        renew(road.clone(), term, family.stop().clone()),
     );
     let started = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        () = stop.stopped() => Ok(()),
         started = start(road, selected, term, &mut family) => started,
     };
     let ended = match started {
-        Ok(()) => family.join(road.settings.grace).await,
-        Err(fault) => {
-            family.stop().cancel();
-            family.join(road.settings.grace).await.and(Err(fault))
-        }
+        Ok(()) => first_fault(&mut family).await,
+        Err(fault) => Err(fault),
     };
+    let drained = family.drain(road.settings.grace).await;
+    if !drained.cut.is_empty() {
+        tracing::warn!(connection = %road.connection, cut = ?drained.cut, "tasks did not end in time");
+    }
     if let Err(fault) = road.state.release(&road.connection, term).await {
         tracing::debug!(error = %fault, "lease could not be released; it expires");
     }
     ended
+}
+
+/// Waits for the first task that ends with a fault; the others are stopped by the caller.
+async fn first_fault(family: &mut Tasks) -> Result<(), Fault> {
+    while let Some(ended) = family.next().await {
+        match ended.outcome {
+            Err(fault) if fault.kind() != FaultKind::Stopping => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Spreads the waits of daemons that fail together.
+fn seed(road: &Road) -> u64 {
+    u64::from(road.clock.now().timestamp_subsec_nanos())
 }
 
 async fn acquire(road: &Road) -> Result<Option<u64>, Fault> {
@@ -133,11 +152,11 @@ async fn acquire(road: &Road) -> Result<Option<u64>, Fault> {
         .await
 }
 
-async fn renew(road: Road, term: u64, stop: CancellationToken) -> Result<(), Fault> {
+async fn renew(road: Road, term: u64, stop: StopSignal) -> Result<(), Fault> {
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.stopped() => return Ok(()),
             () = tokio::time::sleep(road.settings.lease / 3) => {}
         }
         let until = road.clock.now() + road.settings.lease;
@@ -150,7 +169,7 @@ async fn start(
     road: &Road,
     selected: &Selected,
     term: u64,
-    family: &mut Family,
+    family: &mut Tasks,
 ) -> Result<(), Fault> {
     let identity = road.crm.identify().await?;
     road.board.connection(&road.connection, |entry| {
@@ -196,7 +215,7 @@ async fn start(
     }
 
     let (inlet, inputs) = mpsc::channel(QUEUE);
-    family.spawn("ingest", ingest.run(inputs, family.stop()));
+    family.spawn("ingest", ingest.run(inputs, family.stop().clone()));
     // The holes and the stream's beginning are durable before its first event is merged.
     let (done, durable) = oneshot::channel();
     let first = Input::Missed {
@@ -209,7 +228,7 @@ async fn start(
     }
     family.spawn(
         "listening",
-        listen(opened.listener, inlet.clone(), family.stop()),
+        listen(opened.listener, inlet.clone(), family.stop().clone()),
     );
     let repair = Arc::new(Repair {
         road: road.clone(),
@@ -220,9 +239,9 @@ async fn start(
     });
     family.spawn(
         "reading what is owed",
-        Arc::clone(&repair).run_quick(family.stop()),
+        Arc::clone(&repair).run_quick(family.stop().clone()),
     );
-    family.spawn("reading", repair.run_deep(family.stop()));
+    family.spawn("reading", repair.run_deep(family.stop().clone()));
     road.board
         .connection(&road.connection, |entry| entry.fault = None);
     show(road, Life::Streaming);

@@ -1,10 +1,10 @@
 //! Listening: from the CRM's stream into ingest, with ingest's queue pushing back.
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::crm::port::Listener;
 use crate::fault::{Fault, FaultKind};
+use crate::runtime::shutdown::StopSignal;
 
 use super::ingest::Input;
 
@@ -15,12 +15,12 @@ use super::ingest::Input;
 pub async fn listen(
     mut listener: Box<dyn Listener>,
     inputs: mpsc::Sender<Input>,
-    stop: CancellationToken,
+    stop: StopSignal,
 ) -> Result<(), Fault> {
     let ended = loop {
         let heard = tokio::select! {
             biased;
-            () = stop.cancelled() => break Ok(()),
+            () = stop.stopped() => break Ok(()),
             heard = listener.next() => heard,
         };
         match heard {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, FaultKind};
 use crate::model::change::Origin;
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
+use crate::runtime::shutdown::StopSignal;
 use crate::state::port::{Evidence, Hole, HoleScope, HoleState};
 use crate::telemetry::metrics;
 
@@ -42,7 +42,7 @@ impl Repair {
     ///
     /// # Errors
     /// A fault of the CRM, the state or ingest; what is owed stays owed.
-    pub async fn run_quick(self: Arc<Self>, stop: CancellationToken) -> Result<(), Fault> {
+    pub async fn run_quick(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
         let mut wait = FIRST_AGAIN;
         loop {
             let work = async {
@@ -53,13 +53,13 @@ impl Repair {
             };
             let again = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.stopped() => return Ok(()),
                 again = work => again?,
             };
             wait = if again { (wait * 2).min(IDLE) } else { IDLE };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.stopped() => return Ok(()),
                 () = self.owed.notified() => wait = FIRST_AGAIN,
                 () = tokio::time::sleep(wait) => {}
             }
@@ -70,7 +70,7 @@ impl Repair {
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
-    pub async fn run_deep(self: Arc<Self>, stop: CancellationToken) -> Result<(), Fault> {
+    pub async fn run_deep(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
         loop {
             let work = async {
                 self.first_syncs().await?;
@@ -78,13 +78,13 @@ impl Repair {
             };
             let waiting = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.stopped() => return Ok(()),
                 waiting = work => waiting?,
             };
             let wait = if waiting { FIRST_AGAIN } else { IDLE };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.stopped() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
         }

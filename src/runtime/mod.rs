@@ -1,5 +1,6 @@
-//! Shared plumbing of running code: the clock, backoff, owned tasks.
+//! What every running part needs: the clock, the stop signal, the owner of tasks, the wait between attempts.
 
 pub mod backoff;
 pub mod clock;
+pub mod shutdown;
 pub mod tasks;

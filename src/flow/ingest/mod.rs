@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::crm::port::Heard;
 use crate::fault::Fault;
@@ -22,6 +21,7 @@ use crate::model::name::ObjectName;
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
+use crate::runtime::shutdown::StopSignal;
 use crate::state::port::{NewHole, Progress, StoredPosition};
 use crate::telemetry::metrics;
 
@@ -131,7 +131,7 @@ impl Ingest {
     pub async fn run(
         mut self,
         mut inputs: mpsc::Receiver<Input>,
-        stop: CancellationToken,
+        stop: StopSignal,
     ) -> Result<(), Fault> {
         let depth = self.road.metrics.gauge(
             metrics::QUEUE_DEPTH,
@@ -143,7 +143,7 @@ impl Ingest {
         loop {
             let first = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.stopped() => return Ok(()),
                 input = inputs.recv() => match input {
                     Some(input) => input,
                     None => return Ok(()),

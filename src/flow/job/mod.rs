@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio_util::sync::CancellationToken;
 
+use crate::runtime::shutdown::StopSignal;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::log::port::{Delivery, From, Log, Record};
 use crate::mapping::compile::Mapping;
-use crate::runtime::backoff::Backoff;
+use crate::runtime::backoff::{Attempts, Backoff};
 use crate::runtime::clock::Clock;
 use crate::state::port::State;
 use crate::target::port::{ReaderKey, Target};
@@ -64,25 +64,25 @@ struct Job {
     road: JobRoad,
     reader: ReaderKey,
     owned: BTreeMap<u32, Owned>,
-    stop: CancellationToken,
+    stop: StopSignal,
 }
 
 /// Keeps a job running until the stop signal; a fault that passes is retried for ever and shown as such.
-pub async fn keep(road: JobRoad, stop: CancellationToken) {
-    let mut backoff = Backoff::new(road.retry.0, road.retry.1);
-    while !stop.is_cancelled() {
+pub async fn keep(road: JobRoad, stop: StopSignal) {
+    let mut backoff = road.attempts();
+    while !stop.is_stopping() {
         let began = std::time::Instant::now();
         let Err(fault) = run(&road, &stop).await else { break };
-        if stop.is_cancelled() || fault.kind() == FaultKind::Stopping {
+        if stop.is_stopping() || fault.kind() == FaultKind::Stopping {
             break;
         }
         if began.elapsed() > road.retry.1 {
-            backoff.reset();
+            backoff.succeeded();
         }
         let passes = matches!(fault.fate(), Fate::Retry) || fault.kind() == FaultKind::Fenced;
         let life = if passes { Life::Retrying } else { Life::Failed };
         let wait = if passes {
-            backoff.wait(fault.wait_hint(), road.clock.now().timestamp_subsec_nanos())
+            backoff.failed(fault.wait_hint())
         } else {
             road.retry.1 * 2
         };
@@ -93,7 +93,7 @@ pub async fn keep(road: JobRoad, stop: CancellationToken) {
             again_in_seconds = wait.as_secs_f64(), "job ended"
         );
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.stopped() => break,
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -101,7 +101,7 @@ pub async fn keep(road: JobRoad, stop: CancellationToken) {
     road.board.job(&plan.connection, &plan.job, |entry| entry.state = Life::Stopped);
 }
 
-async fn run(road: &JobRoad, stop: &CancellationToken) -> Result<(), Fault> {
+async fn run(road: &JobRoad, stop: &StopSignal) -> Result<(), Fault> {
     let plan = road.mapping.plan();
     road.board.job(&plan.connection, &plan.job, |entry| entry.state = Life::Starting);
     let generation = road.log.ensure(&super::road::topic_spec(&road.topic)).await?;
@@ -125,7 +125,7 @@ async fn run(road: &JobRoad, stop: &CancellationToken) -> Result<(), Fault> {
     loop {
         let delivery = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.stopped() => return Ok(()),
             delivery = reader.next(MAX_RECORDS, MAX_BYTES, WAIT) => delivery?,
         };
         match delivery {
@@ -198,7 +198,7 @@ impl Job {
         owned: Owned,
         work: &mut batch::Work,
     ) -> Result<u64, Fault> {
-        let mut backoff = Backoff::new(self.road.retry.0, self.road.retry.1);
+        let mut backoff = self.road.attempts();
         loop {
             let batch = work.batch(&self.reader, partition, owned.epoch, owned.next, self.road.clock.now());
             let next = batch.next;
@@ -214,14 +214,13 @@ impl Job {
                 }
                 Err(fault) if fault.fate() == Fate::Retry => {
                     self.road.show_fault(&fault, Life::Retrying);
-                    let wait = backoff
-                        .wait(fault.wait_hint(), self.road.clock.now().timestamp_subsec_nanos());
+                    let wait = backoff.failed(fault.wait_hint());
                     tracing::warn!(
                         job = %self.reader.job, error = fault.report(),
                         again_in_seconds = wait.as_secs_f64(), "target did not take the batch"
                     );
                     tokio::select! {
-                        () = self.stop.cancelled() => {
+                        () = self.stop.stopped() => {
                             return Err(Fault::new(FaultKind::Stopping, "job is stopping"));
                         }
                         () = tokio::time::sleep(wait) => {}
@@ -367,6 +366,11 @@ impl Job {
 }
 
 impl JobRoad {
+    fn attempts(&self) -> Attempts {
+        let seed = u64::from(self.clock.now().timestamp_subsec_nanos());
+        Attempts::new(Backoff::new(self.retry.0, self.retry.1), seed)
+    }
+
     fn labels(&self) -> [(&'static str, &str); 2] {
         let plan = self.mapping.plan();
         [("connection", plan.connection.as_str()), ("sync_job", plan.job.as_str())]
