@@ -30,7 +30,11 @@ pub type Selected = BTreeMap<ObjectName, BTreeSet<FieldName>>;
 /// Keeps a connection alive until the stop signal: whatever ends it, it is begun again from what is stored.
 pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
     let mut backoff = Attempts::new(
-        Backoff::new(road.settings.retry_first, road.settings.retry_cap),
+        Backoff {
+            first: road.settings.retry_first,
+            cap: road.settings.retry_cap,
+            ..Backoff::default()
+        },
         seed(&road),
     );
     while !stop.is_stopping() {

@@ -368,7 +368,12 @@ impl Job {
 impl JobRoad {
     fn attempts(&self) -> Attempts {
         let seed = u64::from(self.clock.now().timestamp_subsec_nanos());
-        Attempts::new(Backoff::new(self.retry.0, self.retry.1), seed)
+        let backoff = Backoff {
+            first: self.retry.0,
+            cap: self.retry.1,
+            ..Backoff::default()
+        };
+        Attempts::new(backoff, seed)
     }
 
     fn labels(&self) -> [(&'static str, &str); 2] {
