@@ -1,3 +1,7 @@
-//! The `tributary` binary: parses arguments, runs, and sets the exit code.
+//! The `tributary` binary: runs the command line and sets the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tributary::cli::run()
+}
