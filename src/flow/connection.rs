@@ -195,7 +195,10 @@ async fn start(
     mark_imaged(road, stored.as_ref(), &mut redelivery).await?;
     holes.extend(grown_selections(road, &objects).await?);
 
-    let opened = open_stream(road, &objects, stored.as_ref()).await?;
+    let Opened {
+        listener,
+        beginning: opened,
+    } = open_stream(road, &objects, stored.as_ref()).await?;
     let mut resumed = stored.clone();
     if opened.broken.is_some() {
         redelivery = Redelivery::none();
@@ -213,8 +216,8 @@ async fn start(
         resumed,
         Arc::clone(&owed),
     );
-    let missed = holes_of(road, &objects, &opened, stored.as_ref(), holes).await?;
-    for (name, since) in cover(road, &objects, term, &opened).await? {
+    let missed = holes_of(road, &objects, opened, stored.as_ref(), holes).await?;
+    for (name, since) in cover(road, &objects, term, opened).await? {
         ingest.cover(name, since);
     }
 
@@ -232,7 +235,7 @@ async fn start(
     }
     family.spawn(
         "listening",
-        listen(opened.listener, inlet.clone(), family.stop().clone()),
+        listen(listener, inlet.clone(), family.stop().clone()),
     );
     let repair = Arc::new(Repair {
         road: road.clone(),
@@ -310,6 +313,12 @@ async fn grown_selections(
 
 struct Opened {
     listener: Box<dyn Listener>,
+    beginning: Beginning,
+}
+
+/// How a stream begins.
+#[derive(Clone, Copy)]
+struct Beginning {
     /// CRM time since which this stream tells everything.
     since: DateTime<Utc>,
     /// Set when the stream does not go on where the stored one ended.
@@ -350,8 +359,7 @@ async fn open_stream(
     let since = road.crm.clock().await? + lag + TimeDelta::seconds(1);
     Ok(Opened {
         listener,
-        since,
-        broken,
+        beginning: Beginning { since, broken },
     })
 }
 
@@ -359,7 +367,7 @@ async fn open_stream(
 async fn holes_of(
     road: &Road,
     objects: &Objects,
-    opened: &Opened,
+    opened: Beginning,
     stored: Option<&StoredPosition>,
     others: Vec<(ObjectName, HoleCause)>,
 ) -> Result<Vec<NewHole>, Fault> {
@@ -401,7 +409,7 @@ async fn cover(
     road: &Road,
     objects: &Objects,
     term: u64,
-    opened: &Opened,
+    opened: Beginning,
 ) -> Result<Vec<(ObjectName, DateTime<Utc>)>, Fault> {
     let mut covered = Vec::new();
     for name in objects.keys() {
@@ -420,3 +428,6 @@ async fn cover(
     }
     Ok(covered)
 }
+
+#[cfg(test)]
+mod tests;

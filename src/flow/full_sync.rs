@@ -1,6 +1,6 @@
 //! A full sync: every record of an object through ingest, page by page, resumable, flat in memory.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fault::{Fault, FaultKind};
@@ -168,6 +168,8 @@ async fn find_deleted(
 ) -> Result<u64, Fault> {
     // A resumed read began earlier than `as_of`: its first rows look unseen and are read by id, a few calls
     // too many after a crash.
+    // Tables cut A to whole seconds; a base equal to that was met by this read.
+    let as_of = as_of.trunc_subsecs(0);
     tracing::debug!(object = %object.key, resumed, "looking for images that the read did not meet");
     let mut after: Option<RecordId> = None;
     let mut deleted = 0;
