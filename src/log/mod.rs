@@ -1,4 +1,12 @@
 //! The log: one topic per object, behind one port.
 
+pub mod embedded;
+pub mod group;
 pub mod memory;
+pub mod polling;
 pub mod port;
+pub mod topic;
+pub mod transfer;
+
+#[cfg(test)]
+mod suite;

@@ -7,6 +7,12 @@
 //!   appends again appends the whole suffix, and readers compare versions.
 //! * **Restart.** A reader sees every acknowledged record again, at the same offset, except those that
 //!   compaction or retention removed. Offsets are never used twice, whatever was removed.
+//! * **Gaps.** Compaction leaves gaps; reading from inside one yields the next record that is there, once. It never
+//!   removes a partition's newest record, so that a reader on its way to [`Bounds::end`] always meets a record at
+//!   `end - 1` unless `start == end`.
+//! * **No silent reset.** A reader whose offset retention has passed, or that lies past the end, gets
+//!   `PositionLost` from [`Log::reader`], [`Reader::start`] or [`Reader::next`], again and again until it is
+//!   started elsewhere.
 //! * **Cursors.** The log stores none: CRM positions lie in `state/`, job offsets in the target's ledger (J1).
 
 use std::collections::BTreeMap;
@@ -17,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 
 /// A log engine.
 #[async_trait]
@@ -49,7 +55,9 @@ pub trait Log: Send + Sync {
 /// A reader of one topic.
 #[async_trait]
 pub trait Reader: Send {
-    /// Waits up to `wait` for what comes next. Cancel-safe: a dropped call loses nothing.
+    /// Waits up to `wait` for what comes next. Cancel-safe: a dropped call loses nothing. A batch holds at most
+    /// `max_records` records and `max_bytes` bytes of keys, values and headers, but always one record, however
+    /// large. Partitions take turns.
     async fn next(
         &mut self,
         max_records: usize,
@@ -57,11 +65,13 @@ pub trait Reader: Send {
         wait: Duration,
     ) -> Result<Delivery, Fault>;
 
-    /// Answers [`Delivery::Assigned`]: deliver from `offset`. `PositionLost` if that lies past the end: the
-    /// topic was truncated, restored or made again.
+    /// Answers [`Delivery::Assigned`]: deliver from `offset`. May be called again for a partition that is held, to
+    /// go elsewhere. `PositionLost` if that lies past the end (the topic was truncated, restored or made again) or
+    /// before the start (retention passed it); `Fenced` for a partition that is not ours.
     async fn start(&mut self, partition: u32, offset: u64) -> Result<(), Fault>;
 
-    /// Answers [`Delivery::Revoked`], once the batch in hand is committed or dropped.
+    /// Answers [`Delivery::Revoked`], once the batch in hand is committed or dropped. Until then nobody else gets
+    /// the partition. Dropping the reader releases all. `Protocol` for a partition that was not revoked.
     async fn release(&mut self, partition: u32) -> Result<(), Fault>;
 }
 
@@ -100,6 +110,30 @@ pub struct Entry {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Bytes of key, value and headers together.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(&self.key, self.value.as_ref(), &self.headers)
+    }
+}
+
+impl Record {
+    /// Bytes of key, value and headers together.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(&self.key, self.value.as_ref(), &self.headers)
+    }
+}
+
+fn size(key: &Bytes, value: Option<&Bytes>, headers: &[(String, Vec<u8>)]) -> usize {
+    let headers: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    key.len() + value.map_or(0, Bytes::len) + headers
+}
+
 /// Where an entry landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -116,7 +150,7 @@ pub struct Record {
     pub partition: u32,
     /// The offset.
     pub offset: u64,
-    /// When it was appended.
+    /// When it was appended, to the millisecond; never earlier than the record before it in its partition.
     pub at: DateTime<Utc>,
     /// The key.
     pub key: Bytes,
@@ -165,81 +199,6 @@ pub enum Policy {
 
 /// The largest key, value and headers of one entry together, in bytes.
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024 * 1024;
-
-impl Record {
-    /// Bytes of key, value and headers.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        size(&self.key, self.value.as_ref(), &self.headers)
-    }
-}
-
-impl Entry {
-    /// # Errors
-    /// `Record` when key, value and headers exceed [`MAX_ENTRY_BYTES`].
-    pub fn check_size(&self) -> Result<(), Fault> {
-        let bytes = size(&self.key, self.value.as_ref(), &self.headers);
-        if bytes > MAX_ENTRY_BYTES {
-            return Err(Fault::new(
-                FaultKind::Record,
-                format!(
-                    "entry of {bytes} bytes for topic `{}`, key `{}`, is over {MAX_ENTRY_BYTES}",
-                    self.topic,
-                    String::from_utf8_lossy(&self.key)
-                ),
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl TopicSpec {
-    /// # Errors
-    /// `Config` for a name that Kafka refuses.
-    pub fn check_name(&self) -> Result<(), Fault> {
-        let fits = (1..=249).contains(&self.name.len())
-            && self
-                .name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        if fits && self.partitions > 0 {
-            return Ok(());
-        }
-        Err(Fault::new(
-            FaultKind::Config,
-            format!(
-                "`{}` is no topic name: 1 to 249 of A-Z a-z 0-9 . _ - are",
-                self.name
-            ),
-        ))
-    }
-
-    /// # Errors
-    /// `Config` when the topic there is has other partitions or keeps other records.
-    pub fn check_against(&self, found: &Self) -> Result<(), Fault> {
-        let same_policy =
-            std::mem::discriminant(&self.policy) == std::mem::discriminant(&found.policy);
-        if self.partitions == found.partitions && same_policy {
-            return Ok(());
-        }
-        Err(Fault::new(
-            FaultKind::Config,
-            format!(
-                "topic `{}` has {} partitions and policy {:?}, expected {} and {:?}",
-                self.name, found.partitions, found.policy, self.partitions, self.policy
-            ),
-        )
-        .remedy("another daemon's topic? set another `[log] prefix`, or move this topic away"))
-    }
-}
-
-fn size(key: &Bytes, value: Option<&Bytes>, headers: &[(String, Vec<u8>)]) -> usize {
-    let headers: usize = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    key.len() + value.map_or(0, Bytes::len) + headers
-}
 
 /// The partition of a key: Kafka's `toPositive(murmur2(key)) % partitions`.
 #[must_use]
@@ -298,5 +257,21 @@ mod tests {
         for (text, expected) in vectors {
             assert_eq!(murmur2(text.as_bytes()), expected.cast_unsigned(), "{text}");
         }
+    }
+
+    /// `DefaultPartitioner` of Apache Kafka: `toPositive(murmur2(key)) % partitions`, from the vectors above.
+    #[test]
+    fn partitions_are_kafkas() {
+        for (text, hash) in [("21", -973_932_308_i64), ("foobar", -790_332_482)] {
+            for partitions in [1_u32, 3, 8, 100] {
+                let positive = hash.rem_euclid(1 << 31);
+                assert_eq!(
+                    i64::from(partition_of(text.as_bytes(), partitions)),
+                    positive % i64::from(partitions)
+                );
+            }
+        }
+        assert_eq!(partition_of(b"21", 8), 4);
+        assert_eq!(partition_of(b"foobar", 8), 6);
     }
 }

@@ -298,7 +298,7 @@ impl World {
                 id: id.clone(),
             }),
             connection: id,
-            log: Arc::new(MemoryLog::default()),
+            log: Arc::new(MemoryLog::new(Arc::new(SystemClock))),
             images: Arc::new(MemoryImages::default()),
             state: Arc::new(MemoryState::default()),
             clock: Arc::new(SystemClock),
