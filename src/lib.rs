@@ -2,8 +2,10 @@
 //!
 //! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
 
+pub mod admin;
 pub mod crm;
 pub mod fault;
+pub mod flow;
 pub mod image;
 pub mod log;
 pub mod mapping;

@@ -1,3 +1,4 @@
 //! Connectors: the port that every CRM fills, and a folder per CRM.
 
 pub mod port;
+pub mod salesforce;

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
+use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};
 use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::position::Position;
@@ -66,6 +67,9 @@ pub trait Crm: Send + Sync {
     async fn listen(&self, objects: &[ObjectName], from: Start)
     -> Result<Box<dyn Listener>, Fault>;
 
+    /// The rules by which this CRM's events and rows merge.
+    fn table(&self) -> &dyn MergeTable;
+
     /// Normalises an id of this CRM.
     fn record_id(&self, text: &str) -> Result<RecordId, InvalidRecordId>;
 }
@@ -98,6 +102,8 @@ pub struct Heard {
     pub events: Vec<Event>,
     /// Where the stream stands after them, if the CRM said so; safe to store once all are durable.
     pub position: Option<Position>,
+    /// CRM time up to which nothing else was committed, if the CRM said so (a keep-alive).
+    pub confirmed_at: Option<DateTime<Utc>>,
 }
 
 /// Where a stream starts.

@@ -213,3 +213,28 @@ pub enum Cell {
     /// A stored row.
     Gsid(Uuid),
 }
+
+impl Cell {
+    /// The cell as JSON; a number that a JSON reader would round is a text.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Boolean(value) => (*value).into(),
+            Self::Number(digits) => number_to_json(digits),
+            Self::Text(text) => (&**text).into(),
+            Self::Date(date) => date.to_string().into(),
+            Self::DateTime(at) => at
+                .to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+                .into(),
+            Self::Gsid(gsid) => gsid.to_string().into(),
+        }
+    }
+}
+
+fn number_to_json(digits: &str) -> serde_json::Value {
+    let exact = serde_json::from_str::<serde_json::Number>(digits)
+        .ok()
+        .filter(|number| number.to_string() == digits);
+    exact.map_or_else(|| digits.into(), serde_json::Value::Number)
+}

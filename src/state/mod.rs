@@ -1,3 +1,8 @@
-//! State: owners, positions, owed reads, holes, object life; behind one port.
+//! State: owners, positions, owed reads, holes, what is known of objects; behind one port.
 
+pub mod memory;
 pub mod port;
+pub mod sqlite;
+
+#[cfg(test)]
+mod suite;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
@@ -286,6 +286,20 @@ pub struct SnapshotProgress {
 }
 
 impl HoleCause {
+    /// Every cause, for metrics.
+    pub const ALL: [Self; 10] = [
+        Self::ExpiredPosition,
+        Self::NoPosition,
+        Self::Overflow,
+        Self::Wildcard,
+        Self::Undecodable,
+        Self::TopicRecreated,
+        Self::NewField,
+        Self::DeliveryLimit,
+        Self::PermissionLost,
+        Self::NotCaptured,
+    ];
+
     /// Its label in metrics and on pages.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -312,4 +326,28 @@ impl HoleScope {
             Self::Window { to, .. } | Self::Object { to } => *to,
         }
     }
+}
+
+/// The term after `stored`: never lower than the clock, so that lost state never makes old versions win.
+pub(super) fn next_term(stored: u64, now: DateTime<Utc>) -> u64 {
+    (stored + 1).max(u64::try_from(now.timestamp()).unwrap_or(0))
+}
+
+pub(super) fn fenced(connection: &ConnectionId, term: u64, stored: u64) -> Fault {
+    Fault::new(
+        FaultKind::Fenced,
+        format!("term {term} of connection {connection} is over: {stored} is stored"),
+    )
+    .remedy("another daemon owns the connection now; nothing was written")
+}
+
+pub(super) fn no_hole(id: i64) -> Fault {
+    Fault::new(FaultKind::Missing, format!("the ledger has no hole {id}"))
+}
+
+pub(super) fn insufficient(id: i64, as_of: DateTime<Utc>, end: DateTime<Utc>) -> Fault {
+    Fault::new(
+        FaultKind::Corrupt,
+        format!("reads as of {as_of} can't close hole {id}, which ends at {end}"),
+    )
 }

@@ -129,6 +129,10 @@ pub struct DestinationBatch {
 /// What a batch did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Applied {
+    /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
+    /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
+    /// takes those records out and applies again.
+    pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,
 }
@@ -158,6 +162,26 @@ pub enum Outcome {
     Skipped,
     /// For the dead letters: ambiguous match, refused value, empty identifier.
     Rejected(String),
+}
+
+impl Outcome {
+    /// Its label in metrics and on pages.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::Associated => "associated",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+            Self::Stale(_) => "stale",
+            Self::Deleted => "deleted",
+            Self::Marked => "marked",
+            Self::Ignored => "ignored",
+            Self::Parked => "parked",
+            Self::Skipped => "skipped",
+            Self::Rejected(_) => "rejected",
+        }
+    }
 }
 
 /// What [`Target::release`] did.
@@ -217,6 +241,19 @@ pub struct StoredRow {
     pub gsid: Uuid,
     /// Column and value, in the table's order.
     pub columns: Vec<(String, Cell)>,
+}
+
+impl StoredRow {
+    /// The row as a JSON object; numbers that a JSON reader would round are texts.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut json = serde_json::Map::new();
+        json.insert("gsid".to_owned(), self.gsid.to_string().into());
+        for (column, cell) in &self.columns {
+            json.insert(column.clone(), cell.to_json());
+        }
+        json
+    }
 }
 
 /// One association of a record.

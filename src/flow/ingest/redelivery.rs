@@ -180,8 +180,12 @@ mod tests {
 
     #[test]
     fn a_found_prefix_is_passed_over_and_the_rest_is_fresh() {
-        let (first, silent, second, third) =
-            (event("a", 1, 1), event("s", 1, 2), event("b", 1, 3), event("c", 2, 4));
+        let (first, silent, second, third) = (
+            event("a", 1, 1),
+            event("s", 1, 2),
+            event("b", 1, 3),
+            event("c", 2, 4),
+        );
         let mut redelivery = Redelivery::none();
         redelivery.found(0, &change(&first));
         redelivery.found(0, &change(&second));
@@ -196,7 +200,10 @@ mod tests {
     fn a_mark_that_never_comes_ends_by_its_commit_stamp() {
         let mut redelivery = Redelivery::none();
         redelivery.found(0, &change(&event("gone", 1, 1)));
-        assert_eq!(judge(&mut redelivery, &event("new", 2, 9)), Judgement::Fresh);
+        assert_eq!(
+            judge(&mut redelivery, &event("new", 2, 9)),
+            Judgement::Fresh
+        );
         assert!(redelivery.is_over());
     }
 

@@ -1,0 +1,142 @@
+//! The daemon's HTTP side: metrics, health, the truth per connection and job, and the page.
+
+mod health;
+mod page;
+mod reply;
+mod rows;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::fault::{Fault, FaultKind};
+use crate::flow::board::Board;
+use crate::runtime::shutdown::StopSignal;
+use crate::secret::Secret;
+use crate::state::port::State as StateStore;
+use crate::target::port::Target;
+use crate::telemetry::exposition::Exposition;
+
+const MAX_BODY: usize = 64 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Sources {
+    /// The board.
+    pub board: Arc<Board>,
+    /// The metrics' text.
+    pub exposition: Exposition,
+    /// The state.
+    pub state: Arc<dyn StateStore>,
+    /// The target.
+    pub target: Arc<dyn Target>,
+    /// Set once the daemon is up; cleared when it drains.
+    pub ready: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// Opens the listener.
+///
+/// # Errors
+/// `Config` for an address that can't be bound, or that others can reach without a token.
+pub async fn bind(listen: SocketAddr, token: Option<&Secret>) -> Result<TcpListener, Fault> {
+    if !listen.ip().is_loopback() && token.is_none() {
+        return Err(Fault::new(
+            FaultKind::Config,
+            format!(
+                "`[admin] listen = \"{listen}\"` can be reached by others, and no token is set"
+            ),
+        )
+        .remedy("set `[admin] token = { env = \"…\" }`, or listen on 127.0.0.1"));
+    }
+    TcpListener::bind(listen).await.map_err(|error| {
+        Fault::new(
+            FaultKind::Config,
+            format!("binding `[admin] listen = \"{listen}\"`"),
+        )
+        .source(error)
+        .remedy("stop what uses the port, or set another `[admin] listen`")
+    })
+}
+
+/// Serves until the stop signal, then lets requests end.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    sources: Sources,
+    token: Option<Secret>,
+    stop: StopSignal,
+) -> Result<(), Fault> {
+    axum::serve(listener, router(sources, token))
+        .with_graceful_shutdown(async move { stop.stopped().await })
+        .await
+        .map_err(|error| Fault::new(FaultKind::Unavailable, "serving HTTP").source(error))
+}
+
+/// All routes. Without a token only loopback can reach them; with one, everything but the two probes needs it.
+pub fn router(sources: Sources, token: Option<Secret>) -> Router {
+    let guarded = Router::new()
+        .route("/", get(page::page))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/health", get(health::health))
+        .route("/api/v1/holes", get(health::holes))
+        .route("/api/v1/rows/{table}", get(rows::rows))
+        .layer(middleware::from_fn_with_state(
+            token.map(Arc::new),
+            authorize,
+        ));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(health::ready))
+        .merge(guarded)
+        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            TIMEOUT,
+        ))
+        .with_state(sources)
+}
+
+async fn authorize(
+    State(token): State<Option<Arc<Secret>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    match (&token, given) {
+        (None, _) => next.run(request).await,
+        (Some(token), Some(given)) if token.matches(given) => next.run(request).await,
+        _ => (
+            StatusCode::UNAUTHORIZED,
+            [(header::WWW_AUTHENTICATE, "Bearer")],
+            "send the token of `[admin] token` as `Authorization: Bearer …`\n",
+        )
+            .into_response(),
+    }
+}
+
+async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        sources.exposition.render(),
+    )
+}

@@ -1,0 +1,115 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Keeps a customer-success store in step with its CRMs in real time.
+#[derive(Debug, Parser)]
+#[command(name = "tributary", version, about, propagate_version = true)]
+pub(super) struct Arguments {
+    /// The config: a directory, or a single file.
+    #[arg(long, short, global = true, default_value = ".", env = "TRIBUTARY_CONFIG")]
+    pub config: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to log: a level, or `module=level` pairs.
+    #[arg(long, global = true, default_value = "info", env = "TRIBUTARY_LOG")]
+    pub log: String,
+    /// Log JSON lines.
+    #[arg(long, global = true, env = "TRIBUTARY_LOG_JSON")]
+    pub log_json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon.
+    Serve,
+    /// Check the config, offline.
+    Check,
+    /// Everything on one machine: a simulated org with changes, the daemon, a store, a page.
+    Demo(DemoOptions),
+    /// Print rows of a stored object, newest first.
+    Rows {
+        /// The object: its label or its table.
+        object: String,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Print what may have been missed and is not repaired yet.
+    Holes {
+        /// Closed ones too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print a record's way: image, versions, rows.
+    Explain {
+        /// The connection.
+        connection: String,
+        /// The CRM object.
+        object: String,
+        /// The record's id.
+        record: String,
+    },
+    /// Look at topics, and move them to and from files.
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+    /// Ask a running daemon whether it is alive, for container health checks.
+    Health {
+        /// Where it listens.
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+    /// Run a simulated CRM.
+    #[command(subcommand)]
+    Sim(SimCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoOptions {
+    /// Where the org, the log and the store are kept.
+    #[arg(long, default_value = ".tributary/demo")]
+    pub dir: PathBuf,
+    /// Where the page is served.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: std::net::SocketAddr,
+    /// Changes a second that the simulated org makes.
+    #[arg(long, default_value_t = 5.0)]
+    pub rate: f64,
+    /// Accounts that the simulated org begins with.
+    #[arg(long, default_value_t = 200)]
+    pub accounts: usize,
+    /// End after so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopicsCommand {
+    /// List topics with their bounds.
+    List,
+    /// Write a topic to a file, a JSON object a line.
+    Export {
+        /// The topic.
+        topic: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Append a file's records to a topic.
+    Import {
+        /// The topic.
+        topic: String,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SimCommand {
+    /// A Salesforce org.
+    Salesforce(tributary_sim::salesforce::SimOptions),
+}

@@ -1,0 +1,68 @@
+//! The command line: arguments, output, exit codes.
+//!
+//! Exit codes: 0 done; 1 it failed; 2 the arguments or the config are wrong; 3 it ran and found problems.
+
+mod args;
+mod check;
+mod demo;
+mod inspect;
+mod output;
+mod topics;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::fault::{Fault, FaultKind};
+use crate::telemetry::logs::{self, Format};
+
+use args::{Arguments, Command, SimCommand};
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let format = if arguments.log_json { Format::Json } else { Format::Text };
+    if let Err(error) = logs::install(&arguments.log, format) {
+        output::complain(&error.to_string());
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&format!("starting the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let json = arguments.json;
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(code) => code,
+        Err(fault) => {
+            output::fault(&fault, json);
+            let wrong = matches!(fault.kind(), FaultKind::Config);
+            ExitCode::from(if wrong { 2 } else { 1 })
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
+    let (config, json) = (arguments.config, arguments.json);
+    match arguments.command {
+        Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Check => check::check(&config, json),
+        Command::Demo(options) => demo::demo(options).await,
+        Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
+        Command::Holes { all } => inspect::holes(&config, all, json).await,
+        Command::Explain { connection, object, record } => {
+            inspect::explain(&config, &connection, &object, &record, json).await
+        }
+        Command::Topics(command) => topics::topics(&config, command, json).await,
+        Command::Health { url } => inspect::health(&url).await,
+        Command::Sim(SimCommand::Salesforce(options)) => {
+            tributary_sim::salesforce::run(options).await.map_err(|error| {
+                Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

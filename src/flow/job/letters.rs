@@ -1,0 +1,88 @@
+//! Dead letters: the original bytes, the reason, and where they came from, in a topic of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::fault::Fault;
+use crate::log::port::{Entry, Record};
+use crate::target::port::Expired;
+use crate::telemetry::metrics;
+
+use super::JobRoad;
+
+/// A record set aside.
+#[derive(Debug, Clone)]
+pub(super) struct Letter {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+    pub reason: String,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+impl Letter {
+    pub(super) fn of(record: &Record, reason: impl Into<String>) -> Self {
+        Self {
+            key: record.key.clone(),
+            value: record.value.clone(),
+            reason: reason.into(),
+            partition: record.partition,
+            offset: record.offset,
+        }
+    }
+}
+
+/// Writes letters and waits until they are durable: the commit that passes the records comes after.
+pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Fault> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let plan = road.mapping.plan();
+    let topic: Arc<str> = format!("{}.dead", road.topic).into();
+    let entries = letters
+        .iter()
+        .map(|letter| Entry {
+            topic: Arc::clone(&topic),
+            key: letter.key.clone(),
+            value: letter.value.clone(),
+            headers: vec![
+                ("tributary_reason".to_owned(), letter.reason.clone().into_bytes()),
+                ("tributary_job".to_owned(), plan.job.as_str().as_bytes().to_vec()),
+                ("tributary_topic".to_owned(), road.topic.as_bytes().to_vec()),
+                ("tributary_partition".to_owned(), letter.partition.to_string().into_bytes()),
+                ("tributary_offset".to_owned(), letter.offset.to_string().into_bytes()),
+            ],
+        })
+        .collect();
+    road.log.append(entries).await?;
+    road.metrics
+        .counter(metrics::DEAD_LETTERS, &road.labels())
+        .increment(letters.len() as u64);
+    road.board
+        .job(&plan.connection, &plan.job, |entry| entry.dead_letters += letters.len() as u64);
+    for letter in letters {
+        tracing::warn!(
+            connection = %plan.connection, job = %plan.job, partition = letter.partition,
+            offset = letter.offset, reason = letter.reason, "record set aside"
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn of_expired(road: &JobRoad, expired: Vec<Expired>) -> Vec<Letter> {
+    expired
+        .into_iter()
+        .map(|expired| Letter {
+            key: Bytes::copy_from_slice(expired.record.as_str().as_bytes()),
+            value: expired.image,
+            reason: format!(
+                "waited {} days for {}, which did not come",
+                road.parked_ttl.num_days(),
+                expired.waited_for
+            ),
+            partition: expired.place.0,
+            offset: expired.place.1,
+        })
+        .collect()
+}

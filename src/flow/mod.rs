@@ -1,0 +1,10 @@
+//! The engines of the road: listen, merge, publish, read, repair, apply.
+
+pub mod board;
+pub mod catch_up;
+pub mod connection;
+pub mod full_sync;
+pub mod ingest;
+pub mod listen;
+pub mod repair;
+pub mod road;

@@ -1,0 +1,221 @@
+//! The road of one connection: its collaborators, its objects, and the names of its topics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::crm::port::{Crm, Selection};
+use crate::fault::{Fault, FaultKind};
+use crate::image::port::ImageStore;
+use crate::log::port::{Log, Policy, TopicSpec};
+use crate::model::change::{Change, Op, Origin};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
+use crate::model::schema::{FieldKind, ObjectSchema};
+use crate::runtime::clock::Clock;
+use crate::state::port::State;
+use crate::telemetry::metrics::Metrics;
+
+use super::board::Board;
+
+/// Partitions of every object's topic; never changed.
+pub const PARTITIONS: u32 = 8;
+
+/// What all engines of one connection share.
+#[derive(Clone)]
+pub struct Road {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its CRM.
+    pub crm: Arc<dyn Crm>,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The image store.
+    pub images: Arc<dyn ImageStore>,
+    /// The state.
+    pub state: Arc<dyn State>,
+    /// The date.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What the health page shows.
+    pub board: Arc<Board>,
+    /// The settings.
+    pub settings: Arc<Settings>,
+}
+
+/// Settings of a road.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The topics' prefix.
+    pub prefix: String,
+    /// Who we are, for the lease.
+    pub owner: String,
+    /// How long a lease lasts without renewal.
+    pub lease: Duration,
+    /// How much older than the CRM's clock a read is taken to be.
+    pub read_lag: Duration,
+    /// How far back a window read reaches before its window: a row's stamp is set at the statement, not at
+    /// the commit.
+    pub window_reach: TimeDelta,
+    /// The first wait after a fault that passes.
+    pub retry_first: Duration,
+    /// The longest wait after a fault that passes.
+    pub retry_cap: Duration,
+    /// The wait before credentials or permissions are tried again.
+    pub refused_wait: Duration,
+    /// How long engines get to end.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prefix: "tributary".to_owned(),
+            owner: "tributary".to_owned(),
+            lease: Duration::from_secs(30),
+            read_lag: Duration::from_secs(5),
+            window_reach: TimeDelta::minutes(15),
+            retry_first: Duration::from_millis(250),
+            retry_cap: Duration::from_secs(30),
+            refused_wait: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One object of the road: what is selected, and what of it events tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectRoad {
+    /// Connection and object.
+    pub key: ObjectKey,
+    /// The object's topic.
+    pub topic: Arc<str>,
+    /// What reads select.
+    pub selection: Selection,
+    /// The selected fields that events tell; the others (formulas, a parent's fields) are only read.
+    pub carried: BTreeSet<FieldName>,
+}
+
+/// The objects by name.
+pub type Objects = BTreeMap<ObjectName, ObjectRoad>;
+
+impl ObjectRoad {
+    /// Checks a selection against the schema of the signed-in user.
+    ///
+    /// # Errors
+    /// `Missing`, naming every selected field that there is not or that may not be read.
+    pub fn new(
+        connection: &ConnectionId,
+        prefix: &str,
+        fields: &BTreeSet<FieldName>,
+        schema: &ObjectSchema,
+    ) -> Result<Self, Fault> {
+        let mut missing = Vec::new();
+        let mut carried = BTreeSet::new();
+        for field in fields {
+            match schema.fields.get(field) {
+                Some(found) if found.kind.is_selectable() => {
+                    if !found.calculated && found.kind != FieldKind::Id && !is_read_only(field) {
+                        carried.insert(field.clone());
+                    }
+                }
+                // A parent's field is checked by the read that selects it.
+                None if field.as_str().contains('.') => {}
+                _ => missing.push(field.as_str().to_owned()),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Fault::new(
+                FaultKind::Missing,
+                format!(
+                    "object {} of connection {connection} has no readable field {}",
+                    schema.name,
+                    missing.join(", ")
+                ),
+            )
+            .remedy(
+                "correct the field in the job, or give the connection's user read access to it \
+                 (field-level security hides fields without a word)",
+            ));
+        }
+        Ok(Self {
+            key: ObjectKey {
+                connection: connection.clone(),
+                object: schema.name.clone(),
+            },
+            topic: topic_name(prefix, connection, &schema.name).into(),
+            selection: Selection {
+                object: schema.name.clone(),
+                fields: fields.iter().cloned().collect(),
+            },
+            carried,
+        })
+    }
+
+    /// Whether a change of this operation leaves selected fields unknown that only a read can tell.
+    #[must_use]
+    pub fn leaves_unread(&self, op: Op, origin: Origin) -> bool {
+        origin == Origin::Stream
+            && matches!(op, Op::Create | Op::Undelete)
+            && self
+                .selection
+                .fields
+                .iter()
+                .any(|field| field.as_str() != "Id" && !self.carried.contains(field))
+    }
+}
+
+/// Fields that the CRM keeps and no event tells (Salesforce CDC Developer Guide, "Change Event Fields").
+fn is_read_only(field: &FieldName) -> bool {
+    matches!(field.as_str(), "SystemModstamp" | "IsDeleted")
+}
+
+/// `<prefix>.<connection>.<object>`.
+#[must_use]
+pub fn topic_name(prefix: &str, connection: &ConnectionId, object: &ObjectName) -> String {
+    format!("{prefix}.{connection}.{object}")
+}
+
+/// The settings of an object's topic.
+#[must_use]
+pub fn topic_spec(name: &str) -> TopicSpec {
+    const DAY: u64 = 24 * 60 * 60;
+    TopicSpec {
+        name: name.to_owned(),
+        partitions: PARTITIONS,
+        policy: Policy::Compact {
+            min_lag: Duration::from_secs(7 * DAY),
+            delete_retention: Duration::from_secs(30 * DAY),
+        },
+    }
+}
+
+/// The settings of an object's dead letters.
+#[must_use]
+pub fn dead_spec(topic: &str) -> TopicSpec {
+    TopicSpec {
+        name: format!("{topic}.dead"),
+        partitions: PARTITIONS,
+        policy: Policy::Delete {
+            retention: Duration::from_secs(30 * 24 * 60 * 60),
+        },
+    }
+}
+
+/// A change as a log entry of its object's topic.
+///
+/// # Errors
+/// `Record` if it can't be serialised.
+pub fn entry_of(topic: &Arc<str>, change: &Change) -> Result<crate::log::port::Entry, Fault> {
+    let value = change
+        .encode()
+        .map_err(|error| Fault::new(FaultKind::Record, "encoding change").source(error))?;
+    Ok(crate::log::port::Entry {
+        topic: Arc::clone(topic),
+        key: bytes::Bytes::copy_from_slice(change.id.as_str().as_bytes()),
+        value: Some(value.into()),
+        headers: change.headers(),
+    })
+}

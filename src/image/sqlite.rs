@@ -1,0 +1,297 @@
+//! The SQLite engine of the image store: `images.db`, beside the log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, params};
+
+use crate::fault::{Fault, FaultKind};
+use crate::image::merge::Image;
+use crate::image::port::{Held, ImageBatch, ImageStore};
+use crate::model::name::{ConnectionId, ObjectKey};
+use crate::model::position::Position;
+use crate::model::record_id::RecordId;
+use crate::sqlite::database::Database;
+use crate::sqlite::error::JobError;
+use crate::sqlite::lock::FileLock;
+use crate::sqlite::readers::Readers;
+use crate::sqlite::writer::Writer;
+
+/// Its schema, step by step; steps are only ever added.
+const STEPS: &[&str] = &["
+CREATE TABLE image (
+    connection TEXT NOT NULL, object TEXT NOT NULL, record TEXT NOT NULL, image TEXT NOT NULL,
+    PRIMARY KEY (connection, object, record)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE held (
+    connection TEXT NOT NULL, object TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
+    PRIMARY KEY (connection, object, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE generation (
+    connection TEXT NOT NULL, object TEXT NOT NULL, generation TEXT NOT NULL,
+    PRIMARY KEY (connection, object)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE position (connection TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"];
+const READERS: usize = 2;
+
+/// Images in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteImages {
+    writer: Writer,
+    readers: Readers,
+}
+
+impl SqliteImages {
+    /// Opens `images.db` in `dir`, alone.
+    ///
+    /// # Errors
+    /// `Config` while another process holds it, `Storage` or `Corrupt` if the file can't be used.
+    pub async fn open(dir: &Path) -> Result<Self, Fault> {
+        let lock = FileLock::take(&dir.join("images.lock"))?;
+        let database = Database::new(dir.join("images.db"), STEPS);
+        Ok(Self {
+            writer: Writer::open(database.clone(), Some(lock)).await?,
+            readers: Readers::new(database, READERS),
+        })
+    }
+
+    /// Opens the file for reading beside a running daemon.
+    #[must_use]
+    pub fn read_only(dir: &Path) -> ReadOnlyImages {
+        ReadOnlyImages(Readers::new(Database::new(dir.join("images.db"), STEPS), 1))
+    }
+}
+
+/// Images of a file that another process may be writing.
+#[derive(Debug)]
+pub struct ReadOnlyImages(Readers);
+
+impl ReadOnlyImages {
+    /// The image of one record.
+    ///
+    /// # Errors
+    /// As [`ImageStore::get`].
+    pub async fn image(
+        &self,
+        object: &ObjectKey,
+        record: &RecordId,
+    ) -> Result<Option<Image>, Fault> {
+        let found = get(&self.0, object, vec![record.clone()]).await?;
+        Ok(found.into_values().next())
+    }
+}
+
+async fn get(
+    readers: &Readers,
+    object: &ObjectKey,
+    records: Vec<RecordId>,
+) -> Result<HashMap<RecordId, Image>, Fault> {
+    let object = object.clone();
+    readers
+        .read(move |transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT image FROM image WHERE connection = ?1 AND object = ?2 AND record = ?3",
+            )?;
+            let mut found = HashMap::with_capacity(records.len());
+            for record in records {
+                let image: Option<String> = statement
+                    .query_row(
+                        params![
+                            object.connection.as_str(),
+                            object.object.as_str(),
+                            record.as_str()
+                        ],
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                if let Some(image) = image {
+                    let image = parse(&record, &image)?;
+                    found.insert(record, image);
+                }
+            }
+            Ok(found)
+        })
+        .await
+}
+
+fn parse(record: &RecordId, json: &str) -> Result<Image, JobError> {
+    serde_json::from_str(json).map_err(|error| {
+        JobError::Fault(
+            Fault::new(
+                FaultKind::Corrupt,
+                format!("reading the stored image of {record}"),
+            )
+            .source(error)
+            .remedy("stop the daemon and delete images.db: images are rebuilt from the topics"),
+        )
+    })
+}
+
+fn unwritable(error: serde_json::Error) -> JobError {
+    JobError::Fault(Fault::new(FaultKind::Corrupt, "encoding image").source(error))
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl ImageStore for SqliteImages {
+    async fn get(
+        &self,
+        object: &ObjectKey,
+        records: Vec<RecordId>,
+    ) -> Result<HashMap<RecordId, Image>, Fault> {
+        get(&self.readers, object, records).await
+    }
+
+    async fn put(&self, batch: ImageBatch) -> Result<(), Fault> {
+        self.writer
+            .grouped(move |transaction| {
+                let mut put = transaction.prepare_cached(
+                    "INSERT INTO image VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET image = excluded.image",
+                )?;
+                for (object, images) in batch.images {
+                    for (record, image) in images {
+                        let json = serde_json::to_string(&image).map_err(unwritable)?;
+                        put.execute(params![
+                            object.connection.as_str(),
+                            object.object.as_str(),
+                            record.as_str(),
+                            json
+                        ])?;
+                    }
+                }
+                let mut hold = transaction.prepare_cached(
+                    "INSERT INTO held VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET next = excluded.next",
+                )?;
+                for (object, partition, offset) in batch.offsets {
+                    hold.execute(params![
+                        object.connection.as_str(),
+                        object.object.as_str(),
+                        partition,
+                        number(offset)
+                    ])?;
+                }
+                if let Some((connection, position)) = batch.position {
+                    transaction.execute(
+                        "INSERT INTO position VALUES (?1, ?2)
+                         ON CONFLICT DO UPDATE SET position = excluded.position",
+                        params![connection.as_str(), position.as_str()],
+                    )?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn held(&self, object: &ObjectKey) -> Result<Held, Fault> {
+        let object = object.clone();
+        self.readers
+            .read(move |transaction| {
+                let key = params![object.connection.as_str(), object.object.as_str()];
+                let generation = transaction
+                    .query_row(
+                        "SELECT generation FROM generation WHERE connection = ?1 AND object = ?2",
+                        key,
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                let mut statement = transaction.prepare_cached(
+                    "SELECT partition, next FROM held WHERE connection = ?1 AND object = ?2",
+                )?;
+                let offsets = statement
+                    .query_map(key, |row| {
+                        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+                    })?
+                    .collect::<Result<BTreeMap<u32, u64>, _>>()?;
+                Ok(Held {
+                    generation,
+                    offsets,
+                })
+            })
+            .await
+    }
+
+    async fn position(&self, connection: &ConnectionId) -> Result<Option<Position>, Fault> {
+        let connection = connection.clone();
+        self.readers
+            .read(move |transaction| {
+                Ok(transaction
+                    .query_row(
+                        "SELECT position FROM position WHERE connection = ?1",
+                        [connection.as_str()],
+                        |row| row.get::<_, String>(0),
+                    )
+                    .optional()?
+                    .map(Position::new))
+            })
+            .await
+    }
+
+    async fn clear(&self, object: &ObjectKey, generation: &str) -> Result<(), Fault> {
+        let (object, generation) = (object.clone(), generation.to_owned());
+        self.writer
+            .grouped(move |transaction| {
+                let key = params![object.connection.as_str(), object.object.as_str()];
+                for table in ["image", "held", "generation"] {
+                    let sql = format!("DELETE FROM {table} WHERE connection = ?1 AND object = ?2");
+                    transaction.execute(&sql, key)?;
+                }
+                transaction.execute(
+                    "INSERT INTO generation VALUES (?1, ?2, ?3)",
+                    params![
+                        object.connection.as_str(),
+                        object.object.as_str(),
+                        generation
+                    ],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn scan(
+        &self,
+        object: &ObjectKey,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault> {
+        let object = object.clone();
+        self.readers
+            .read(move |transaction| {
+                let mut statement = transaction.prepare_cached(
+                    "SELECT record, image FROM image
+                     WHERE connection = ?1 AND object = ?2 AND record > ?3 ORDER BY record LIMIT ?4",
+                )?;
+                let after = after.as_ref().map_or("", RecordId::as_str);
+                let rows = statement.query_map(
+                    params![
+                        object.connection.as_str(),
+                        object.object.as_str(),
+                        after,
+                        i64::try_from(limit).unwrap_or(i64::MAX)
+                    ],
+                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+                )?;
+                let mut images = Vec::new();
+                for row in rows {
+                    let (record, json) = row?;
+                    let record = RecordId::stored(record);
+                    let image = parse(&record, &json)?;
+                    images.push((record, image));
+                }
+                Ok(images)
+            })
+            .await
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        self.readers.close();
+        self.writer.close().await
+    }
+}

@@ -1,0 +1,308 @@
+//! The memory engine of the state.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::fault::Fault;
+use crate::model::name::{ConnectionId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::state::port::{
+    Evidence, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, fenced,
+    insufficient, no_hole,
+};
+
+/// State in memory.
+#[derive(Debug, Default)]
+pub struct MemoryState(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    leases: HashMap<ConnectionId, Lease>,
+    positions: HashMap<ConnectionId, StoredPosition>,
+    owed: BTreeMap<(ConnectionId, ObjectName, RecordId), DateTime<Utc>>,
+    holes: Vec<Hole>,
+    objects: HashMap<(ConnectionId, ObjectName), ObjectState>,
+    republish: Vec<(ConnectionId, ObjectName, RecordId)>,
+}
+
+#[derive(Debug, Clone)]
+struct Lease {
+    owner: String,
+    term: u64,
+    until: DateTime<Utc>,
+}
+
+impl MemoryState {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn check(&self, connection: &ConnectionId, term: u64) -> Result<(), Fault> {
+        let stored = self.leases.get(connection).map_or(0, |lease| lease.term);
+        if stored == term {
+            Ok(())
+        } else {
+            Err(fenced(connection, term, stored))
+        }
+    }
+
+    fn hole(&mut self, id: i64) -> Result<&mut Hole, Fault> {
+        self.holes
+            .iter_mut()
+            .find(|hole| hole.id == id)
+            .ok_or_else(|| no_hole(id))
+    }
+}
+
+#[async_trait]
+impl State for MemoryState {
+    async fn acquire(
+        &self,
+        connection: &ConnectionId,
+        owner: &str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Option<u64>, Fault> {
+        let mut inner = self.lock();
+        let held = inner.leases.get(connection);
+        if held.is_some_and(|lease| lease.owner != owner && lease.until > now) {
+            return Ok(None);
+        }
+        let term = super::port::next_term(held.map_or(0, |lease| lease.term), now);
+        let lease = Lease {
+            owner: owner.to_owned(),
+            term,
+            until,
+        };
+        inner.leases.insert(connection.clone(), lease);
+        Ok(Some(term))
+    }
+
+    async fn renew(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        until: DateTime<Utc>,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        if let Some(lease) = inner.leases.get_mut(connection) {
+            lease.until = until;
+        }
+        Ok(())
+    }
+
+    async fn release(&self, connection: &ConnectionId, term: u64) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        if let Some(lease) = inner.leases.get_mut(connection) {
+            lease.until = DateTime::<Utc>::MIN_UTC;
+        }
+        Ok(())
+    }
+
+    async fn position(&self, connection: &ConnectionId) -> Result<Option<StoredPosition>, Fault> {
+        Ok(self.lock().positions.get(connection).cloned())
+    }
+
+    async fn commit(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        progress: Progress,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        if let Some(position) = progress.position {
+            inner.positions.insert(connection.clone(), position);
+        }
+        for settled in progress.settle {
+            let key = (connection.clone(), settled.object, settled.record);
+            if inner
+                .owed
+                .get(&key)
+                .is_some_and(|stamp| *stamp <= settled.stamp)
+            {
+                inner.owed.remove(&key);
+            }
+        }
+        for owed in progress.owe {
+            let key = (connection.clone(), owed.object, owed.record);
+            let stamp = inner.owed.entry(key).or_insert(owed.stamp);
+            *stamp = (*stamp).max(owed.stamp);
+        }
+        for new in progress.open {
+            let known = inner.holes.iter().any(|hole| {
+                hole.connection == *connection
+                    && hole.object == new.object
+                    && hole.cause == new.cause
+                    && hole.scope == new.scope
+                    && hole.state != HoleState::Closed
+            });
+            if !known {
+                let id = inner.holes.last().map_or(1, |hole| hole.id + 1);
+                inner.holes.push(Hole {
+                    id,
+                    connection: connection.clone(),
+                    object: new.object,
+                    cause: new.cause,
+                    scope: new.scope,
+                    state: HoleState::Open,
+                    opened_at: new.opened_at,
+                    closed_at: None,
+                    evidence: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn owed(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Fault> {
+        let inner = self.lock();
+        let mut owed: Vec<Owed> = inner
+            .owed
+            .iter()
+            .filter(|((of, name, _), _)| of == connection && name == object)
+            .map(|((_, object, record), stamp)| Owed {
+                object: object.clone(),
+                record: record.clone(),
+                stamp: *stamp,
+            })
+            .collect();
+        owed.sort_by_key(|owed| owed.stamp);
+        owed.truncate(limit);
+        Ok(owed)
+    }
+
+    async fn owed_counts(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, u64)>, Fault> {
+        let inner = self.lock();
+        let mut counts: BTreeMap<ObjectName, u64> = BTreeMap::new();
+        for (of, object, _) in inner.owed.keys() {
+            if of == connection {
+                *counts.entry(object.clone()).or_default() += 1;
+            }
+        }
+        Ok(counts.into_iter().collect())
+    }
+
+    async fn holes(
+        &self,
+        connection: Option<&ConnectionId>,
+        all: bool,
+    ) -> Result<Vec<Hole>, Fault> {
+        let inner = self.lock();
+        Ok(inner
+            .holes
+            .iter()
+            .rev()
+            .filter(|hole| connection.is_none_or(|of| hole.connection == *of))
+            .filter(|hole| all || hole.state != HoleState::Closed)
+            .cloned()
+            .collect())
+    }
+
+    async fn repairing(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        hole: i64,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        inner.hole(hole)?.state = HoleState::Repairing;
+        Ok(())
+    }
+
+    async fn close_hole(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        hole: i64,
+        evidence: Evidence,
+        now: DateTime<Utc>,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        let found = inner.hole(hole)?;
+        if evidence.as_of <= found.scope.end() {
+            return Err(insufficient(hole, evidence.as_of, found.scope.end()));
+        }
+        found.state = HoleState::Closed;
+        found.closed_at = Some(now);
+        found.evidence = Some(evidence);
+        Ok(())
+    }
+
+    async fn object(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+    ) -> Result<ObjectState, Fault> {
+        let key = (connection.clone(), object.clone());
+        Ok(self.lock().objects.get(&key).cloned().unwrap_or_default())
+    }
+
+    async fn put_object(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        object: &ObjectName,
+        state: ObjectState,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check(connection, term)?;
+        inner
+            .objects
+            .insert((connection.clone(), object.clone()), state);
+        Ok(())
+    }
+
+    async fn request_republish(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<(), Fault> {
+        let request = (connection.clone(), object.clone(), record.clone());
+        let mut inner = self.lock();
+        if !inner.republish.contains(&request) {
+            inner.republish.push(request);
+        }
+        Ok(())
+    }
+
+    async fn take_republish(
+        &self,
+        connection: &ConnectionId,
+        limit: usize,
+    ) -> Result<Vec<(ObjectName, RecordId)>, Fault> {
+        let mut inner = self.lock();
+        let (taken, left) = std::mem::take(&mut inner.republish)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(of, ..)| of == connection);
+        inner.republish = left;
+        inner.republish.extend(taken.iter().skip(limit).cloned());
+        Ok(taken
+            .into_iter()
+            .take(limit)
+            .map(|(_, object, record)| (object, record))
+            .collect())
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
