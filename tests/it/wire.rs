@@ -1,0 +1,98 @@
+//! The wire format of a change, fixed by a golden file per operation and origin.
+
+use chrono::{TimeZone, Utc};
+use tributary::model::change::{Change, InvalidChange, Op, Origin, WIRE_VERSION};
+use tributary::model::event::Transaction;
+use tributary::model::name::{ConnectionId, FieldName, ObjectName};
+use tributary::model::position::Position;
+use tributary::model::record_id::RecordId;
+use tributary::model::value::{Fields, Value};
+use tributary::model::version::Version;
+
+/// What Salesforce can be told of: events by the stream, rows and their absence by reads.
+const SALESFORCE: [(Op, Origin); 10] = [
+    (Op::Create, Origin::Stream),
+    (Op::Update, Origin::Stream),
+    (Op::Delete, Origin::Stream),
+    (Op::Undelete, Origin::Stream),
+    (Op::Snapshot, Origin::Snapshot),
+    (Op::Snapshot, Origin::Hydrate),
+    (Op::Snapshot, Origin::Reconcile),
+    (Op::Delete, Origin::Snapshot),
+    (Op::Delete, Origin::Hydrate),
+    (Op::Delete, Origin::Reconcile),
+];
+
+fn change(op: Op, origin: Origin) -> Change {
+    let streamed = origin == Origin::Stream;
+    Change {
+        v: WIRE_VERSION,
+        connection: ConnectionId::new("acme"),
+        object: ObjectName::new("Account"),
+        id: RecordId::salesforce("001A0000006Vm9u").unwrap(),
+        op,
+        version: Version::new(1_767_607_872, 42),
+        committed_at: Some(Utc.timestamp_opt(1_767_607_872, 0).unwrap()),
+        origin,
+        position: streamed.then(|| Position::new("cometd:/data/ChangeEvents:4711")),
+        transaction: streamed.then(|| Transaction {
+            key: "000a1b2c-0000-0000-0000-00000000cafe".to_owned(),
+            sequence: 1,
+            user: Some("005A0000001aBcDIAU".to_owned()),
+            client: None,
+        }),
+        changed: if op == Op::Delete {
+            Vec::new()
+        } else {
+            vec![FieldName::new("BillingCity")]
+        },
+        fields: Fields::from([
+            ("Name".into(), Value::from("Łódź \u{1f3ed} \"quoted\"\n")),
+            ("BillingCity".into(), Value::Null),
+            ("IsActive__c".into(), Value::Bool(true)),
+            (
+                "AnnualRevenue".into(),
+                Value::number("12345678901234567.890").unwrap(),
+            ),
+        ]),
+    }
+}
+
+#[test]
+fn every_operation_and_origin_has_its_golden_file() {
+    for (op, origin) in SALESFORCE {
+        let change = change(op, origin);
+        let bytes = change.encode().unwrap();
+        let name = format!("salesforce-{}-{}", op.label(), origin.label());
+        insta::assert_snapshot!(name.clone(), String::from_utf8(bytes.clone()).unwrap());
+        assert_eq!(
+            Change::decode(&bytes).unwrap(),
+            change,
+            "{name} is read back as it was"
+        );
+    }
+}
+
+#[test]
+fn headers_are_cloud_events() {
+    let headers = change(Op::Update, Origin::Stream).headers();
+    let lines: Vec<String> = headers
+        .into_iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8(value).unwrap()))
+        .collect();
+    insta::assert_snapshot!("headers", lines.join("\n"));
+}
+
+#[test]
+fn other_versions_and_other_bytes_are_refused() {
+    let mut later = change(Op::Update, Origin::Stream);
+    later.v = 2;
+    let refused = Change::decode(&later.encode().unwrap()).unwrap_err();
+    assert!(
+        matches!(refused, InvalidChange::Version { found: 2 }),
+        "{refused}"
+    );
+    for bytes in [&b""[..], b"null", b"{}", b"{\"v\":1}", b"\xff\xfe", b"[1,2"] {
+        assert!(Change::decode(bytes).is_err());
+    }
+}
