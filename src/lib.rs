@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
 
 pub mod admin;
+pub mod config;
 pub mod crm;
 pub mod fault;
 pub mod flow;

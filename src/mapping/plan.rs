@@ -10,6 +10,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredType;
 use crate::model::version::Version;
@@ -110,48 +111,6 @@ pub struct IdentifierPlan {
     pub column: String,
     /// Compared without case.
     pub case_blind: bool,
-}
-
-/// `on_multiple`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnMultiple {
-    /// The lowest GSID.
-    Any,
-    /// The record is rejected.
-    Error,
-}
-
-/// `on_none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnNone {
-    /// The column is null and the reference is parked until its row comes.
-    Null,
-    /// The whole change is parked until its row comes.
-    Reject,
-    /// This destination is skipped for the record.
-    Skip,
-    /// A fixed GSID.
-    Default(Uuid),
-}
-
-/// `on_delete`, `on_filter_exit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnExit {
-    /// The row stays as it is.
-    Keep,
-    /// `crm_state` and `crm_state_at` are written.
-    Mark,
-    /// The row goes with its last association.
-    Delete,
-}
-
-/// `on_empty_identifier`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnEmptyIdentifier {
-    /// The record goes to the dead letters.
-    Reject,
-    /// A row is inserted.
-    Insert,
 }
 
 /// What one record does to one destination.

@@ -3,6 +3,7 @@
 pub mod change;
 pub mod event;
 pub mod name;
+pub mod policy;
 pub mod position;
 pub mod record_id;
 pub mod schema;

@@ -1,0 +1,115 @@
+//! A job as its file says it: source object, filter, destinations with their mappings.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+
+use crate::config::problem::{Located, Spot};
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::value::Value;
+
+/// A job. What its texts mean (paths, filters, columns) is checked by `mapping/`, which compiles it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobConfig {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The job's id: its file's stem.
+    pub id: JobId,
+    /// Where the job stands.
+    pub spot: Spot,
+    /// Its name on pages; the id unless set.
+    pub name: String,
+    /// `source`: the CRM object.
+    pub source: Located<ObjectName>,
+    /// `enabled`.
+    pub enabled: bool,
+    /// `realtime`.
+    pub realtime: bool,
+    /// `where`, unparsed.
+    pub filter: Option<Located<String>>,
+    /// `on_delete`, for destinations that say nothing else.
+    pub on_delete: OnExit,
+    /// `on_filter_exit`, likewise.
+    pub on_filter_exit: OnExit,
+    /// `on_empty_identifier`, likewise.
+    pub on_empty_identifier: OnEmptyIdentifier,
+    /// `parked_ttl`.
+    pub parked_ttl: TimeDelta,
+    /// `[to.…]` in the file's order.
+    pub destinations: Vec<DestinationConfig>,
+}
+
+/// One `[to.<object>]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationConfig {
+    /// The stored object's label.
+    pub object: Located<String>,
+    /// `where` of this destination alone.
+    pub filter: Option<Located<String>>,
+    /// `identifiers`: column names; `@person_key` is spelled out already.
+    pub identifiers: Vec<Located<String>>,
+    /// `map`, in the file's order.
+    pub map: Vec<MapEntry>,
+    /// `derive`, in the file's order.
+    pub derive: Vec<DeriveEntry>,
+    /// `on_delete`.
+    pub on_delete: Option<OnExit>,
+    /// `on_filter_exit`.
+    pub on_filter_exit: Option<OnExit>,
+    /// `on_empty_identifier`.
+    pub on_empty_identifier: Option<OnEmptyIdentifier>,
+}
+
+/// One direct mapping: a column and what fills it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapEntry {
+    /// The column.
+    pub column: Located<String>,
+    /// What fills it.
+    pub source: MapSource,
+    /// `values`: what a source value (as text) becomes; others are rejected.
+    pub values: Option<BTreeMap<String, Value>>,
+    /// `default`: instead of null.
+    pub default: Option<Located<Value>>,
+    /// `when = "insert"`.
+    pub insert_only: bool,
+    /// `on_null = "keep"`.
+    pub keep_on_null: bool,
+}
+
+/// What fills a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MapSource {
+    /// A source path (`BillingCity`, `Owner.Email`), unparsed.
+    Path(Located<String>),
+    /// A constant.
+    Constant(Located<Value>),
+}
+
+/// One derived mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeriveEntry {
+    /// The column.
+    pub column: Located<String>,
+    /// How its row is found.
+    pub by: DeriveSource,
+    /// `on_multiple`.
+    pub on_multiple: OnMultiple,
+    /// `on_none` and `default`.
+    pub on_none: OnNone,
+}
+
+/// How a derived mapping finds its row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeriveSource {
+    /// `from` and `match`.
+    Match {
+        /// The looked-up object's label.
+        from: Located<String>,
+        /// Column (or `@id`) and source path, in the file's order.
+        pairs: Vec<(Located<String>, Located<String>)>,
+    },
+    /// `sibling`: an earlier destination of the job, by label.
+    Sibling(Located<String>),
+}
