@@ -7,6 +7,10 @@
 //! * **J2** A row whose version is lower than the crosswalk's is skipped, an equal one is applied. Rows that
 //!   would not change are not written.
 //! * **J4** Identity first by crosswalk (connection, object, record, table), then by identifiers.
+//! * A record that left for good (`on_delete = delete`) keeps its crosswalk entry with GSID and version: older
+//!   changes stay older (J2), and when it comes back its row gets the same GSID.
+//! * `mark` writes the columns `crm_state` (`deleted`, `filtered`; null once it is present again) and
+//!   `crm_state_at`, which every table has besides `gsid`, `created_date` and `modified_date`.
 //! * **J5** An empty reference is no reference. A reference without a row is parked, and released by
 //!   [`Target::release`], which both sides call after commit.
 //! * Destinations come in config order; each sees the rows of those before it.
@@ -22,7 +26,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::fault::Fault;
-use crate::mapping::plan::{Cell, DestinationPlan, MappedRow};
+use crate::mapping::plan::{Cell, DestinationPlan, JobPlan, MappedRow};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
@@ -33,6 +37,10 @@ use crate::model::version::Version;
 pub trait Target: Send + Sync {
     /// Creates missing tables, columns and ledger; drops nothing. A column of another type is `Config`.
     async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault>;
+
+    /// Makes what the matches of a job need to be quick (indexes on identifiers and looked-up columns); called
+    /// after [`Target::ensure`], before the job's first batch.
+    async fn prepare(&self, plan: &JobPlan) -> Result<(), Fault>;
 
     /// Takes over a partition: raises its epoch and says where to go on. A new reader starts at 0.
     async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault>;
