@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::mapping::decimal::{self, MAX_DIGITS, NotDecimal};
-use crate::mapping::instant::{self, Moment};
+use crate::mapping::instant;
 use crate::mapping::plan::Cell;
 use crate::model::stored::StoredType;
 use crate::model::value::Value;
