@@ -174,7 +174,6 @@ impl Job {
                 Ok(Delivery::Idle) => self.road.show_streaming(),
                 Err(fault) if fault.kind() == FaultKind::PositionLost => {
                     if self.is_topic_new().await? {
-                        self.road.show_fault(&fault, Life::Starting);
                         return Ok(Ended::TopicMadeAgain);
                     }
                     self.rewind_lost(reader, fault).await?;
@@ -189,6 +188,10 @@ impl Job {
             }
             if released_at.elapsed() > RELEASE_EVERY {
                 released_at = Instant::now();
+                // A topic that was made again and has grown past our offsets is not seen by reading it.
+                if self.is_topic_new().await? {
+                    return Ok(Ended::TopicMadeAgain);
+                }
                 self.held_back.clear();
                 self.release().await?;
                 self.expire().await?;
@@ -216,7 +219,14 @@ impl Job {
 
     async fn is_topic_new(&self) -> Result<bool, Fault> {
         let spec = super::road::topic_spec(&self.road.topic);
-        Ok(self.road.log.ensure(&spec).await? != self.reader.generation)
+        let is_new = self.road.log.ensure(&spec).await? != self.reader.generation;
+        if is_new {
+            tracing::warn!(
+                connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
+                "topic was made again, job begins it from the start"
+            );
+        }
+        Ok(is_new)
     }
 
     /// The reader lost a position and does not say whose: every partition that lies out of bounds goes back, and

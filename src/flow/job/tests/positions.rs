@@ -97,6 +97,26 @@ async fn a_topic_made_again_has_an_offset_row_of_its_own() {
     assert_eq!(generations.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_again_is_noticed_though_it_grew_past_the_old_offsets() {
+    let stage = stage().await;
+    let all = ids(2, 10);
+    let changes: Vec<_> = all.iter().map(|id| change(id, 1, "x")).collect();
+    stage.publish(&changes[..4]).await;
+    let running = start(&stage);
+    stage.settled().await;
+    // The reader has no turn between the two.
+    stage.log.make_again(TOPIC).unwrap();
+    stage.publish(&changes[4..]).await;
+    stage
+        .target
+        .until("all of the new topic", |inner| {
+            all.iter().all(|id| inner.names.contains_key(id))
+        })
+        .await;
+    running.end().await;
+}
+
 /// A log whose partitions begin at 5.
 struct Beheaded(Arc<MemoryLog>);
 
