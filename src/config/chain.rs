@@ -44,9 +44,5 @@ pub(super) fn check(node: &Node, jobs: &BTreeSet<&str>, report: &Report) {
         let problem = Problem::new(&member.spot, what, remedy);
         report.add(problem.value(shown(&member.value)));
     }
-    report.note(
-        &node.spot,
-        "is checked and has no effect yet: jobs apply changes as they come",
-        "none needed",
-    );
+    node.note_idle("jobs apply changes as they come", report);
 }

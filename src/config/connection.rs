@@ -198,7 +198,7 @@ fn oob(reader: &mut Reader<'_>) {
         let remedy = "write \"none\" and the jobs in files of their own";
         report.wrong(
             &node.spot,
-            format!("out-of-the-box jobs: this {NOT_HERE}"),
+            "out-of-the-box jobs are not available in this version",
             remedy,
         );
     }
@@ -229,11 +229,7 @@ fn company_resolution(reader: &mut Reader<'_>) -> Vec<(Located<String>, Located<
     let Some(inner) = Reader::open(node, report) else {
         return Vec::new();
     };
-    report.note(
-        &node.spot,
-        "is checked and has no effect yet: this version looks no company up for a widget",
-        "none needed",
-    );
+    node.note_idle("this version looks no company up for a widget", report);
     inner
         .entries()
         .iter()

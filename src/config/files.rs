@@ -57,11 +57,27 @@ pub(super) fn gather(path: &Path, report: &Report) -> Option<Found> {
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
+    let root = parent.unwrap_or_else(|| Path::new("."));
+    beside_nothing(root, &name, report);
     tree.table().is_some().then(|| Found {
-        root: parent.unwrap_or_else(|| Path::new(".")).to_owned(),
+        root: root.to_owned(),
         tree,
         main_is_broken: false,
     })
+}
+
+/// A directory's `tributary.toml` alone would be a daemon without connections.
+fn beside_nothing(root: &Path, name: &str, report: &Report) {
+    let folder = FOLDERS
+        .iter()
+        .find(|(folder, ..)| root.join(folder).is_dir());
+    if let Some((folder, ..)) = folder.filter(|_| name == MAIN) {
+        report.wrong(
+            &Spot::whole(name),
+            format!("has `{folder}/` beside it, which one file leaves out"),
+            format!("name the directory: {}", root.display()),
+        );
+    }
 }
 
 fn directory(root: &Path, report: &Report) -> Found {

@@ -130,6 +130,9 @@ pub struct Routine {
     pub tests: Vec<MappingTest>,
 }
 
+/// Columns of a row by name.
+pub type ExpectedRow = BTreeMap<String, Value>;
+
 /// One `[[test]]`: records, and the rows or errors that the job makes of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MappingTest {
@@ -137,8 +140,8 @@ pub struct MappingTest {
     pub spot: Spot,
     /// `given`: a CRM object's records.
     pub given: Vec<(Located<ObjectName>, Vec<Fields>)>,
-    /// `expect`: a stored object's rows, columns by name.
-    pub expect: Vec<(Located<String>, Vec<BTreeMap<String, Value>>)>,
+    /// `expect`: a stored object's rows.
+    pub expect: Vec<(Located<String>, Vec<ExpectedRow>)>,
     /// `errors`: what a record is refused for.
     pub errors: Vec<Located<String>>,
 }

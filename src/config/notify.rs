@@ -47,11 +47,7 @@ pub(super) fn parse(tree: &Node, root: &Path, report: &Report) -> BTreeSet<Strin
                 "write mail = [\"…\"] or webhook = { env = \"…\" }",
             );
         }
-        report.note(
-            &node.spot,
-            format!("is checked and has no effect yet: {IDLE}"),
-            "none needed",
-        );
+        node.note_idle(IDLE, report);
     }
     names
 }
@@ -62,21 +58,16 @@ fn mail(tree: &Node, report: &Report) {
         let host = ["smtps://", "smtp://"]
             .iter()
             .find_map(|scheme| url.value.strip_prefix(scheme));
-        let what = match host {
-            Some(host) if host.contains('@') => "a URL that holds a user or a password",
-            Some(host) if !host.is_empty() => "",
-            _ => "no smtp or smtps URL",
+        let wrong = match host {
+            Some(host) if host.contains('@') => Some("a URL that holds a user or a password"),
+            Some(host) if !host.is_empty() => None,
+            _ => Some("no smtp or smtps URL"),
         };
-        if what.is_empty() {
-            report.note(
-                &url.spot,
-                format!("is checked and has no effect yet: {IDLE}"),
-                "none needed",
-            );
-        } else {
+        if let Some(what) = wrong {
             let problem = Problem::new(&url.spot, what, "write \"smtps://host:465\"");
             report.add(problem.value(shown(&url.value)));
         }
+        reader.note_idle("smtp", IDLE);
     }
     reader.close();
 }
@@ -119,9 +110,5 @@ pub(super) fn check_names(reader: &mut Reader<'_>, known: Option<&BTreeSet<Strin
         }
     }
     inner.close();
-    report.note(
-        &node.spot,
-        format!("is checked and has no effect yet: {IDLE}"),
-        "none needed",
-    );
+    node.note_idle(IDLE, report);
 }

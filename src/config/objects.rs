@@ -32,6 +32,9 @@ const STANDARD: [(&str, &str); 8] = [
     ),
 ];
 
+/// Ends the name of a file that is compiled in.
+const BUILT_IN: &str = " (built in)";
+
 /// Columns that every table has and no job writes.
 pub(super) const RESERVED: [&str; 5] = [
     "gsid",
@@ -80,7 +83,7 @@ impl Objects {
             report,
         };
         for (table, text) in STANDARD {
-            let node = parse(&format!("objects/{table}.toml (built in)"), text, report);
+            let node = parse(&format!("objects/{table}.toml{BUILT_IN}"), text, report);
             loader.object(table, &node);
         }
         let section = Reader::open_section(tree, "object", report);
@@ -217,67 +220,46 @@ impl Loader<'_> {
         let report = self.report;
         let good = check_name(column, "column", &node.spot, report);
         if RESERVED.contains(&column) {
-            report.wrong(
-                &node.spot,
-                "every table has this column already",
-                "remove it",
-            );
+            let what = "every table has this column already";
+            report.wrong(&node.spot, what, "remove it");
             return;
         }
-        let Some(mut reader) = Reader::open(node, report) else {
+        let Some(reader) = Reader::open(node, report) else {
             return;
         };
-        let known = object
-            .fields
-            .iter()
-            .position(|field| field.column == column);
-        if reader.take("type").is_none() && known.is_none() {
-            reader.missing("type", "write type = \"string\", \"number\", …");
+        let fields = &object.fields;
+        let known = fields.iter().position(|field| field.column == column);
+        let declared = Declared::read(reader, known.is_some());
+        let label = declared.label.as_ref().map(|label| label.value.clone());
+        let label = label
+            .unwrap_or_else(|| known.map_or_else(|| title(column), |at| fields[at].label.clone()));
+        let others = fields.iter().filter(|field| field.column != column);
+        if let Some(other) = others.clone().find(|field| field.label == label) {
+            let spot = declared
+                .label
+                .as_ref()
+                .map_or(&node.spot, |label| &label.spot);
+            let what = format!("{label:?} is the label of `{}` as well", other.column);
+            report.wrong(spot, what, "choose another label");
         }
-        let type_spot = reader.spot_of("type");
-        let ty = reader.word("type", &TYPES);
-        let label = reader.text("label");
-        let references = reader.text("references");
-        let references_spot = reader.spot_of("references");
-        reader.close();
         if !good {
             return;
         }
         if let Some(field) = known.and_then(|at| object.fields.get_mut(at)) {
-            if ty.is_some_and(|ty| ty != field.ty) || references.is_some() {
-                report.wrong(
-                    &type_spot,
-                    "changes the type of a standard column",
-                    "declare a column of another name",
-                );
-            }
-            field.label = label.map_or_else(|| field.label.clone(), |label| label.value);
-            return;
-        }
-        let Some(ty) = ty else { return };
-        match (ty, references) {
-            (StoredType::Gsid, Some(label)) => {
+            declared.keeps_type(field, report);
+            field.label = label;
+        } else if let Some(ty) = declared.ty {
+            if let Some(pointed) = declared.reference(ty, report) {
                 self.references
-                    .push((object.table.clone(), column.to_owned(), label));
+                    .push((object.table.clone(), column.to_owned(), pointed));
             }
-            (StoredType::Gsid, None) => report.wrong(
-                &references_spot,
-                "a gsid column that points nowhere",
-                "write references = \"<label of an object>\"",
-            ),
-            (_, Some(_)) => report.wrong(
-                &references_spot,
-                "only a gsid column points to an object",
-                "remove it, or write type = \"gsid\"",
-            ),
-            (_, None) => {}
+            object.fields.push(StoredField {
+                column: column.to_owned(),
+                label,
+                ty,
+                references: None,
+            });
         }
-        object.fields.push(StoredField {
-            column: column.to_owned(),
-            label: label.map_or_else(|| title(column), |label| label.value),
-            ty,
-            references: None,
-        });
     }
 
     fn finish(mut self) -> Objects {
@@ -315,24 +297,76 @@ impl Loader<'_> {
     }
 
     fn check_labels(&self) {
-        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut seen: BTreeMap<&str, (&str, &Spot)> = BTreeMap::new();
         for (object, spot) in self.tables.values() {
-            if let Some(other) = seen.insert(&object.label, &object.table) {
-                let what = format!("{:?} is the label of `{other}` as well", object.label);
+            if let Some((other, known)) = seen.insert(&object.label, (&object.table, spot)) {
+                // The operator's is the one that can be changed.
+                let is_own = !spot.file.ends_with(BUILT_IN);
+                let (spot, table) = if is_own {
+                    (spot, other)
+                } else {
+                    (known, &*object.table)
+                };
+                let what = format!("{:?} is the label of `{table}` as well", object.label);
                 self.report.wrong(spot, what, "choose another label");
             }
-            let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
-            for field in &object.fields {
-                if let Some(other) = labels.insert(&field.label, &field.column) {
-                    let what = format!(
-                        "{:?} is the label of the columns `{other}` and `{}`",
-                        field.label, field.column
-                    );
-                    self.report
-                        .wrong(spot, what, "give one of them another label");
-                }
-            }
         }
+    }
+}
+
+/// A `[fields.<column>]` as it is written.
+struct Declared {
+    ty: Option<StoredType>,
+    type_spot: Spot,
+    label: Option<Located<String>>,
+    references: Option<Located<String>>,
+    references_spot: Spot,
+}
+
+impl Declared {
+    fn read(mut reader: Reader<'_>, is_patch: bool) -> Self {
+        if reader.take("type").is_none() && !is_patch {
+            reader.missing("type", "write type = \"string\", \"number\", …");
+        }
+        let declared = Self {
+            type_spot: reader.spot_of("type"),
+            ty: reader.word("type", &TYPES),
+            label: reader.text("label"),
+            references: reader.text("references"),
+            references_spot: reader.spot_of("references"),
+        };
+        reader.close();
+        declared
+    }
+
+    /// What other jobs and tables rely on stays as it is.
+    fn keeps_type(&self, field: &StoredField, report: &Report) {
+        let changes = self.ty.is_some_and(|ty| ty != field.ty);
+        if changes || self.references.is_some() {
+            report.wrong(
+                &self.type_spot,
+                "changes the type of a standard column",
+                "declare a column of another name",
+            );
+        }
+    }
+
+    /// The label that a gsid column points to.
+    fn reference(self, ty: StoredType, report: &Report) -> Option<Located<String>> {
+        let (what, remedy) = match (ty == StoredType::Gsid, self.references) {
+            (true, Some(label)) => return Some(label),
+            (false, None) => return None,
+            (true, None) => (
+                "a gsid column that points nowhere",
+                "write references = \"<label of an object>\"",
+            ),
+            (false, Some(_)) => (
+                "only a gsid column points to an object",
+                "remove it, or write type = \"gsid\"",
+            ),
+        };
+        report.wrong(&self.references_spot, what, remedy);
+        None
     }
 }
 

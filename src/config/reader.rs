@@ -199,12 +199,9 @@ impl<'a> Reader<'a> {
 
     /// A key of the format that is checked and has no effect yet: noted.
     pub(super) fn note_idle(&mut self, key: &'static str, why: &str) {
+        let report = self.report;
         if let Some(node) = self.take(key) {
-            self.report.note(
-                &node.spot,
-                format!("is checked and has no effect yet: {why}"),
-                "leave it, or remove it until then",
-            );
+            node.note_idle(why, report);
         }
     }
 
@@ -308,6 +305,15 @@ impl Node {
             }
         };
         Some(Located::new(value, self.spot.clone()))
+    }
+
+    /// Notes a setting that is checked and has no effect yet.
+    pub(super) fn note_idle(&self, why: &str, report: &Report) {
+        report.note(
+            &self.spot,
+            format!("is checked and has no effect yet: {why}"),
+            "leave it for a later version, or remove it",
+        );
     }
 
     /// Reports a wrong type.

@@ -17,7 +17,7 @@ use tributary::model::value::Value;
 mod broken;
 mod mutations;
 
-/// A config of one file, in a folder of its own.
+/// Files in a folder of their own.
 pub struct Fixture {
     folder: tempfile::TempDir,
 }
@@ -83,6 +83,32 @@ fn every_example_loads_without_a_note() {
         count += 1;
     }
     assert!(count > 0);
+}
+
+#[test]
+fn the_manuals_examples_load() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let manual = fs::read_to_string(manual).unwrap();
+    let blocks: Vec<&str> = manual
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    let [connection, job, object] = blocks[..] else {
+        panic!("{} examples", blocks.len())
+    };
+    let fixture = Fixture::new(&[
+        ("tributary.toml", ""),
+        ("connections/acme.toml", connection),
+        ("jobs/acme/company_sync.toml", job),
+        ("objects/asset.toml", object),
+        ("objects/company.toml", "fields.origin.type = \"string\"\n"),
+    ]);
+    let config = fixture
+        .load("", &[])
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.jobs[0].destinations[0].map.len(), 4);
+    assert_eq!(config.objects["Asset"].fields.len(), 2);
 }
 
 #[test]

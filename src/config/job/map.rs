@@ -152,7 +152,10 @@ fn fits(entry: &MapEntry, field: &StoredField, context: &Context<'_>) {
                 "`{}` holds the id of a stored row, which no field has",
                 column.value
             ),
-            "derive it: derive.<column> = { from = \"<object>\", match = { … } }",
+            format!(
+                "derive it: derive.{} = {{ from = \"<object>\", match = {{ … }} }}",
+                column.value
+            ),
         );
     }
 }

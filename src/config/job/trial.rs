@@ -1,15 +1,10 @@
 //! `[[test]]`: a mapping's test beside it, kept as data.
 
-use std::collections::BTreeMap;
-
 use crate::config::document::{Node, Report, Shape};
-use crate::config::job::MappingTest;
+use crate::config::job::{ExpectedRow, MappingTest};
 use crate::config::problem::Located;
 use crate::config::reader::Reader;
 use crate::model::name::{FieldName, ObjectName};
-use crate::model::value::Value;
-
-type Rows = Vec<BTreeMap<String, Value>>;
 
 /// All tests of a job, in the file's order.
 pub(super) fn read_all(reader: &mut Reader<'_>) -> Vec<MappingTest> {
@@ -60,7 +55,7 @@ fn read(node: &Node, report: &Report) -> Option<MappingTest> {
 }
 
 /// `{ Object = [{ … }, …], … }`.
-fn objects(node: &Node, report: &Report) -> Vec<(Located<String>, Rows)> {
+fn objects(node: &Node, report: &Report) -> Vec<(Located<String>, Vec<ExpectedRow>)> {
     let Some(inner) = Reader::open(node, report) else {
         return Vec::new();
     };
@@ -68,7 +63,7 @@ fn objects(node: &Node, report: &Report) -> Vec<(Located<String>, Rows)> {
         let name = Located::new(name.clone(), node.spot.clone());
         let Shape::List(nodes) = &node.shape else {
             node.mistyped("a list of records", "write [{ … }, …]", report);
-            return (name, Rows::new());
+            return (name, Vec::new());
         };
         (
             name,
@@ -78,7 +73,7 @@ fn objects(node: &Node, report: &Report) -> Vec<(Located<String>, Rows)> {
     objects.collect()
 }
 
-fn row(node: &Node, report: &Report) -> Option<BTreeMap<String, Value>> {
+fn row(node: &Node, report: &Report) -> Option<ExpectedRow> {
     let inner = Reader::open(node, report)?;
     let fields = inner.entries().iter().filter_map(|(name, node)| {
         let value = node.scalar(report)?;
