@@ -1,3 +1,5 @@
 //! Where rows go: the port that every target fills, and a folder per target.
 
 pub mod port;
+#[cfg(test)]
+pub mod suite;
