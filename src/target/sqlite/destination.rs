@@ -284,16 +284,16 @@ fn misfit(plan: &DestinationPlan, row: &MappedRow) -> Option<String> {
     let mut cells = plan.columns.iter().zip(&row.cells);
     cells.find_map(|(column, cell)| {
         let cell = cell.as_ref()?;
-        let fits = match (cell, Class::of(column.ty)) {
+        let fits = matches!(
+            (cell, Class::of(column.ty)),
             (Cell::Null, _)
-            | (Cell::Boolean(_), Class::Boolean)
-            | (Cell::Number(_), Class::Number)
-            | (Cell::Text(_), Class::Text)
-            | (Cell::Date(_), Class::Date)
-            | (Cell::DateTime(_), Class::DateTime)
-            | (Cell::Gsid(_), Class::Gsid) => true,
-            _ => false,
-        };
+                | (Cell::Boolean(_), Class::Boolean)
+                | (Cell::Number(_), Class::Number)
+                | (Cell::Text(_), Class::Text)
+                | (Cell::Date(_), Class::Date)
+                | (Cell::DateTime(_), Class::DateTime)
+                | (Cell::Gsid(_), Class::Gsid)
+        );
         (!fits).then(|| {
             format!(
                 "column `{}` of {} is {:?} and does not take `{}`",

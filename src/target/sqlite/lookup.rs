@@ -264,7 +264,7 @@ impl Lookup {
     }
 
     /// Finds by a key that is bound from `?1` on.
-    fn sql(&self) -> String {
+    pub(super) fn sql(&self) -> String {
         let (alias, from, mut condition) = self.sources();
         let values = self.parts.iter().flat_map(Part::values);
         for (index, value) in values.enumerate() {

@@ -1,5 +1,7 @@
 //! Tests of the SQLite target: the suite of all targets, and what is SQLite's own.
 
+mod storage;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
