@@ -1,5 +1,7 @@
 //! Tests of the SQLite target: the suite of all targets, and what is SQLite's own.
 
+mod crash;
+mod properties;
 mod storage;
 
 use std::path::PathBuf;
