@@ -9,6 +9,7 @@ use super::cell::Stored;
 use super::destination::{Destination, Item};
 use super::lookup::{Finder, Found, Key, Lookup, Part, named};
 use super::parked::Wait;
+use super::rows::Values;
 use crate::mapping::plan::{DeriveBy, DerivePlan, MappedRow, Reference};
 use crate::model::policy::{OnMultiple, OnNone};
 use crate::sqlite::error::JobError;
@@ -35,11 +36,25 @@ pub(super) enum Meaning<'a> {
     Later,
 }
 
-/// A written row of which look-ups into the own table are open.
+/// Written rows of which look-ups into the own table are open, by offset.
+#[derive(Debug, Default)]
 pub(super) struct Later {
+    rows: Vec<Open>,
+    gsids: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Open {
     row: usize,
     gsid: String,
     derives: Vec<usize>,
+}
+
+impl Later {
+    pub(super) fn clear(&mut self) {
+        self.rows.clear();
+        self.gsids.clear();
+    }
 }
 
 /// What keeps a row from being written.
@@ -283,11 +298,31 @@ impl<'a> Destination<'a> {
         let open = open.filter(|(_, meaning)| matches!(meaning, Meaning::Later));
         let derives: Vec<_> = open.map(|(place, _)| place).collect();
         if !derives.is_empty() {
-            self.later.push(Later {
+            self.later.gsids.insert(gsid.to_owned());
+            self.later.rows.push(Open {
                 row,
                 gsid: gsid.to_owned(),
                 derives,
             });
+        }
+    }
+
+    /// Of two that write one row the later one's cells stay: where an earlier one has look-ups open, this one's
+    /// are open too.
+    pub(super) fn wait_for_turn(
+        &self,
+        gsid: &str,
+        meanings: &mut [Meaning<'a>],
+        values: &mut Values<'a>,
+    ) {
+        if !self.later.gsids.contains(gsid) {
+            return;
+        }
+        let derived = values.iter_mut().skip(self.plan.columns.len());
+        for ((derive, meaning), value) in self.derives.iter().zip(meanings).zip(derived) {
+            if derive.own_table && matches!(meaning, Meaning::Value(_)) {
+                (*meaning, *value) = (Meaning::Later, None);
+            }
         }
     }
 
@@ -299,17 +334,14 @@ impl<'a> Destination<'a> {
         outcomes: &mut [Outcome],
     ) -> Result<Vec<(usize, Hindrance<'a>)>, JobError> {
         let mut hindered = Vec::new();
-        for later in std::mem::take(&mut self.later) {
-            let row = &batch.rows[later.row];
-            match self.fill(run, row, &later)? {
-                Ok(false) => {}
-                Ok(true) => {
-                    if outcomes[later.row] == Outcome::Unchanged {
-                        outcomes[later.row] = Outcome::Updated;
-                        self.touched.push(later.gsid);
-                    }
+        for open in std::mem::take(&mut self.later).rows {
+            match self.fill(run, &batch.rows[open.row], &open)? {
+                Ok(true) if outcomes[open.row] == Outcome::Unchanged => {
+                    outcomes[open.row] = Outcome::Updated;
+                    self.touched.push(open.gsid);
                 }
-                Err(hindrance) => hindered.push((later.row, hindrance)),
+                Ok(_) => {}
+                Err(hindrance) => hindered.push((open.row, hindrance)),
             }
         }
         Ok(hindered)
@@ -320,18 +352,18 @@ impl<'a> Destination<'a> {
         &mut self,
         run: &Run<'a>,
         row: &'a MappedRow,
-        later: &Later,
+        open: &Open,
     ) -> Result<Result<bool, Hindrance<'a>>, JobError> {
         let waited: HashSet<String> = self.references.of(&row.record)?.into_iter().collect();
         let (mut changed, mut waits) = (false, Vec::new());
-        for place in &later.derives {
+        for place in &open.derives {
             let Some(reference) = &row.references[*place] else {
                 continue;
             };
             match self.derives[*place].look(run.batch, row, reference)? {
                 Look::Is(meaning) => {
                     if let Some(value) = meaning.value() {
-                        changed |= self.rows.link(*place, &later.gsid, &value)?;
+                        changed |= self.rows.link(*place, &open.gsid, &value)?;
                     }
                     self.park_one(row, *place, &meaning, &waited)?;
                 }

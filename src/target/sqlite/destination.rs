@@ -25,7 +25,7 @@ pub(super) struct Destination<'a> {
     /// Rows that were written: others may wait for them.
     pub touched: Vec<String>,
     /// Rows of which look-ups into the own table are open.
-    pub later: Vec<Later>,
+    pub later: Later,
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
     crosswalk: Crosswalk<'a>,
@@ -63,7 +63,7 @@ impl<'a> Destination<'a> {
                 .map(|derive| Derive::new(transaction, &plan.table, derive))
                 .collect(),
             touched: Vec::new(),
-            later: Vec::new(),
+            later: Later::default(),
             nobody_leaves: batch.rows.iter().all(|row| row.life == Life::Present),
             crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
             identify: Finder::new(transaction, identifiers),
@@ -91,7 +91,7 @@ impl<'a> Destination<'a> {
         if let Some(reason) = misfit(self.plan, row) {
             return Ok(Outcome::Rejected(reason));
         }
-        let meanings = match (self.derive(run.batch, row)?, hindrance) {
+        let mut meanings = match (self.derive(run.batch, row)?, hindrance) {
             (Err(hindrance), _) => return self.hinder(run, item, &hindrance),
             (Ok(_), Some(hindrance)) => return self.hinder(run, item, hindrance),
             (Ok(meanings), None) => meanings,
@@ -108,7 +108,10 @@ impl<'a> Destination<'a> {
             },
         };
         let written = match &there {
-            Some(gsid) => self.rows.update(gsid, &mut values)?,
+            Some(gsid) => {
+                self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.rows.update(gsid, &mut values)?
+            }
             None => Written::Missing,
         };
         let gsid = there.unwrap_or_else(|| new_gsid(run));
@@ -222,8 +225,14 @@ impl<'a> Destination<'a> {
             }
             return Ok(Outcome::Ignored);
         };
+        // A row that stays goes on waiting for what its columns lack.
         for column in self.references.of(&row.record)? {
-            self.references.delete(&row.record, &column)?;
+            match policy {
+                OnExit::Keep | OnExit::Mark => {
+                    self.references.carry(&row.record, &column, version)?
+                }
+                OnExit::Delete => self.references.delete(&row.record, &column)?,
+            }
         }
         let mut after = Entry {
             version,
