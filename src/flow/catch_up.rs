@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::{Image, rebuilt};
-use crate::image::port::ImageBatch;
-use crate::log::port::{Delivery, From, Record};
+use crate::image::port::{Held, ImageBatch};
+use crate::log::port::{Bounds, Delivery, From, Record};
 use crate::model::change::Change;
 use crate::model::record_id::RecordId;
 
@@ -17,48 +17,95 @@ const MAX_RECORDS: usize = 2000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(200);
 
+/// A topic and its images, side by side.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The topic's generation.
+    pub generation: String,
+    /// Its ends.
+    pub bounds: BTreeMap<u32, Bounds>,
+    /// How far the images hold.
+    pub held: Held,
+}
+
 /// What reading one object's topic back found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CaughtUp {
     /// Records of the topic read back.
     pub read: u64,
-    /// The topic is another than the images were made from: deleted, made again, or cut behind our back.
-    pub recreated: bool,
     /// Records of the topic that are no change and were passed over.
     pub unreadable: u64,
+    /// Records whose newest change in the topic is older than their image.
+    pub overtaken: u64,
 }
 
-/// Brings an object's images up to the end of its topic and notes what the stream may repeat.
+impl Inspected {
+    /// Whether the images were made from another topic: one that was deleted, made again, or cut behind our back.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let other = self.held.generation.as_deref() != Some(&self.generation);
+        other || self.is_past_the_end()
+    }
+
+    /// Whether changes may be gone that no rebuild brings back. `synced`: the topic should hold the object.
+    #[must_use]
+    pub fn has_lost(&self, synced: bool) -> bool {
+        let is_empty = self.bounds.values().all(|bounds| bounds.end == 0);
+        match self.held.generation {
+            Some(_) => self.is_foreign(),
+            // The images are gone; if the topic went with them, nothing is left to tell.
+            None => synced && is_empty,
+        }
+    }
+
+    fn is_past_the_end(&self) -> bool {
+        self.held.offsets.iter().any(|(partition, next)| {
+            let bounds = self.bounds.get(partition);
+            bounds.is_none_or(|bounds| *next > bounds.end)
+        })
+    }
+}
+
+/// Looks at one object's topic and images; makes the topic if there is none.
 ///
 /// # Errors
 /// A fault of the log or the image store.
+pub async fn inspect(road: &Road, object: &ObjectRoad) -> Result<Inspected, Fault> {
+    Ok(Inspected {
+        generation: road.log.ensure(&topic_spec(&object.topic)).await?,
+        bounds: road.log.bounds(&object.topic).await?,
+        held: road.images.held(&object.key).await?,
+    })
+}
+
+/// Brings an object's images up to the end of its topic and notes what the stream may repeat. Holes that
+/// [`Inspected::has_lost`] asks for must be durable before: this forgets what told of them.
+///
+/// # Errors
+/// A fault of the log, the image store or the state.
 pub async fn catch_up(
     road: &Road,
     object: &ObjectRoad,
+    inspected: &Inspected,
     redelivery: &mut Redelivery,
 ) -> Result<CaughtUp, Fault> {
     let mut report = CaughtUp::default();
-    let generation = road.log.ensure(&topic_spec(&object.topic)).await?;
-    let bounds = road.log.bounds(&object.topic).await?;
-    let mut held = road.images.held(&object.key).await?;
-    let past_the_end = held.offsets.iter().any(|(partition, next)| {
-        bounds
-            .get(partition)
-            .is_none_or(|bounds| *next > bounds.end)
-    });
-    if held.generation.as_deref() != Some(&generation) || past_the_end {
-        report.recreated = held.generation.is_some();
-        road.images.clear(&object.key, &generation).await?;
-        held.offsets.clear();
+    let mut held = inspected.held.offsets.clone();
+    if inspected.is_foreign() {
+        road.images
+            .clear(&object.key, &inspected.generation)
+            .await?;
+        held.clear();
     }
+    let bounds = &inspected.bounds;
     let from: BTreeMap<u32, u64> = bounds
         .iter()
         .map(|(partition, bounds)| {
-            let next = held.offsets.get(partition).copied().unwrap_or(0);
+            let next = held.get(partition).copied().unwrap_or(0);
             (*partition, next.max(bounds.start))
         })
         .collect();
-    let mut left: HashMap<u32, u64> = bounds
+    let mut left: BTreeMap<u32, u64> = bounds
         .iter()
         .filter(|(partition, bounds)| from.get(partition).is_some_and(|next| *next < bounds.end))
         .map(|(partition, bounds)| (*partition, bounds.end))
@@ -93,6 +140,7 @@ pub async fn catch_up(
             }
         }
     }
+    left.retain(|partition, _| !redelivery.expects(&object.key.object, *partition));
     let offsets = left
         .into_iter()
         .map(|(partition, end)| (object.key.clone(), partition, end));
@@ -117,35 +165,32 @@ async fn take(
         .images
         .get(&object.key, ids.into_iter().collect())
         .await?;
+    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut last: HashMap<RecordId, Change> = HashMap::new();
     for record in records {
-        let Some(value) = &record.value else {
-            // A tombstone: the record was forgotten, its delete came before.
-            if let Some(id) = record_id(record) {
-                images.remove(&id);
+        let change = read(object, record, &mut images, report);
+        if let Some(change) = &change {
+            redelivery.found(record.partition, change);
+        }
+        // The offset stays before what the stream may repeat: a second crash must find it again.
+        if !redelivery.expects(&object.key.object, record.partition) {
+            next.insert(record.partition, record.offset + 1);
+        }
+        if let Some(change) = change {
+            let before = images.remove(&change.id);
+            if let Some(image) = rebuilt(before, &change) {
+                images.insert(change.id.clone(), image);
             }
-            continue;
-        };
-        match Change::decode(value) {
-            Ok(change) => {
-                redelivery.found(record.partition, &change);
-                let before = images.remove(&change.id);
-                if let Some(image) = rebuilt(before, &change) {
-                    images.insert(change.id, image);
-                }
-            }
-            Err(error) => {
-                report.unreadable += 1;
-                tracing::error!(
-                    error = %error, topic = %object.topic, partition = record.partition,
-                    offset = record.offset, "topic holds a record that is no change"
-                );
-            }
+            last.insert(change.id.clone(), change);
         }
     }
-    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in records {
-        let offset = next.entry(record.partition).or_default();
-        *offset = (*offset).max(record.offset + 1);
+    for (record, change) in last {
+        if images
+            .get(&record)
+            .is_some_and(|image| image.version > change.version)
+        {
+            heal(road, object, &record, report).await?;
+        }
     }
     road.images
         .put(ImageBatch {
@@ -154,8 +199,49 @@ async fn take(
                 .into_iter()
                 .map(|(partition, offset)| (object.key.clone(), partition, offset))
                 .collect(),
-            position: None,
+            mark: None,
         })
+        .await
+}
+
+fn read(
+    object: &ObjectRoad,
+    record: &Record,
+    images: &mut HashMap<RecordId, Image>,
+    report: &mut CaughtUp,
+) -> Option<Change> {
+    let Some(value) = &record.value else {
+        // A tombstone: the record was forgotten, its delete came before.
+        if let Some(id) = record_id(record) {
+            images.remove(&id);
+        }
+        return None;
+    };
+    match Change::decode(value) {
+        Ok(change) => Some(change),
+        Err(error) => {
+            report.unreadable += 1;
+            tracing::error!(
+                error = %error, topic = %object.topic, partition = record.partition,
+                offset = record.offset, "topic holds a record that is no change"
+            );
+            None
+        }
+    }
+}
+
+/// The topic's newest change of a record is older than its image: an owner whose term was over woke up in the
+/// middle of an append. Compaction would keep the older one, so the newer is published again.
+async fn heal(
+    road: &Road,
+    object: &ObjectRoad,
+    record: &RecordId,
+    report: &mut CaughtUp,
+) -> Result<(), Fault> {
+    report.overtaken += 1;
+    tracing::warn!(object = %object.key, %record, "the topic ends with an older change than the image: publishing again");
+    road.state
+        .request_republish(&road.connection, &object.key.object, record)
         .await
 }
 

@@ -8,3 +8,5 @@ pub mod ingest;
 pub mod listen;
 pub mod repair;
 pub mod road;
+#[cfg(test)]
+mod simulation;

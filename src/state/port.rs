@@ -86,6 +86,12 @@ pub trait State: Send + Sync {
         object: &ObjectName,
     ) -> Result<ObjectState, Fault>;
 
+    /// Every object of which something is known, by name; also those that no job selects any more.
+    async fn objects(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, ObjectState)>, Fault>;
+
     /// Stores what is known of an object.
     async fn put_object(
         &self,
@@ -103,8 +109,8 @@ pub trait State: Send + Sync {
         record: &RecordId,
     ) -> Result<(), Fault>;
 
-    /// Takes such requests.
-    async fn take_republish(
+    /// Such requests; each stays until a [`Progress`] says that it was met.
+    async fn to_republish(
         &self,
         connection: &ConnectionId,
         limit: usize,
@@ -130,8 +136,10 @@ pub struct Progress {
     pub position: Option<StoredPosition>,
     /// Reads that are owed.
     pub owe: Vec<Owed>,
-    /// Reads that were done.
+    /// Reads that were done. They settle what was owed before this commit, not what it owes.
     pub settle: Vec<Settled>,
+    /// Records that were published again because a job asked for it.
+    pub republished: Vec<(ObjectName, RecordId)>,
     /// Holes that opened. One equal in cause, object and window to an open one is not opened twice.
     pub open: Vec<NewHole>,
 }
@@ -279,6 +287,12 @@ pub struct ObjectState {
 pub struct SnapshotProgress {
     /// Where the next page begins; `None` before the first.
     pub resume: Option<String>,
+    /// The selected fields of the pages so far; a read of others begins anew.
+    #[serde(default)]
+    pub fields: Vec<FieldName>,
+    /// The earliest A of the pages so far: what the whole read is true of.
+    #[serde(default)]
+    pub as_of: Option<DateTime<Utc>>,
     /// Rows so far.
     pub rows: u64,
     /// When it began.

@@ -1,0 +1,87 @@
+//! A connection's life in thousands of worlds: whatever happens on the way, org, images and topic agree at the end.
+//!
+//! Each schedule is drawn from a seed and runs under paused time on one thread: a failing seed is printed with
+//! its trace and fails again. `TRIBUTARY_SCHEDULES` sets how many run, `TRIBUTARY_SEED` runs one alone.
+
+mod crm;
+mod faults;
+mod oracle;
+mod org;
+mod rng;
+mod schedule;
+mod trace;
+mod world;
+
+use crate::crm::salesforce::merge::SalesforceTable;
+use crate::image::merge::MergeTable;
+
+use oracle::Stats;
+use rng::Rng;
+use schedule::Profile;
+
+/// Schedules of an ordinary test run.
+const SCHEDULES: u64 = 500;
+
+fn simulate(
+    seed: u64,
+    profile: Profile,
+    table: &'static dyn MergeTable,
+    told: bool,
+) -> (Result<Stats, String>, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(Box::pin(schedule::run(seed, profile, table, told)))
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs every seed; tells the first that fails with its trace, and how many do.
+fn judge(profile_of: impl Fn(u64) -> Profile, seeds: std::ops::Range<u64>) {
+    let mut failed: Vec<(u64, String)> = Vec::new();
+    let mut all = Stats::default();
+    for seed in seeds.clone() {
+        let profile = profile_of(seed);
+        match simulate(seed, profile, &SalesforceTable, false).0 {
+            Ok(stats) if profile.is_lossless() && stats.broken == 0 && stats.repeated > 0 => {
+                failed.push((
+                    seed,
+                    format!("{} events were published twice", stats.repeated),
+                ));
+            }
+            Ok(stats) => all.add(&stats),
+            Err(why) => failed.push((seed, why)),
+        }
+    }
+    eprintln!("{} schedules: {all:?}", seeds.end - seeds.start);
+    let Some((first, why)) = failed.first() else {
+        return;
+    };
+    let (_, trace) = simulate(*first, profile_of(*first), &SalesforceTable, true);
+    for (seed, why) in &failed {
+        eprintln!(
+            "TRIBUTARY_SEED={seed}: {}",
+            why.chars().take(260).collect::<String>()
+        );
+    }
+    panic!(
+        "{trace}\n{} schedules fail; TRIBUTARY_SEED={first}: {why}",
+        failed.len()
+    );
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    match setting("TRIBUTARY_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("TRIBUTARY_SCHEDULES").unwrap_or(SCHEDULES),
+    }
+}
+
+#[test]
+fn every_schedule_ends_in_agreement() {
+    judge(|seed| Profile::any(&mut Rng::new(!seed)), seeds());
+}
