@@ -217,7 +217,8 @@ impl FullSync<'_> {
     }
 
     /// "Not seen in a full sync" is a hint for a delete; a read by id decides. An image whose base is that of the
-    /// sync's first page or later was met by it.
+    /// sync's first page or later was met by it. A record that only events told of is not older than the sync
+    /// either, but may lack what they were not asked for.
     async fn find_deleted(&self, as_of: DateTime<Utc>) -> Result<u64, Fault> {
         // Tables cut A to whole seconds.
         let as_of = as_of.trunc_subsecs(0);
@@ -232,7 +233,7 @@ impl FullSync<'_> {
             after = Some(last.clone());
             let unseen: Vec<RecordId> = images
                 .into_iter()
-                .filter(|(_, image)| is_unseen(image, as_of))
+                .filter(|(_, image)| is_unseen(image, as_of) || self.lacks_a_field(image))
                 .map(|(record, _)| record)
                 .collect();
             if unseen.is_empty() {
@@ -258,6 +259,14 @@ impl FullSync<'_> {
             deleted += outcome.deleted;
         }
         Ok(deleted)
+    }
+}
+
+impl FullSync<'_> {
+    fn lacks_a_field(&self, image: &Image) -> bool {
+        let mut fields = self.object.selection.fields.iter();
+        image.life == Life::Live
+            && fields.any(|field| field.as_str() != "Id" && !image.fields.contains_key(field))
     }
 }
 

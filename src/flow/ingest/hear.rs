@@ -24,17 +24,18 @@ impl Ingest {
         let objects = std::sync::Arc::clone(&self.objects);
         for event in &heard.events {
             // What no job selects is not merged.
-            if let Some(road) = objects.get(&event.object) {
-                self.hear_event(road, event, gathered);
+            let is_first = match objects.get(&event.object) {
+                Some(road) => self.hear_event(road, event, gathered),
+                None => false,
+            };
+            if is_first {
+                self.mark = Some(Mark {
+                    position: event.position.clone(),
+                    committed_at: event.committed_at,
+                });
             }
             self.redelivery.passed(&event.position);
             self.confirmed_at = self.confirmed_at.max(event.committed_at);
-        }
-        if let Some(last) = heard.events.last() {
-            self.mark = Some(Mark {
-                position: last.position.clone(),
-                committed_at: last.committed_at,
-            });
         }
         if let Some(position) = heard.position {
             self.position = Some(position);
@@ -45,14 +46,19 @@ impl Ingest {
         }
     }
 
-    fn hear_event(&mut self, road: &ObjectRoad, event: &Event, gathered: &mut Gathered) {
+    /// Takes an event; whether it came for the first time in this life: one that comes again, out of its place,
+    /// must not move the mark back.
+    fn hear_event(&mut self, road: &ObjectRoad, event: &Event, gathered: &mut Gathered) -> bool {
         gathered.count(metrics::EVENTS, &event.object, 1);
         if let EventKind::ObjectGap(cause) = event.kind {
             gathered.holes.push(self.hole_of(event, cause));
-            return;
+            return true;
         }
+        let mut is_first = false;
         for record in &event.records {
-            match self.judge(event, record) {
+            let first = self.recent.is_first(event, record);
+            is_first |= first;
+            match self.judge(road, event, record, first) {
                 Judgement::Fresh => self.merge(road, event, record, gathered),
                 Judgement::Known => gathered.count(metrics::EVENTS_REPEATED, &event.object, 1),
                 Judgement::Unsure => {
@@ -61,6 +67,7 @@ impl Ingest {
                 }
             }
         }
+        is_first
     }
 
     /// An object's gap: what its second may have committed is unknown, and the second lasts to its end.
@@ -79,13 +86,22 @@ impl Ingest {
         }
     }
 
-    fn judge(&mut self, event: &Event, record: &RecordId) -> Judgement {
-        let first = self.recent.is_first(event, record);
+    fn judge(
+        &mut self,
+        road: &ObjectRoad,
+        event: &Event,
+        record: &RecordId,
+        first: bool,
+    ) -> Judgement {
         if !self.redelivery.is_over() {
             let partition = partition_of(record.as_str().as_bytes(), PARTITIONS);
             let judgement = self.redelivery.judge(event, record, partition);
-            if judgement != Judgement::Fresh {
-                return judgement;
+            // A change in the topic does not tell whether the read that it owed was written down.
+            let owes = event.kind != EventKind::Delete && road.reads_more();
+            match judgement {
+                Judgement::Fresh => {}
+                Judgement::Known if owes => return Judgement::Unsure,
+                Judgement::Known | Judgement::Unsure => return judgement,
             }
         }
         if first {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::flow::board;
 use crate::image::merge::Life;
 use crate::image::port::ImageStore;
 use crate::log::port::{Delivery, From, Log};
@@ -110,13 +111,21 @@ impl World {
             match self.unsettled().await {
                 None => calm += 1,
                 Some(_) if tokio::time::Instant::now() < until => calm = 0,
-                Some(why) => return Err(format!("no rest: {why}; {:?}", self.board.picture())),
+                Some(why) => return Err(format!("no rest: {why}")),
             }
         }
         Ok(())
     }
 
     async fn unsettled(&self) -> Option<String> {
+        let [owner] = &self.owners[..] else {
+            return Some(format!("{} processes run", self.owners.len()));
+        };
+        let picture = owner.board.picture();
+        let life = picture.connections.get(&self.connection).map(|of| of.state);
+        if life != Some(board::Life::Streaming) {
+            return Some(format!("the connection is {life:?}: {picture:?}"));
+        }
         for object in self.selected.keys() {
             let state = self.state.object(&self.connection, object).await.unwrap();
             if state.synced_at.is_none() || state.snapshot.is_some() {
@@ -157,11 +166,9 @@ impl World {
                 fields.retain(|field, _| selected.contains(field));
                 fields
             };
-            let images = self
-                .images
-                .scan(&self.key(object), None, 10_000)
-                .await
-                .unwrap();
+            let owner = self.owners.last().ok_or("nobody runs")?.process.name;
+            let images = &self.images[owner];
+            let images = images.scan(&self.key(object), None, 10_000).await.unwrap();
             let images: BTreeMap<RecordId, Fields> = images
                 .into_iter()
                 .filter(|(_, image)| image.life == Life::Live)
@@ -278,6 +285,10 @@ impl World {
                     continue;
                 };
                 let since: Vec<&Moment> = moments.iter().filter(|moment| moment.at >= at).collect();
+                // Of a hard delete nothing tells, so nothing is due.
+                if moments.last().is_some_and(|last| last.life == Being::Gone) {
+                    continue;
+                }
                 let held = last.get(&record).filter(|change| change.is_alive());
                 let fits = match (&field, held) {
                     (_, None) => since.iter().any(|moment| moment.life != Being::Live),

@@ -40,12 +40,12 @@ pub struct World {
     pub org: Arc<Org>,
     pub chaos: Arc<Chaos>,
     pub log: Arc<MemoryLog>,
-    pub images: Arc<MemoryImages>,
+    /// Each machine's own.
+    pub images: BTreeMap<&'static str, Arc<MemoryImages>>,
     pub state: Arc<MemoryState>,
     pub selected: Selected,
     pub clock: VirtualClock,
     pub connection: ConnectionId,
-    pub board: Arc<Board>,
     table: &'static dyn MergeTable,
     rng: Mutex<Rng>,
     twice: u32,
@@ -58,6 +58,7 @@ pub struct World {
 pub struct Owner {
     pub process: Arc<Process>,
     pub stop: StopSignal,
+    pub board: Arc<Board>,
     task: JoinHandle<()>,
 }
 
@@ -81,12 +82,11 @@ impl World {
             org: Arc::new(Org::new(clock)),
             chaos: Arc::new(Chaos::new(rng.fork(), trace)),
             log: Arc::new(MemoryLog::new(Arc::new(clock))),
-            images: Arc::default(),
+            images: BTreeMap::new(),
             state: Arc::default(),
             selected: BTreeMap::from([(account(), fields(&["Name", "City", "F"]))]),
             clock,
             connection: ConnectionId::new("acme"),
-            board: Arc::default(),
             table,
             rng: Mutex::new(rng.fork()),
             twice,
@@ -110,7 +110,8 @@ impl World {
         }
     }
 
-    fn road(&self, process: &Arc<Process>) -> Road {
+    fn road(&mut self, process: &Arc<Process>) -> Road {
+        let images = self.images.entry(process.name).or_default();
         let guard = Arc::clone(process);
         let crm: Arc<dyn Crm> = Arc::new(SimCrm {
             org: Arc::clone(&self.org),
@@ -129,7 +130,7 @@ impl World {
                 process: Arc::clone(&guard),
             }),
             images: Arc::new(Guarded {
-                inner: Arc::clone(&self.images) as Arc<dyn ImageStore>,
+                inner: Arc::clone(images) as Arc<dyn ImageStore>,
                 process: Arc::clone(&guard),
             }),
             state: Arc::new(Guarded {
@@ -138,7 +139,7 @@ impl World {
             }),
             clock: Arc::new(self.clock),
             metrics: Metrics::none(),
-            board: Arc::clone(&self.board),
+            board: Arc::default(),
             settings: Arc::new(Settings {
                 owner: process.name.to_owned(),
                 lease: LEASE,
@@ -157,10 +158,12 @@ impl World {
         let process = Process::new(name, Arc::clone(&self.chaos));
         let stop = StopSignal::new();
         let road = self.road(&process);
+        let board = Arc::clone(&road.board);
         let task = tokio::spawn(keep(road, self.selected.clone(), stop.clone()));
         self.owners.push(Owner {
             process,
             stop,
+            board,
             task,
         });
     }
