@@ -223,9 +223,14 @@ impl Run {
         let object = self.rng.pick(&objects).unwrap().clone();
         let topic = self.world.topic(&object);
         let now = self.world.org.now();
-        // Topic and images lost at once, before anybody looked, leave nothing to notice it by.
-        let lossy = if self.world.damaged.is_empty() { 4 } else { 3 };
-        match self.rng.below(lossy) {
+        // Images tell that their topic is another. A topic damaged while they are lost, or under a machine whose
+        // images are old, is told by nothing.
+        let lossy = match (self.world.damaged.is_empty(), self.world.blind) {
+            (true, false) if !self.profile.takeovers => &[0, 1, 2, 3][..],
+            (true, _) => &[0, 3],
+            (false, _) => &[0, 1, 2],
+        };
+        match self.rng.pick(lossy).copied().unwrap_or(0) {
             0 => {
                 self.world.say(|| "the state is lost".to_owned());
                 self.world.state = std::sync::Arc::default();
@@ -244,6 +249,7 @@ impl Run {
             }
             _ => {
                 self.world.say(|| "the images are lost".to_owned());
+                self.world.blind = true;
                 self.world.images.clear();
             }
         }

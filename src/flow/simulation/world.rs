@@ -52,6 +52,8 @@ pub struct World {
     pub owners: Vec<Owner>,
     /// Objects whose topic lost records, and when: until a process notices, nobody can know.
     pub damaged: BTreeMap<ObjectName, Ms>,
+    /// Images were lost once.
+    pub blind: bool,
 }
 
 /// A process that keeps, or would keep, the connection.
@@ -92,6 +94,7 @@ impl World {
             twice,
             owners: Vec::new(),
             damaged: BTreeMap::new(),
+            blind: false,
         }
     }
 
