@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::image::port::Mark;
 use crate::model::change::{Change, Origin};
@@ -19,6 +19,10 @@ use crate::model::event::{Event, Transaction};
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
+
+/// How much earlier than the confirmed time an event may have been committed and still be repeated: clocks and
+/// deliveries are late. More costs memory, less lets an event through twice.
+const REPEAT_REACH: TimeDelta = TimeDelta::minutes(1);
 
 /// What to do with one record of a delivered event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +38,8 @@ pub enum Judgement {
 /// The marks of one connection's restart.
 #[derive(Debug, Default)]
 pub struct Redelivery {
-    /// The stream was confirmed up to here when its position was stored: what was committed before is not repeated.
-    confirmed_at: Option<DateTime<Utc>>,
+    /// What was committed before is not repeated.
+    since: Option<DateTime<Utc>>,
     imaged: Option<Mark>,
     tails: BTreeMap<(ObjectName, u32), Tail>,
 }
@@ -65,7 +69,11 @@ impl Redelivery {
     #[must_use]
     pub fn after(confirmed_at: DateTime<Utc>) -> Self {
         Self {
-            confirmed_at: Some(confirmed_at.trunc_subsecs(0)),
+            since: Some(
+                confirmed_at
+                    .checked_sub_signed(REPEAT_REACH)
+                    .unwrap_or(confirmed_at),
+            ),
             ..Self::default()
         }
     }
@@ -96,9 +104,9 @@ impl Redelivery {
     /// The event behind a change, if the stream may repeat it. Of a topic that is read back whole only the end
     /// matters, and only that is remembered.
     fn may_repeat<'a>(&self, change: &'a Change) -> Option<(&'a Transaction, DateTime<Utc>)> {
-        let (confirmed_at, committed_at) = (self.confirmed_at?, change.committed_at?);
+        let (since, committed_at) = (self.since?, change.committed_at?);
         let transaction = change.transaction.as_ref()?;
-        let repeats = change.origin == Origin::Stream && committed_at >= confirmed_at;
+        let repeats = change.origin == Origin::Stream && committed_at >= since;
         repeats.then_some((transaction, committed_at))
     }
 
@@ -318,7 +326,7 @@ mod tests {
     #[test]
     fn only_what_the_stream_may_repeat_is_remembered() {
         let old = event("old", 1, 1);
-        let mut redelivery = Redelivery::after(event("x", 2, 0).committed_at);
+        let mut redelivery = Redelivery::after(event("x", 62, 0).committed_at);
         redelivery.found(0, &change(&old));
         assert!(redelivery.is_over());
         let mut fresh = Redelivery::none();

@@ -14,6 +14,24 @@ use super::gathered::Gathered;
 use super::step::Told;
 use super::{Ingest, Read, ReadOutcome};
 
+/// What a read tells of one record.
+struct Answer<'a> {
+    record: &'a RecordId,
+    step: Step,
+    committed_at: Option<DateTime<Utc>>,
+    /// It may settle what the record owes.
+    settles: bool,
+}
+
+/// What became of an answer.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Published,
+    Kept,
+    /// It came too early to be believed.
+    Again,
+}
+
 impl Ingest {
     pub(super) fn take_read(&mut self, read: Read, gathered: &mut Gathered) {
         let mut outcome = ReadOutcome::default();
@@ -25,57 +43,64 @@ impl Ingest {
         gathered.count(metrics::ROWS_READ, &read.object, read.rows.len() as u64);
         for row in &read.rows {
             let image = gathered.image(&read.object, &row.record);
-            let needs = image.as_ref().is_some_and(|image| image.needs.is_some());
+            // A full sync meets every record; only those that owe something are worth a row of the ledger.
+            let settles = read.by_id || image.as_ref().is_some_and(|image| image.needs.is_some());
             let table = self.road.crm.table();
-            let step = table.row(image, row, read.as_of, self.covered(road));
-            let settles = read.by_id || needs;
-            let told = (row.modified_at, settles);
-            let published =
-                self.take_answer(road, &read, &row.record, step, told, gathered, &mut outcome);
-            outcome.published += u64::from(published);
+            let answer = Answer {
+                record: &row.record,
+                step: table.row(image, row, read.as_of, self.covered(road)),
+                committed_at: row.modified_at,
+                settles,
+            };
+            let taken = self.take_answer(road, &read, answer, gathered);
+            outcome.published += u64::from(taken == Taken::Published);
+            outcome.again += u64::from(taken == Taken::Again);
         }
         for record in &read.absent {
             let image = gathered.image(&read.object, record);
             let table = self.road.crm.table();
-            let step = table.absent(image, read.as_of, self.covered(road));
-            let told = (Some(read.as_of), true);
-            let published =
-                self.take_answer(road, &read, record, step, told, gathered, &mut outcome);
-            outcome.published += u64::from(published);
-            outcome.deleted += u64::from(published);
+            let answer = Answer {
+                record,
+                step: table.absent(image, read.as_of, self.covered(road)),
+                committed_at: Some(read.as_of),
+                settles: true,
+            };
+            let taken = self.take_answer(road, &read, answer, gathered);
+            outcome.published += u64::from(taken == Taken::Published);
+            outcome.deleted += u64::from(taken == Taken::Published);
+            outcome.again += u64::from(taken == Taken::Again);
         }
         gathered.reads.push((read.done, outcome));
     }
 
-    /// Takes one record's answer over and settles what it answers; whether a change is published.
+    /// Takes one record's answer over, and settles what it answers.
     fn take_answer(
         &mut self,
         road: &ObjectRoad,
         read: &Read,
-        record: &RecordId,
-        step: Step,
-        (committed_at, settles): (Option<DateTime<Utc>>, bool),
+        answer: Answer<'_>,
         gathered: &mut Gathered,
-        outcome: &mut ReadOutcome,
-    ) -> bool {
-        if step.verdict == Verdict::ReadAgain {
-            outcome.again += 1;
+    ) -> Taken {
+        if answer.step.verdict == Verdict::ReadAgain {
             if read.by_id {
                 // A later read than this one is owed, whoever asked.
-                gathered.owe(&read.object, record, read.as_of.trunc_subsecs(0));
+                gathered.owe(&read.object, answer.record, read.as_of.trunc_subsecs(0));
             }
-            return false;
+            return Taken::Again;
         }
-        // A full sync meets every record; only those that owe something are worth a row of the ledger.
-        if settles {
-            gathered.settle(&read.object, record, read.as_of);
+        if answer.settles {
+            gathered.settle(&read.object, answer.record, read.as_of);
         }
         let told = Told {
             origin: read.origin,
-            committed_at,
+            committed_at: answer.committed_at,
             event: None,
         };
-        self.take_step(road, record, step, &told, gathered)
+        if self.take_step(road, answer.record, answer.step, &told, gathered) {
+            Taken::Published
+        } else {
+            Taken::Kept
+        }
     }
 
     /// Publishes images as they are under a new version: a job's ledger holds a later one than the topic's.

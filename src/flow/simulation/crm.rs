@@ -66,6 +66,12 @@ impl SimCrm {
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         self.chaos.reads.fetch_add(1, Ordering::SeqCst);
+        if self.chaos.refuses_reads.load(Ordering::SeqCst) {
+            return Err(Fault::new(
+                FaultKind::Throttled,
+                "the request limit is exceeded",
+            ));
+        }
         let (there, back) = (rng.next() % 300, rng.next() % 1200);
         let work = async {
             tokio::time::sleep(Duration::from_millis(there)).await;

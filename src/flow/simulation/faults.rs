@@ -45,6 +45,12 @@ pub struct Chaos {
     pub broken: AtomicU64,
     /// Reads that were asked of the CRM.
     pub reads: AtomicU64,
+    /// The CRM refuses every read; its stream goes on.
+    pub refuses_reads: AtomicBool,
+    /// The next append stalls its process before it is done.
+    pub stalls_append: AtomicBool,
+    /// The state is broken on purpose: it forgets what a commit owes.
+    pub forgets_debts: AtomicBool,
     pub trace: Trace,
 }
 
@@ -58,6 +64,9 @@ impl Chaos {
             zombies: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             reads: AtomicU64::new(0),
+            refuses_reads: AtomicBool::new(false),
+            stalls_append: AtomicBool::new(false),
+            forgets_debts: AtomicBool::new(false),
             trace,
         }
     }
@@ -224,6 +233,12 @@ impl Log for Guarded<dyn Log> {
                 )
             });
         }
+        if chaos.stalls_append.swap(false, Ordering::SeqCst) {
+            chaos
+                .trace
+                .say(|| format!("{} stalls in an append", self.process.name));
+            self.process.stall(true);
+        }
         let work = async {
             let terms = entries.iter().map(term_of);
             if terms
@@ -352,8 +367,11 @@ impl State for Guarded<dyn State> {
         &self,
         connection: &ConnectionId,
         term: u64,
-        progress: Progress,
+        mut progress: Progress,
     ) -> Result<(), Fault> {
+        if self.process.chaos.forgets_debts.load(Ordering::SeqCst) {
+            progress.owe.clear();
+        }
         self.process.chaos.trace.say(|| {
             let position = progress
                 .position

@@ -8,12 +8,19 @@ mod faults;
 mod oracle;
 mod org;
 mod rng;
+mod scenarios;
 mod schedule;
 mod trace;
 mod world;
 
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::crm::salesforce::merge::SalesforceTable;
-use crate::image::merge::MergeTable;
+use crate::image::merge::{Covered, Image, MergeTable, Step};
+use crate::model::event::{Event, Row};
+use crate::model::name::FieldName;
 
 use oracle::Stats;
 use rng::Rng;
@@ -84,4 +91,64 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn every_schedule_ends_in_agreement() {
     judge(|seed| Profile::any(&mut Rng::new(!seed)), seeds());
+}
+
+/// Only the org's own life: long transactions, late reads, gaps and lost positions, but no fault.
+fn quiet() -> Profile {
+    Profile {
+        plain: true,
+        gaps: true,
+        restarts: true,
+        retention: true,
+        deeds: 100,
+        ..Profile::default()
+    }
+}
+
+/// How many of a hundred schedules end in disagreement.
+fn wrong(profile: Profile, table: &'static dyn MergeTable) -> usize {
+    let failed = (0..100).filter(|seed| simulate(*seed, profile, table, false).0.is_err());
+    failed.count()
+}
+
+#[test]
+fn the_rule_that_the_newer_stamp_wins_loses_updates() {
+    let profile = quiet();
+    assert_eq!(wrong(profile, &SalesforceTable), 0);
+    let lost = wrong(profile, &NewerWins);
+    assert!(lost > 10, "only {lost} of 100 schedules caught it");
+}
+
+#[test]
+fn a_state_that_forgets_debts_is_caught() {
+    let profile = Profile {
+        forgets_debts: true,
+        plain: false,
+        ..quiet()
+    };
+    let lost = wrong(profile, &SalesforceTable);
+    assert!(lost > 10, "only {lost} of 100 schedules caught it");
+}
+
+/// The rule that others use: whatever carries the newer time stamp wins, and a row carries the time of its read.
+struct NewerWins;
+
+impl NewerWins {
+    fn read_at(as_of: DateTime<Utc>) -> DateTime<Utc> {
+        as_of + TimeDelta::milliseconds(crm::LAG)
+    }
+}
+
+impl MergeTable for NewerWins {
+    fn event(&self, image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step {
+        SalesforceTable.event(image, event, carried)
+    }
+
+    fn row(&self, image: Option<Image>, row: &Row, as_of: DateTime<Utc>, covered: Covered) -> Step {
+        SalesforceTable.row(image, row, Self::read_at(as_of), covered)
+    }
+
+    fn absent(&self, image: Option<Image>, as_of: DateTime<Utc>, covered: Covered) -> Step {
+        SalesforceTable.absent(image, Self::read_at(as_of), covered)
+    }
 }

@@ -31,6 +31,8 @@ pub struct Stats {
     pub holes: usize,
     /// Streams that began anew.
     pub broken: u64,
+    /// Appends that came after another owner had taken over.
+    pub zombies: u64,
     pub reads: u64,
 }
 
@@ -40,6 +42,7 @@ impl Stats {
         self.repeated += other.repeated;
         self.holes += other.holes;
         self.broken += other.broken;
+        self.zombies += other.zombies;
         self.reads += other.reads;
     }
 }
@@ -154,6 +157,7 @@ impl World {
     async fn agree(&self) -> Result<Stats, String> {
         let mut stats = Stats {
             broken: self.chaos.broken.load(Ordering::SeqCst),
+            zombies: self.chaos.zombies.load(Ordering::SeqCst),
             reads: self.reads(),
             ..Stats::default()
         };

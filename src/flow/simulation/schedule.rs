@@ -1,6 +1,7 @@
 //! A schedule: what happens in a world, deed after deed, drawn from a seed.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::image::merge::MergeTable;
@@ -13,7 +14,7 @@ use super::faults::Odds;
 use super::oracle::Stats;
 use super::org::{Being, Deed, Key, TOLD, Telling};
 use super::rng::Rng;
-use super::world::{REACH, World, account, contact, fields};
+use super::world::{LEASE, REACH, World, account, contact, fields};
 
 /// What a schedule may do besides the org's own life.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +29,10 @@ pub struct Profile {
     pub wipes: bool,
     pub takeovers: bool,
     pub selections: bool,
+    /// No formula is selected, so that no update owes a read that heals what was merged wrongly.
+    pub plain: bool,
+    /// The state is broken on purpose.
+    pub forgets_debts: bool,
     pub deeds: usize,
 }
 
@@ -58,6 +63,8 @@ impl Profile {
             wipes: rng.one_in(4),
             takeovers: rng.one_in(4),
             selections: rng.one_in(4),
+            plain: rng.one_in(3),
+            forgets_debts: false,
             deeds: 20 + rng.below(60),
         }
     }
@@ -104,9 +111,18 @@ impl Run {
                 .selected
                 .insert(contact(), fields(&["Name", "City"]));
         }
+        if self.profile.plain {
+            let plain = fields(&["Name", "City"]);
+            self.world.selected.insert(account(), plain);
+        }
         self.wait(3000).await?;
         self.world.start("one");
         self.world.chaos.set(self.profile.odds);
+        let forgets = self.profile.forgets_debts;
+        self.world
+            .chaos
+            .forgets_debts
+            .store(forgets, Ordering::SeqCst);
         for _ in 0..self.profile.deeds {
             self.deed().await?;
         }
@@ -118,6 +134,10 @@ impl Run {
         self.world.chaos.set(Odds::default());
         while !self.world.org.lock().open.is_empty() {
             self.commit(0);
+        }
+        if self.profile.takeovers {
+            // An append that woke up late is met when the owner next looks at the ends of its topics.
+            self.world.pass(LEASE * 2).await;
         }
         // Whoever was dying when the faults ended is dead.
         if self.world.pass(Duration::from_secs(5)).await || self.world.owners.len() != 1 {
