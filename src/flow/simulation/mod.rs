@@ -14,6 +14,7 @@ mod trace;
 mod world;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -27,7 +28,7 @@ use rng::Rng;
 use schedule::Profile;
 
 /// Schedules of an ordinary test run.
-const SCHEDULES: u64 = 500;
+const SCHEDULES: u64 = 1000;
 
 fn simulate(
     seed: u64,
@@ -47,19 +48,42 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs every seed; tells the first that fails with its trace, and how many do.
-fn judge(profile_of: impl Fn(u64) -> Profile, seeds: std::ops::Range<u64>) {
-    let mut failed: Vec<(u64, String)> = Vec::new();
-    let mut all = Stats::default();
-    for seed in seeds.clone() {
-        let profile = profile_of(seed);
-        match simulate(seed, profile, &SalesforceTable, false).0 {
-            Ok(stats) if profile.is_lossless() && stats.broken == 0 && stats.repeated > 0 => {
-                failed.push((
-                    seed,
-                    format!("{} events were published twice", stats.repeated),
-                ));
+/// What a seed showed, or why it failed.
+fn outcome(seed: u64, profile: Profile) -> Result<Stats, String> {
+    let stats = simulate(seed, profile, &SalesforceTable, false).0?;
+    if profile.is_lossless() && stats.broken == 0 && stats.repeated > 0 {
+        return Err(format!("{} events were published twice", stats.repeated));
+    }
+    Ok(stats)
+}
+
+/// Runs every seed, as many at once as there are processors; tells the first that fails with its trace, and how
+/// many do.
+fn judge(profile_of: impl Fn(u64) -> Profile + Sync, seeds: std::ops::Range<u64>) {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return done;
             }
+            done.push((seed, outcome(seed, profile_of(seed))));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut done = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let done = workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap());
+        done.collect::<Vec<_>>()
+    });
+    done.sort_by_key(|(seed, _)| *seed);
+    let mut all = Stats::default();
+    let mut failed: Vec<(u64, String)> = Vec::new();
+    for (seed, outcome) in done {
+        match outcome {
             Ok(stats) => all.add(&stats),
             Err(why) => failed.push((seed, why)),
         }

@@ -1,6 +1,7 @@
 //! A schedule: what happens in a world, deed after deed, drawn from a seed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -293,28 +294,33 @@ impl Run {
 
     /// The owner stalls for longer than its lease; another takes over; the first wakes up.
     async fn take_over(&mut self) -> Result<(), String> {
-        let Some(first) = self.world.owners.last() else {
+        let append = Arc::clone(&self.world.chaos);
+        if self.rng.one_in(2) {
+            // It stalls in the middle of its next append.
+            append.stalls_append.store(true, Ordering::SeqCst);
+            self.commit_something();
+            self.wait(3000).await?;
+            append.stalls_append.store(false, Ordering::SeqCst);
+        }
+        let Some(owner) = self.world.owners.last() else {
             return Ok(());
         };
-        let other = if first.process.name == "one" {
-            "two"
-        } else {
-            "one"
-        };
-        self.world.say(|| format!("{} stalls", first.process.name));
-        first.process.stall(true);
-        let stalled = self.world.owners.len() - 1;
+        let first = Arc::clone(&owner.process);
+        self.world.say(|| format!("{} stalls", first.name));
+        first.stall(true);
+        let other = if first.name == "one" { "two" } else { "one" };
         self.world.start(other);
         self.wait(40_000).await?;
-        if let Some(first) = self.world.owners.get(stalled) {
-            self.world
-                .say(|| format!("{} wakes up", first.process.name));
-            first.process.stall(false);
-        }
+        self.world.say(|| format!("{} wakes up", first.name));
+        first.stall(false);
         self.wait(20_000).await?;
         // The machine that woke up is taken away; what it did while awake stays.
-        if self.world.owners.len() > 1 && stalled < self.world.owners.len() - 1 {
-            self.world.retire(stalled).await;
+        let mut owners = self.world.owners.iter();
+        let place = owners.position(|owner| Arc::ptr_eq(&owner.process, &first));
+        if let Some(place) = place
+            && place + 1 < self.world.owners.len()
+        {
+            self.world.retire(place).await;
         }
         Ok(())
     }
