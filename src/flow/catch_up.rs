@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::DateTime;
+
 use crate::fault::{Fault, FaultKind};
-use crate::image::merge::{Image, rebuilt};
+use crate::image::merge::{Image, Life, rebuilt};
 use crate::image::port::{Held, ImageBatch};
 use crate::log::port::{Bounds, Delivery, From, Record};
 use crate::model::change::Change;
 use crate::model::record_id::RecordId;
+use crate::state::port::{Fence, Owed, Progress};
 
 use super::ingest::Redelivery;
 use super::road::{ObjectRoad, Road, topic_spec};
@@ -35,8 +38,28 @@ pub struct CaughtUp {
     pub read: u64,
     /// Records of the topic that are no change and were passed over.
     pub unreadable: u64,
-    /// Records whose newest change in the topic is older than their image.
-    pub overtaken: u64,
+    /// Records whose newest change in the topic is older than their image, or came after its owner's term.
+    pub healed: u64,
+}
+
+/// Who reads the topic back, and what the owner before found.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The term.
+    pub term: u64,
+    /// The fence of the newest owner.
+    pub fence: Option<&'a Fence>,
+}
+
+impl Owner<'_> {
+    /// Whether a change was published by an owner whose term was over: it knows less than what this side of the
+    /// fence knows, though its version may be the higher one.
+    fn is_late(self, record: &Record, change: &Change) -> bool {
+        self.fence.is_some_and(|fence| {
+            let end = fence.ends.get(&record.partition).copied();
+            change.version.term() < fence.term && end.is_some_and(|end| record.offset >= end)
+        })
+    }
 }
 
 impl Inspected {
@@ -87,6 +110,7 @@ pub async fn catch_up(
     road: &Road,
     object: &ObjectRoad,
     inspected: &Inspected,
+    owner: Owner<'_>,
     redelivery: &mut Redelivery,
 ) -> Result<CaughtUp, Fault> {
     let mut report = CaughtUp::default();
@@ -121,7 +145,7 @@ pub async fn catch_up(
         match reader.next(MAX_RECORDS, MAX_BYTES, WAIT).await? {
             Delivery::Batch(records) => {
                 report.read += records.len() as u64;
-                take(road, object, &records, redelivery, &mut report).await?;
+                take(road, object, &records, owner, redelivery, &mut report).await?;
                 if let Some(last) = records.last()
                     && left
                         .get(&last.partition)
@@ -157,6 +181,7 @@ async fn take(
     road: &Road,
     object: &ObjectRoad,
     records: &[Record],
+    owner: Owner<'_>,
     redelivery: &mut Redelivery,
     report: &mut CaughtUp,
 ) -> Result<(), Fault> {
@@ -167,8 +192,14 @@ async fn take(
         .await?;
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
     let mut last: HashMap<RecordId, Change> = HashMap::new();
+    let mut healed: HashSet<RecordId> = HashSet::new();
     for record in records {
-        let change = read(object, record, &mut images, report);
+        let mut change = read(object, record, &mut images, report);
+        if let Some(late) = change.take_if(|change| owner.is_late(record, change)) {
+            let image = images.entry(late.id.clone()).or_insert_with(Image::partial);
+            image.version = image.version.max(late.version);
+            healed.insert(late.id);
+        }
         if let Some(change) = &change {
             redelivery.found(record.partition, change);
         }
@@ -184,14 +215,12 @@ async fn take(
             last.insert(change.id.clone(), change);
         }
     }
-    for (record, change) in last {
-        if images
-            .get(&record)
-            .is_some_and(|image| image.version > change.version)
-        {
-            heal(road, object, &record, report).await?;
-        }
-    }
+    healed.extend(last.into_iter().filter_map(|(record, change)| {
+        let image = images.get(&record)?;
+        (image.version > change.version).then_some(record)
+    }));
+    heal(road, object, owner.term, &images, &healed).await?;
+    report.healed += healed.len() as u64;
     road.images
         .put(ImageBatch {
             images: vec![(object.key.clone(), images.into_iter().collect())],
@@ -230,19 +259,42 @@ fn read(
     }
 }
 
-/// The topic's newest change of a record is older than its image: an owner whose term was over woke up in the
-/// middle of an append. Compaction would keep the older one, so the newer is published again.
+/// The topic's newest change of a record is older than its image, or knows less: an owner whose term was over woke
+/// up in the middle of an append. Compaction would keep it, so the image is published again, or read first.
 async fn heal(
     road: &Road,
     object: &ObjectRoad,
-    record: &RecordId,
-    report: &mut CaughtUp,
+    term: u64,
+    images: &HashMap<RecordId, Image>,
+    healed: &HashSet<RecordId>,
 ) -> Result<(), Fault> {
-    report.overtaken += 1;
-    tracing::warn!(object = %object.key, %record, "the topic ends with an older change than the image: publishing again");
-    road.state
-        .request_republish(&road.connection, &object.key.object, record)
-        .await
+    let mut owe = Vec::new();
+    for record in healed {
+        tracing::warn!(object = %object.key, %record, "the topic ends with a change that came too late: publishing again");
+        if images
+            .get(record)
+            .is_some_and(|image| image.life != Life::Partial)
+        {
+            let (connection, name) = (&road.connection, &object.key.object);
+            road.state
+                .request_republish(connection, name, record)
+                .await?;
+        } else {
+            owe.push(Owed {
+                object: object.key.object.clone(),
+                record: record.clone(),
+                stamp: DateTime::UNIX_EPOCH,
+            });
+        }
+    }
+    if owe.is_empty() {
+        return Ok(());
+    }
+    let progress = Progress {
+        owe,
+        ..Progress::default()
+    };
+    road.state.commit(&road.connection, term, progress).await
 }
 
 fn record_id(record: &Record) -> Option<RecordId> {

@@ -5,6 +5,8 @@
 //! * [`State::commit`] is one transaction (I1): a position never becomes visible without what it owes.
 //! * Nothing here is guessed after a loss: a lost file means a new term, no position, and so a hole.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -280,6 +282,19 @@ pub struct ObjectState {
     pub snapshot: Option<SnapshotProgress>,
     /// When the first full sync was done; `None`: it is not.
     pub synced_at: Option<DateTime<Utc>>,
+    /// Where the newest owner found the ends of the object's topic.
+    #[serde(default)]
+    pub fence: Option<Fence>,
+}
+
+/// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was
+/// published by somebody who owned the connection no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The owner's term.
+    pub term: u64,
+    /// The next offset per partition.
+    pub ends: BTreeMap<u32, u64>,
 }
 
 /// Where a full sync stands.

@@ -8,8 +8,8 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::state::memory::MemoryState;
 use crate::state::port::{
-    Evidence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress, Settled,
-    SnapshotProgress, State, StoredPosition,
+    Evidence, Fence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
+    Settled, SnapshotProgress, State, StoredPosition,
 };
 use crate::state::sqlite::SqliteState;
 
@@ -186,6 +186,10 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
             started_at: at(2),
         }),
         synced_at: None,
+        fence: Some(Fence {
+            term: 7,
+            ends: [(0, 3), (5, 1)].into(),
+        }),
     };
     state
         .put_object(&acme(), term, &account(), known.clone())

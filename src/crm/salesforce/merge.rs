@@ -14,6 +14,7 @@ use crate::model::change::Op;
 use crate::model::event::{Event, EventKind, Row};
 use crate::model::name::FieldName;
 use crate::model::value::Value;
+use crate::model::version::Version;
 
 /// The table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,7 +89,9 @@ impl MergeTable for SalesforceTable {
         if image.life != Life::Dead && seen_since.is_some_and(|seen| seen >= a) {
             return Step::read_again();
         }
-        let was_live = image.life == Life::Live;
+        // Also one that the topic has as alive though this side never knew it.
+        let was_live = image.life == Life::Live
+            || (image.life == Life::Partial && image.version > Version::default());
         bury(&mut image, a);
         let owe = answer(&mut image, a);
         let verdict = if was_live {

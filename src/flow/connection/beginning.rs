@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 use crate::crm::port::{Listener, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
-use crate::flow::catch_up::{catch_up, inspect};
+use crate::flow::catch_up::{Owner, catch_up, inspect};
 use crate::flow::ingest::{Beginning, Ends, Lease, Redelivery};
 use crate::flow::road::{ObjectRoad, Objects, Road};
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
 use crate::state::port::{
-    HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress, StoredPosition,
+    Fence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress, StoredPosition,
 };
 
 use super::Selected;
@@ -58,7 +58,8 @@ pub(super) async fn begin(
     let objects = Arc::new(describe(road, selected).await?);
     let mut states = prepare(road, &objects, term).await?;
     let stored = road.state.position(&road.connection).await?;
-    let (mut redelivery, ends) = read_back(road, &objects, &states, term, stored.as_ref()).await?;
+    let (mut redelivery, ends) =
+        read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
 
     let (listener, opened) = open_stream(road, &objects, stored.as_ref()).await?;
     if !opened.goes_on {
@@ -188,7 +189,7 @@ async fn put(
 async fn read_back(
     road: &Road,
     objects: &Objects,
-    states: &States,
+    states: &mut States,
     term: u64,
     stored: Option<&StoredPosition>,
 ) -> Result<(Redelivery, Ends), Fault> {
@@ -200,22 +201,29 @@ async fn read_back(
     let mut ends = Ends::new();
     for (name, object) in objects {
         let inspected = inspect(road, object).await?;
-        let synced = states
-            .get(name)
-            .is_some_and(|state| state.synced_at.is_some());
-        if inspected.has_lost(synced) {
+        let state = states.entry(name.clone()).or_default();
+        if inspected.has_lost(state.synced_at.is_some()) {
             // Durable before the images are cleared, which would forget that they were of another topic.
             let to = end_of_now(road).await?;
             let hole = object_hole(road, name, HoleCause::TopicRecreated, to);
             open_holes(road, term, vec![hole]).await?;
         }
-        let caught_up = catch_up(road, object, &inspected, &mut redelivery).await?;
+        let owner = Owner {
+            term,
+            fence: state.fence.as_ref(),
+        };
+        let caught_up = catch_up(road, object, &inspected, owner, &mut redelivery).await?;
         if caught_up.read > 0 {
             tracing::info!(object = %object.key, records = caught_up.read, "topic read back");
         }
-        for (partition, bounds) in inspected.bounds {
-            ends.insert((name.clone(), partition), bounds.end);
+        let found = inspected.bounds.into_iter();
+        let found: BTreeMap<u32, u64> =
+            found.map(|(number, bounds)| (number, bounds.end)).collect();
+        for (partition, end) in &found {
+            ends.insert((name.clone(), *partition), *end);
         }
+        state.fence = Some(Fence { term, ends: found });
+        put(road, term, name, state).await?;
     }
     mark_imaged(road, position, &mut redelivery).await?;
     Ok((redelivery, ends))
