@@ -233,7 +233,10 @@ impl FullSync<'_> {
             after = Some(last.clone());
             let unseen: Vec<RecordId> = images
                 .into_iter()
-                .filter(|(_, image)| is_unseen(image, as_of) || self.lacks_a_field(image))
+                .filter(|(_, image)| image.life == Life::Live)
+                .filter(|(_, image)| {
+                    is_unseen(image, as_of) || !self.object.is_whole(&image.fields)
+                })
                 .map(|(record, _)| record)
                 .collect();
             if unseen.is_empty() {
@@ -262,17 +265,8 @@ impl FullSync<'_> {
     }
 }
 
-impl FullSync<'_> {
-    fn lacks_a_field(&self, image: &Image) -> bool {
-        let mut fields = self.object.selection.fields.iter();
-        image.life == Life::Live
-            && fields.any(|field| field.as_str() != "Id" && !image.fields.contains_key(field))
-    }
-}
-
 fn is_unseen(image: &Image, as_of: DateTime<Utc>) -> bool {
-    image.life == Life::Live
-        && image.base.is_none_or(|base| base < as_of)
+    image.base.is_none_or(|base| base < as_of)
         && image.newest_touch().is_none_or(|touch| touch < as_of)
 }
 

@@ -13,6 +13,7 @@ use crate::log::port::{Log, Policy, TopicSpec};
 use crate::model::change::Change;
 use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::model::schema::{FieldKind, ObjectSchema};
+use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
 use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
@@ -158,6 +159,13 @@ impl ObjectRoad {
     #[must_use]
     pub fn selects(&self, field: &FieldName) -> bool {
         self.selection.fields.binary_search(field).is_ok()
+    }
+
+    /// Whether a record's fields are all that are selected; events do not tell the id.
+    #[must_use]
+    pub fn is_whole(&self, fields: &Fields) -> bool {
+        let mut selected = self.selection.fields.iter();
+        selected.all(|field| field.as_str() == "Id" || fields.contains_key(field))
     }
 
     /// Whether selected fields are told by reads alone.

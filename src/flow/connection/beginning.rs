@@ -16,7 +16,7 @@ use crate::flow::road::{ObjectRoad, Objects, Road};
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
 use crate::state::port::{
-    Fence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress, StoredPosition,
+    Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
 };
 
 use super::Selected;
@@ -127,28 +127,13 @@ async fn prepare(road: &Road, objects: &Objects, term: u64) -> Result<States, Fa
             synced.is_some() && fields.any(|field| !state.fields.contains(field))
         });
         if grown {
-            open_once(road, term, name, HoleCause::NewField).await?;
+            // One more of an object costs nothing: all its holes are mended by one read.
+            let to = end_of_now(road).await?;
+            let hole = object_hole(road, name, HoleCause::NewField, to);
+            open_holes(road, term, vec![hole]).await?;
         }
     }
     Ok(states)
-}
-
-/// Opens a hole over a whole object, now, unless one of that cause is open: its repair reads what is selected now.
-async fn open_once(
-    road: &Road,
-    term: u64,
-    object: &ObjectName,
-    cause: HoleCause,
-) -> Result<(), Fault> {
-    let open = road.state.holes(Some(&road.connection), false).await?;
-    let known = open.iter().any(|hole| {
-        hole.object == *object && hole.cause == cause && hole.state != HoleState::Closed
-    });
-    if known {
-        return Ok(());
-    }
-    let to = end_of_now(road).await?;
-    open_holes(road, term, vec![object_hole(road, object, cause, to)]).await
 }
 
 /// An instant of CRM time that is not before now: the clock is behind by the lag and cut to whole seconds.

@@ -96,7 +96,18 @@ impl Ingest {
             committed_at: answer.committed_at,
             event: None,
         };
-        if self.take_step(road, answer.record, answer.step, &told, gathered) {
+        let published = self.take_step(road, answer.record, answer.step, &told, gathered);
+        if read.by_id
+            && let Some(image) = gathered.image(&read.object, answer.record)
+            && let Some(dead) = image.dead
+            && image.life == Life::Live
+            && dead >= read.as_of.trunc_subsecs(0)
+            && !road.is_whole(&image.fields)
+        {
+            // The row was not newer than a death that the record came back from: it told nothing.
+            gathered.owe(&read.object, answer.record, dead);
+        }
+        if published {
             Taken::Published
         } else {
             Taken::Kept

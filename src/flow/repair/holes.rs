@@ -1,5 +1,6 @@
 //! First full syncs and holes: each object by itself, so that one that fails holds up no other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +10,7 @@ use crate::flow::board::Life;
 use crate::flow::full_sync::{FullSync, ReadInput};
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
+use crate::model::name::ObjectName;
 use crate::state::port::{Evidence, Hole, HoleScope, HoleState};
 
 use super::Repair;
@@ -58,58 +60,86 @@ impl Repair {
     }
 
     /// Mends open holes; how long until one that only waits for the CRM's clock can be mended. The first fault,
-    /// after all were tried.
+    /// after all objects were tried.
     pub(super) async fn mend_holes(&self) -> Result<Option<Duration>, Fault> {
         let (connection, state) = (&self.road.connection, &self.road.state);
+        let mut by_object: BTreeMap<ObjectName, Vec<Hole>> = BTreeMap::new();
+        for hole in state.holes(Some(connection), false).await? {
+            by_object.entry(hole.object.clone()).or_default().push(hole);
+        }
         let mut wait: Option<Duration> = None;
         let mut failed = None;
-        for hole in state.holes(Some(connection), false).await? {
-            let Some(object) = self.objects.get(&hole.object) else {
+        for (name, holes) in by_object {
+            let Some(object) = self.objects.get(&name) else {
                 continue;
             };
-            match self.mend_hole(object, &hole).await {
+            match self.mend_object(object, holes).await {
                 Ok(None) => {}
                 Ok(Some(left)) => wait = Some(wait.map_or(left, |wait| wait.min(left))),
                 Err(fault) => {
-                    let doing = format!("repairing hole {} of {}", hole.id, hole.object);
-                    failed.get_or_insert(fault.context(doing));
+                    failed.get_or_insert(fault.context(format!("repairing holes of {name}")));
                 }
             }
         }
         failed.map_or(Ok(wait), Err)
     }
 
-    async fn mend_hole(&self, object: &ObjectRoad, hole: &Hole) -> Result<Option<Duration>, Fault> {
+    /// Mends all holes of an object that the CRM's clock is past, by one read: the widest that one of them needs.
+    async fn mend_object(
+        &self,
+        object: &ObjectRoad,
+        holes: Vec<Hole>,
+    ) -> Result<Option<Duration>, Fault> {
         let (connection, state) = (&self.road.connection, &self.road.state);
-        // Reads as of before the hole's end prove nothing: wait for the CRM's clock.
-        let end = hole.scope.end();
-        let late = end.max(self.covered(&hole.object));
-        if let Some(wait) = Self::until(self.road.crm.clock().await?, late) {
-            return Ok(Some(wait));
-        }
-        self.show_life(&hole.object, Life::Repairing);
-        if hole.state == HoleState::Open {
+        // Reads as of before a hole's end prove nothing: wait for the CRM's clock.
+        let clock = self.road.crm.clock().await?;
+        let covered = self.covered(&object.key.object);
+        let left = |hole: &Hole| Self::until(clock, hole.scope.end().max(covered));
+        let wait = holes.iter().filter_map(left).min();
+        let due: Vec<Hole> = holes
+            .into_iter()
+            .filter(|hole| left(hole).is_none())
+            .collect();
+        let Some(end) = due.iter().map(|hole| hole.scope.end()).max() else {
+            return Ok(wait);
+        };
+        self.show_life(&object.key.object, Life::Repairing);
+        for hole in due.iter().filter(|hole| hole.state == HoleState::Open) {
             state.repairing(connection, self.term, hole.id).await?;
         }
-        let evidence = match &hole.scope {
-            HoleScope::Object { .. } => {
-                self.full_sync(object, Origin::Reconcile, Some(end)).await?
+        let evidence = match window_of(&due) {
+            Some(from) => self.mend_window(object, from, end).await?,
+            None => {
+                let origin = Origin::Reconcile;
+                self.full_sync(object, origin, Some(end)).await?
             }
-            HoleScope::Window { from, .. } => self.mend_window(object, *from, end).await?,
         };
-        self.show_life(&hole.object, Life::Streaming);
-        if evidence.as_of <= end {
-            return Ok(Some(super::LATE));
+        self.show_life(&object.key.object, Life::Streaming);
+        let mut wait = wait;
+        for hole in due {
+            if !self.close(&hole, &evidence).await? {
+                wait = Some(super::LATE);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Closes a hole that the evidence is later than; whether it is.
+    async fn close(&self, hole: &Hole, evidence: &Evidence) -> Result<bool, Fault> {
+        if evidence.as_of <= hole.scope.end() {
+            return Ok(false);
         }
         tracing::info!(
             hole = hole.id, object = %hole.object, cause = hole.cause.label(),
             rows = evidence.rows, deleted = evidence.deleted, "hole closed"
         );
-        let now = self.road.clock.now();
-        state
+        let (connection, now) = (&self.road.connection, self.road.clock.now());
+        let evidence = evidence.clone();
+        self.road
+            .state
             .close_hole(connection, self.term, hole.id, evidence, now)
             .await?;
-        Ok(None)
+        Ok(true)
     }
 
     async fn full_sync(
@@ -185,4 +215,14 @@ impl Repair {
         }
         Ok(evidence)
     }
+}
+
+/// Where one window begins that holds all holes; `None` if one of them is over the whole object.
+fn window_of(holes: &[Hole]) -> Option<DateTime<Utc>> {
+    let from = |hole: &Hole| match hole.scope {
+        HoleScope::Window { from, .. } => Some(from),
+        HoleScope::Object { .. } => None,
+    };
+    let all: Option<Vec<_>> = holes.iter().map(from).collect();
+    all?.into_iter().min()
 }
