@@ -10,6 +10,8 @@ use crate::app;
 use crate::config::Config;
 use crate::config::target::TargetConfig;
 use crate::fault::{Fault, FaultKind};
+use crate::http::request::Request;
+use crate::http::{Http, HttpSettings};
 use crate::image::merge::Image;
 use crate::image::sqlite::SqliteImages;
 use crate::mapping::compile::{Mapped, Mapping};
@@ -19,6 +21,7 @@ use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::state::sqlite::read_holes;
+use crate::telemetry::metrics::Metrics;
 use crate::target::port::{RowsPage, StoredRow, Traced};
 use crate::target::sqlite::{ReadOnlyStore, SqliteTarget};
 
@@ -247,7 +250,21 @@ fn traced_json(traced: &Traced) -> Json {
 /// Asks a daemon whether it is alive; for container health checks.
 pub(super) async fn health(url: &str) -> Result<ExitCode, Fault> {
     let url = format!("{}/healthz", url.trim_end_matches('/'));
-    crate::http::probe(&url, Duration::from_secs(4)).await?;
+    probe(&url).await?;
     output::print("alive");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn probe(url: &str) -> Result<(), Fault> {
+    let settings = HttpSettings {
+        plain_text: true,
+        timeout: Duration::from_secs(4),
+        ..HttpSettings::new("health")
+    };
+    let answer = Http::new(settings, &Metrics::none())?.send(Request::get(url)).await?;
+    if answer.is_success() {
+        Ok(())
+    } else {
+        Err(answer.fault())
+    }
 }
