@@ -20,7 +20,8 @@
 //!   one still does. A row is marked when all records that hold it are, with the newest mark.
 //! * `mark` writes the columns `crm_state` (`deleted`, `filtered`; null once it is present again) and
 //!   `crm_state_at` (the change's `committed_at`, else the batch's `now` at the first delivery), which every table
-//!   has besides `gsid`, `created_date` and `modified_date`. It and `delete` leave the mapped columns alone.
+//!   has besides `gsid`, `created_date` and `modified_date`. It and `delete` leave the mapped columns alone. A row
+//!   that is kept or marked goes on waiting for what its columns lack, at the new version.
 //! * **J5** An empty reference is no reference. A reference without a row is parked (key: connection, job, table,
 //!   record, column), and released by [`Target::release`], which both sides call after commit. A write of the
 //!   record replaces or clears what it parked; a reference that the image lacks goes on waiting at the new version.

@@ -402,6 +402,15 @@ impl Run<'_> {
         }
     }
 
+    /// A row that stays goes on waiting for what its columns lack, at the new version.
+    pub(super) fn carry_references(&mut self, item: &Item) {
+        let (key, version) = (self.reference_key(item, ""), item.row.version);
+        for (key, held) in self.tx.store.ledger.references_of(&key) {
+            self.tx
+                .put_reference(key, Some(ParkedReference { version, ..held }));
+        }
+    }
+
     fn association(&self, layout: &Layout, record: &RecordId) -> Association {
         Association {
             connection: self.batch.reader.connection.clone(),

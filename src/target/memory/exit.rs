@@ -43,7 +43,10 @@ pub(super) fn leave(
             return Outcome::Ignored;
         }
     };
-    run.clear_references(item);
+    match policy {
+        OnExit::Keep | OnExit::Mark => run.carry_references(item),
+        OnExit::Delete => run.clear_references(item),
+    }
     match policy {
         OnExit::Keep => {
             run.associate(item, gsid, standing);
