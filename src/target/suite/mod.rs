@@ -7,6 +7,7 @@ pub mod ordering;
 pub mod plans;
 pub mod reading;
 pub mod references;
+pub mod streams;
 pub mod values;
 pub mod waiting;
 pub mod world;
@@ -89,6 +90,11 @@ macro_rules! target_suite {
                 $crate::target::suite::$module::$name(&mut bench).await;
             }
         )*)*
+
+        #[test]
+        fn whatever_comes_the_last_changes_are_there() {
+            $crate::target::suite::streams::whatever_comes_the_last_changes_are_there(|| $bench);
+        }
     };
 }
 pub(crate) use target_suite;
