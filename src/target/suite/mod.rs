@@ -57,6 +57,7 @@ macro_rules! target_suite {
                 a_later_write_replaces_what_waits what_is_stale_is_not_filled
                 an_absent_reference_leaves_all_as_it_is
                 a_parent_that_left_is_missing_until_it_is_back a_kept_or_marked_parent_is_found
+                a_kept_or_marked_row_goes_on_waiting
                 of_several_the_lowest_or_none a_default_stands_in_for_a_missing_row
                 skip_leaves_the_destination_alone a_sibling_is_the_row_of_this_record;
             waiting: a_rejected_reference_parks_the_change a_stored_row_stays_while_its_change_waits

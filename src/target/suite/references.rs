@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Bench;
-use super::plans::{by, by_id, company, deleted, on, person, plan, row, sibling, text};
+use super::plans::{by, by_id, company, deleted, filtered, on, person, plan, row, sibling, text};
 use super::world::{Writer, begin};
 use crate::mapping::plan::{Cell, DestinationPlan, MatchKey, Reference};
 use crate::model::policy::{OnExit, OnMultiple, OnNone};
@@ -413,6 +413,29 @@ pub async fn a_kept_or_marked_parent_is_found(bench: &mut dyn Bench) {
         let company = writer.gsid_of("company", &key).await;
         assert_eq!(reference(&writer, &key, "company").await, Some(company));
     }
+}
+
+/// A row that its record left, and that is still there, goes on waiting, also over several exits.
+pub async fn a_kept_or_marked_row_goes_on_waiting(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let companies = Arc::new(company());
+    for exit in [OnExit::Keep, OnExit::Mark] {
+        let key = format!("{exit:?}");
+        let persons = person().derive(by_id("company", "company"));
+        let persons = Arc::new(persons.exits(exit, exit));
+        let child = row(&persons, &key, 1).text("email", &key);
+        writer.one(child.to("company", &[&key])).await;
+        writer.one(filtered(&persons, &key, 2)).await;
+        writer.one(deleted(&persons, &key, 3)).await;
+        assert_eq!(waiting(&writer, &key).await, ["company"], "{exit:?}");
+        writer
+            .one(row(&companies, &key, 1).text("external_id", &key))
+            .await;
+        assert_eq!(writer.release().await.filled, 1, "{exit:?}");
+        let company = writer.gsid_of("company", &key).await;
+        assert_eq!(reference(&writer, &key, "company").await, Some(company));
+    }
+    assert_eq!(writer.parked().await, 0);
 }
 
 pub async fn of_several_the_lowest_or_none(bench: &mut dyn Bench) {
