@@ -5,8 +5,10 @@
 //! * [`State::commit`] is one transaction (I1): a position never becomes visible without what it owes.
 //! * Nothing here is guessed after a loss: a lost file means a new term, no position, and so a hole.
 
+use std::fmt;
+
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultKind};
@@ -324,6 +326,16 @@ impl HoleScope {
     pub const fn end(&self) -> DateTime<Utc> {
         match self {
             Self::Window { to, .. } | Self::Object { to } => *to,
+        }
+    }
+}
+
+impl fmt::Display for HoleScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        match self {
+            Self::Window { from, to } => write!(f, "{} to {}", at(from), at(to)),
+            Self::Object { to } => write!(f, "everything up to {}", at(to)),
         }
     }
 }

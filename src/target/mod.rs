@@ -2,5 +2,6 @@
 
 pub mod memory;
 pub mod port;
+pub mod sqlite;
 #[cfg(test)]
 pub mod suite;
