@@ -36,7 +36,7 @@ macro_rules! target_suite {
                 readers_and_partitions_have_their_own_offsets a_zombie_writes_nothing
                 an_offset_that_was_passed_is_fenced an_unassigned_partition_is_fenced
                 a_rejected_row_keeps_the_batch_out a_probe_does_not_move_the_offset
-                an_empty_batch_moves_the_offset a_dropped_apply_is_whole a_restart_sees_everything
+                a_batch_may_move_its_offset_back an_empty_batch_moves_the_offset a_dropped_apply_is_whole a_restart_sees_everything
                 a_refused_batch_leaves_nothing_behind a_closed_target_says_so;
             ordering: lower_versions_are_skipped equal_versions_are_applied
                 stale_rows_stay_stale_after_a_restart a_replay_changes_nothing
@@ -57,9 +57,8 @@ macro_rules! target_suite {
                 a_later_write_replaces_what_waits what_is_stale_is_not_filled
                 an_absent_reference_leaves_all_as_it_is
                 a_parent_that_left_is_missing_until_it_is_back a_kept_or_marked_parent_is_found
-                a_kept_or_marked_row_goes_on_waiting
-                of_several_the_lowest_or_none a_default_stands_in_for_a_missing_row
-                skip_leaves_the_destination_alone a_sibling_is_the_row_of_this_record;
+                a_kept_or_marked_row_goes_on_waiting of_several_the_lowest_or_none
+                a_default_stands_in_for_a_missing_row skip_leaves_the_destination_alone a_sibling_is_the_row_of_this_record;
             waiting: a_rejected_reference_parks_the_change a_stored_row_stays_while_its_change_waits
                 later_destinations_wait_with_it a_later_change_replaces_the_one_that_waits
                 exits_clear_a_change_that_waits a_stale_change_is_not_released
@@ -72,7 +71,8 @@ macro_rules! target_suite {
                 a_filter_exit_takes_the_row_and_a_return_brings_it_back a_delete_may_come_first
                 what_never_passed_the_filter_leaves_no_trace
                 a_shared_row_is_marked_with_its_last_record a_kept_record_holds_its_row;
-            values: every_type_comes_back_as_it_went empty_and_null_are_two_things
+            values: every_type_comes_back_as_it_went numbers_are_equal_by_value
+                empty_and_null_are_two_things
                 an_absent_cell_leaves_its_column insert_only_columns_are_written_once
                 a_null_does_not_overwrite_where_values_are_kept
                 writers_of_one_row_keep_to_their_cells a_value_of_another_type_is_refused
