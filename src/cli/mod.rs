@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod demo;
+mod demo_org;
 mod inspect;
 mod output;
 mod topics;

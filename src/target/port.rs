@@ -9,6 +9,8 @@
 //! * **J4** Identity first by crosswalk (connection, object, record, table), then by identifiers.
 //! * A row acts in the order of its offset: it sees the identifiers and the rows that an earlier one of its batch
 //!   left, and of two that write one row the later one's cells stay. Self look-ups alone see the whole batch.
+//! * Numbers keep their value to the last digit and are equal by value (`0.10` = `0.1`), so a target may
+//!   spell them without needless zeros. Instants keep microseconds.
 //! * Texts are compared without ASCII white space at their ends; case-blind means the case of ASCII letters. An
 //!   identifier without a value (one of several is enough) matches nothing. `@id` finds the rows of a record of
 //!   this connection in the looked-up table, whatever its object, if it is not gone from it.

@@ -13,9 +13,9 @@ use super::ledger::{
     Association, ChangeKey, Entry, ParkedReference, ReferenceKey, Standing, WaitingChange,
 };
 use super::lookup::{self, Found};
-use super::tables::{CREATED, Cells, STATE, STATE_AT, fits};
+use super::tables::{CREATED, Cells, STATE, STATE_AT, fits, plain};
 use super::transaction::{Store, Transaction};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DerivePlan, Life, MappedRow, Reference};
 use crate::model::policy::{OnEmptyIdentifier, OnNone};
 use crate::model::record_id::RecordId;
@@ -25,13 +25,6 @@ use crate::target::port::{Applied, Batch, DestinationBatch, Outcome};
 /// Applies a batch; a fault or a rejected row leaves nothing behind.
 pub(super) fn apply(store: &mut Store, batch: &Batch) -> Result<Applied, Fault> {
     store.ledger.check_owner(batch)?;
-    if batch.next < batch.expect {
-        let what = format!(
-            "a batch would move offset {} back to {}",
-            batch.expect, batch.next
-        );
-        return Err(Fault::new(FaultKind::Corrupt, what));
-    }
     store.now = store.now.max(batch.now);
     let mut run = Run {
         tx: Transaction::begin(store),
@@ -335,7 +328,7 @@ impl Run<'_> {
             if kept || (column.insert_only && !is_new) {
                 continue;
             }
-            cells[*position] = cell.clone();
+            cells[*position] = plain(cell);
         }
         Ok(cells)
     }

@@ -138,12 +138,19 @@ impl Table {
                 None => return Err(missing_column(name, column)),
                 place => place,
             };
+            let is_number =
+                place.is_some_and(|place| fits(&Cell::Number("0".into()), self.columns[place].1));
+            let text = if is_number {
+                plain_number(text)
+            } else {
+                text.clone()
+            };
             filters.push((place, text));
         }
         let passes = |gsid: &Uuid, row: &Cells| {
             filters.iter().all(|(place, text)| match place {
-                Some(place) => spelled(&row[*place]).is_some_and(|value| value == **text),
-                None => gsid.to_string() == **text,
+                Some(place) => spelled(&row[*place]).is_some_and(|value| value == *text),
+                None => gsid.to_string() == *text,
             })
         };
         let mut rows: Vec<_> = self
@@ -194,11 +201,34 @@ pub(super) fn key_part(cell: &Cell, case_blind: bool) -> Option<String> {
     })
 }
 
+/// A cell as it is stored: a number without needless zeros, so that equal numbers are equal cells.
+pub(super) fn plain(cell: &Cell) -> Cell {
+    match cell {
+        Cell::Number(digits) => Cell::Number(plain_number(digits).into()),
+        other => other.clone(),
+    }
+}
+
+fn plain_number(digits: &str) -> String {
+    let (sign, body) = match digits.strip_prefix('-') {
+        Some(body) => ("-", body),
+        None => ("", digits),
+    };
+    let (whole, fraction) = body.split_once('.').unwrap_or((body, ""));
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    match (whole, fraction.trim_end_matches('0')) {
+        ("0", "") => "0".to_owned(),
+        (whole, "") => format!("{sign}{whole}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
 /// A cell as text, as its JSON has it.
 fn spelled(cell: &Cell) -> Option<String> {
     match (cell, cell.to_json()) {
         (Cell::Null, _) => None,
-        (Cell::Number(digits), _) => Some(digits.to_string()),
+        (Cell::Number(digits), _) => Some(plain_number(digits)),
         (_, serde_json::Value::String(text)) => Some(text),
         (_, json) => Some(json.to_string()),
     }

@@ -63,13 +63,6 @@ CREATE INDEX tributary_parked_wait_waits ON tributary_parked_wait (looked_up, lo
 /// # Errors
 /// `Fenced` if another owner has taken over, or the offset was passed.
 pub(super) fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), JobError> {
-    if batch.next < batch.expect {
-        let what = format!(
-            "a batch would move offset {} back to {}",
-            batch.expect, batch.next
-        );
-        return Err(Fault::new(FaultKind::Corrupt, what).into());
-    }
     let ReaderKey {
         connection,
         job,

@@ -156,7 +156,7 @@ impl Lookup {
                 text(record.as_str()),
                 text(batch.object.as_str()),
             ])),
-            Reference::Values(cells) if cells.len() == self.parts.len() => {
+            Reference::Values(cells) if !cells.is_empty() && cells.len() == self.parts.len() => {
                 let mut key = Key::with_capacity(cells.len() + 1);
                 for (part, cell) in self.parts.iter().zip(cells) {
                     let Some(value) = part.value(cell) else {

@@ -96,14 +96,12 @@ impl<'a> Release<'a> {
             let last_chunk = chunk.len() < CHUNK;
             for woken in chunk {
                 after = (woken.since, woken.id);
-                let row = match self.row_for(&woken)? {
-                    Some(row) if filled == limit => {
-                        drop(row);
-                        return Ok((filled as u64, true));
-                    }
-                    Some(row) => row,
-                    None => continue,
+                let Some(row) = self.row_for(&woken)? else {
+                    continue;
                 };
+                if filled == limit {
+                    return Ok((filled as u64, true));
+                }
                 self.fill(woken, &row)?;
                 filled += 1;
             }
@@ -246,8 +244,15 @@ impl<'a> Release<'a> {
         Ok(woken)
     }
 
-    /// Whether all that a change waits for has come. If not it goes on waiting.
+    /// Whether all that a change waits for has come. If not it goes on waiting, or is forgotten if its record has
+    /// a later version.
     fn may_go_on(&mut self, woken: &WokenChange) -> Result<bool, JobError> {
+        if woken.overtaken {
+            self.transaction
+                .prepare_cached("DELETE FROM tributary_parked_change WHERE id = ?1")?
+                .execute([woken.id])?;
+            return Ok(false);
+        }
         let mut ready = 1;
         for wait in self.waits(woken.id)? {
             match self.find(&wait)? {
@@ -257,15 +262,11 @@ impl<'a> Release<'a> {
                 Found::Several(_) => {}
             }
         }
-        let settle = if woken.overtaken {
-            "DELETE FROM tributary_parked_change WHERE id = ?1 AND ?2 = ?2"
-        } else if ready == 1 {
+        if ready == 1 {
             return Ok(true);
-        } else {
-            "UPDATE tributary_parked_change SET ready = ?2 WHERE id = ?1"
-        };
+        }
         self.transaction
-            .prepare_cached(settle)?
+            .prepare_cached("UPDATE tributary_parked_change SET ready = ?2 WHERE id = ?1")?
             .execute([woken.id, ready])?;
         Ok(false)
     }
@@ -298,7 +299,7 @@ pub(super) fn expire(
         job.as_str(),
         older_than.timestamp_micros()
     ];
-    let mut expired = Vec::new();
+    let mut expired: Vec<Expired> = Vec::new();
     let mut references = transaction.prepare_cached(
         "DELETE FROM tributary_parked_reference WHERE connection = ?1 AND job = ?2 AND since < ?3
          RETURNING record, looked_up, lookup, key, partition, \"offset\"",
@@ -331,7 +332,6 @@ pub(super) fn expire(
         )?;
         let id: i64 = row.get(7)?;
         if let Some(change) = expired.last_mut().filter(|_| last == Some(id)) {
-            let change: &mut Expired = change;
             change.waited_for = format!("{}, {waited_for}", change.waited_for);
             continue;
         }

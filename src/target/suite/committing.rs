@@ -168,6 +168,19 @@ pub async fn a_probe_does_not_move_the_offset(bench: &mut dyn Bench) {
     assert_eq!(writer.again(bench).await.owned.next, 1);
 }
 
+/// A topic was cut, and the job goes back.
+pub async fn a_batch_may_move_its_offset_back(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let plan = Arc::new(company());
+    for version in 1..4 {
+        writer.one(row(&plan, "a", version)).await;
+    }
+    let mut back = writer.batch([]);
+    back.next = 1;
+    assert!(writer.apply(back).await.unwrap().committed);
+    assert_eq!(writer.again(bench).await.owned.next, 1);
+}
+
 pub async fn an_empty_batch_moves_the_offset(bench: &mut dyn Bench) {
     let mut writer = begin(bench).await;
     let mut batch = writer.batch([]);

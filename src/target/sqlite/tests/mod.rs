@@ -1,8 +1,11 @@
 //! Tests of the SQLite target: the suite of all targets, and what is SQLite's own.
 
 mod crash;
+mod faults;
+mod history;
 mod properties;
 mod storage;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +34,26 @@ impl File {
 
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("store.db")
+    }
+
+    /// The first column of what a query answers.
+    pub async fn query(&self, sql: &str) -> Vec<String> {
+        let sql = sql.to_owned();
+        let job = self.target.writer.alone(move |transaction| {
+            let mut statement = transaction.prepare(&sql)?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        });
+        job.await.unwrap()
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        let sql = sql.to_owned();
+        let job = self
+            .target
+            .writer
+            .alone(move |transaction| Ok(transaction.execute_batch(&sql)?));
+        job.await.unwrap();
     }
 
     async fn open(dir: &TempDir) -> SqliteTarget {
