@@ -11,6 +11,7 @@ pub mod image;
 pub mod log;
 pub mod mapping;
 pub mod model;
+pub mod postgres;
 pub mod runtime;
 pub mod secret;
 pub mod sqlite;
