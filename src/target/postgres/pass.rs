@@ -258,6 +258,9 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
 
     /// Asks for what identifying a record will need, while its derived columns are open.
     fn ask_early(&mut self, row: &'a MappedRow) {
+        if self.given.layout.identifiers.parts.is_empty() {
+            return;
+        }
         let mapped = self.given.layout.plan.columns.len();
         let values: Vec<Option<Val<'g>>> = row
             .cells

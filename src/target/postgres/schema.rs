@@ -170,7 +170,7 @@ pub(super) async fn columns(
         .query(
             "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
                 EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
-                    AND i.indkey::int2[] = ARRAY[a.attnum])
+                    AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = $1::text AND c.relname = $2::text AND c.relkind IN ('r', 'p')
                 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
