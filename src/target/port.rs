@@ -113,7 +113,8 @@ pub struct Batch {
     pub epoch: u64,
     /// The offset row's value before this batch.
     pub expect: u64,
-    /// Its value after.
+    /// Its value after. Equal to `expect` for a part of a batch that was refused whole; lower when a job goes back
+    /// because its topic was cut.
     pub next: u64,
     /// The source object.
     pub object: ObjectName,

@@ -6,5 +6,6 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod config;
 mod log;
 mod wire;
