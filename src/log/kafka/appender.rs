@@ -9,93 +9,152 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
-use rdkafka::util::TokioRuntime;
-use tokio::sync::{mpsc, oneshot};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, FaultKind};
-use crate::log::kafka::fault::{fate, is_final, refused};
+use crate::log::kafka::contact::Contact;
+use crate::log::kafka::fault::{is_final, of_code};
+use crate::log::kafka::producer::Line;
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::{Entry, Place};
 use crate::log::topic::closed;
 use crate::runtime::backoff::{Attempts, Backoff};
 
-/// Entries that are published and not acknowledged; callers wait beyond.
+/// Entries that are taken and not acknowledged; callers wait beyond.
 const FLYING: usize = 20_000;
 /// Their bytes.
 const FLYING_BYTES: usize = 32 * 1024 * 1024;
-/// How long a close waits for what was taken.
-const LAST_WAIT: Duration = Duration::from_secs(15);
-
-type Kafka = FutureProducer<super::Quiet, TokioRuntime>;
-
 /// Calls that wait for the appender.
 const QUEUE: usize = 64;
+/// How long nothing may be acknowledged before the log says that it waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// librdkafka frees a place in its queue a moment after it told the delivery, and tells nobody.
+const FULL: Duration = Duration::from_millis(2);
 
 /// The way to the appender's task.
-#[derive(Clone)]
 pub(super) struct Appender {
     calls: mpsc::Sender<Call>,
+    closing: CancellationToken,
+    left: watch::Receiver<Option<usize>>,
 }
 
-enum Call {
-    Append(Vec<Entry>, oneshot::Sender<Result<Vec<Place>, Fault>>),
-    Close(oneshot::Sender<()>),
+struct Call {
+    entries: Vec<Entry>,
+    done: oneshot::Sender<Result<Vec<Place>, Fault>>,
 }
 
 impl Appender {
-    /// Starts the task.
-    pub(super) fn start(settings: &KafkaSettings) -> Result<Self, Fault> {
+    /// Starts the task; `last_wait` is how long a close waits for what was taken.
+    pub(super) fn start(
+        settings: &KafkaSettings,
+        contact: &Arc<Contact>,
+        last_wait: Duration,
+    ) -> Result<Self, Fault> {
         let (calls, taken) = mpsc::channel(QUEUE);
+        let (ended, left) = watch::channel(None);
+        let closing = CancellationToken::new();
+        let bell = Arc::new(Notify::new());
+        let line = Line::open(settings, Arc::clone(contact), Arc::clone(&bell))?;
         let task = Task {
-            producer: Some(open(settings)?),
             settings: settings.clone(),
+            contact: Arc::clone(contact),
+            bell,
+            line: Some(line),
             flying: VecDeque::new(),
+            first: 0,
             published: 0,
             bytes: 0,
             backoff: Attempts::new(Backoff::default(), u64::from(std::process::id())),
+            again_at: None,
+            is_full: false,
+            moved: Instant::now(),
+            last_wait,
         };
-        // The task ends when the last handle is gone and everything taken is acknowledged.
-        tokio::spawn(task.run(taken));
-        Ok(Self { calls })
+        // The task ends when the last handle is gone and everything taken is acknowledged, or the last wait is over.
+        let closed = closing.clone();
+        tokio::spawn(async move {
+            let left = task.run(taken, closed).await;
+            ended.send_replace(Some(left));
+        });
+        Ok(Self {
+            calls,
+            closing,
+            left,
+        })
     }
 
-    /// Appends; the future may be dropped, the entries go out all the same.
+    /// Appends; the future may be dropped, the entries go out all the same once they were taken.
     pub(super) async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Place>, Fault> {
         let (done, answer) = oneshot::channel();
-        self.calls
-            .send(Call::Append(entries, done))
-            .await
-            .map_err(|_| closed())?;
+        let call = Call { entries, done };
+        self.calls.send(call).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
     /// Waits for what was taken.
-    pub(super) async fn close(&self) {
-        let (done, answer) = oneshot::channel();
-        if self.calls.send(Call::Close(done)).await.is_ok() {
-            answer.await.ok();
+    ///
+    /// # Errors
+    /// `Unavailable` with the number of entries that were not acknowledged in time.
+    pub(super) async fn close(&self) -> Result<(), Fault> {
+        self.closing.cancel();
+        let mut ended = self.left.clone();
+        let left = ended
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| closed())?
+            .unwrap_or_default();
+        if left == 0 {
+            return Ok(());
         }
+        Err(Fault::new(
+            FaultKind::Unavailable,
+            format!("closing the log: the brokers did not acknowledge {left} entries in time"),
+        )
+        .remedy("they may have landed or not: their writers publish them again after a restart"))
     }
 }
 
 struct Task {
     settings: KafkaSettings,
-    producer: Option<Kafka>,
+    contact: Arc<Contact>,
+    bell: Arc<Notify>,
+    line: Option<Line>,
     /// Entries that are not acknowledged, oldest first; the first `published` of them are with librdkafka.
     flying: VecDeque<Flying>,
+    /// The number of the oldest.
+    first: usize,
     published: usize,
     bytes: usize,
     backoff: Attempts,
+    /// When to open a producer again.
+    again_at: Option<Instant>,
+    is_full: bool,
+    /// When an entry was last acknowledged, or the first of them taken.
+    moved: Instant,
+    last_wait: Duration,
 }
 
 struct Flying {
     entry: Entry,
     call: Arc<Ticket>,
-    delivery: Option<DeliveryFuture>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be sent.
+    Queued,
+    /// With librdkafka.
+    Sent,
+    /// Acknowledged; waits for those before it.
+    Landed(Place),
+    /// Given up by librdkafka.
+    Failed(Code),
+    /// Its call was refused before it was sent.
+    Void,
 }
 
 /// A call's answer, completed entry by entry.
@@ -103,16 +162,18 @@ struct Ticket(std::sync::Mutex<Waiting>);
 
 struct Waiting {
     places: Vec<Place>,
-    left: usize,
+    entries: usize,
     done: Option<oneshot::Sender<Result<Vec<Place>, Fault>>>,
+    is_refused: bool,
 }
 
 impl Ticket {
     fn new(entries: usize, done: oneshot::Sender<Result<Vec<Place>, Fault>>) -> Arc<Self> {
         Arc::new(Self(std::sync::Mutex::new(Waiting {
             places: Vec::with_capacity(entries),
-            left: entries,
+            entries,
             done: Some(done),
+            is_refused: false,
         })))
     }
 
@@ -125,8 +186,7 @@ impl Ticket {
     fn landed(&self, place: Place) {
         let mut waiting = self.lock();
         waiting.places.push(place);
-        waiting.left -= 1;
-        if waiting.left == 0
+        if waiting.places.len() == waiting.entries
             && let Some(done) = waiting.done.take()
         {
             // A caller that went away loses its answer and nothing else.
@@ -134,212 +194,275 @@ impl Ticket {
         }
     }
 
-    fn failed(&self, fault: Fault) {
-        if let Some(done) = self.lock().done.take() {
+    fn refuse(&self, fault: Fault) {
+        let mut waiting = self.lock();
+        waiting.is_refused = true;
+        if let Some(done) = waiting.done.take() {
             done.send(Err(fault)).ok();
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.lock().is_refused
     }
 }
 
 impl Task {
-    async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
-        let mut closing = None;
+    /// Runs until closed; answers with the number of entries that were not acknowledged.
+    async fn run(mut self, mut calls: mpsc::Receiver<Call>, closing: CancellationToken) -> usize {
+        let mut last = None;
+        let mut is_drained = false;
         loop {
-            self.publish();
-            let has_room = self.flying.len() < FLYING && self.bytes < FLYING_BYTES;
-            let taking = has_room && closing.is_none();
-            if self.flying.is_empty()
-                && (closing.is_some() || calls.is_closed() && calls.is_empty())
-            {
+            self.publish().await;
+            let is_over = last.is_some_and(|until| Instant::now() >= until);
+            if is_over || is_drained && self.flying.is_empty() {
                 break;
             }
-            let delivery = self
-                .flying
-                .front_mut()
-                .and_then(|first| first.delivery.as_mut());
+            let has_room = self.flying.len() < FLYING && self.bytes < FLYING_BYTES;
+            let bell = Arc::clone(&self.bell);
             tokio::select! {
                 biased;
-                delivered = async {
-                    match delivery {
-                        Some(delivery) => delivery.await,
-                        None => std::future::pending().await,
+                () = bell.notified() => self.settle().await,
+                () = closing.cancelled(), if last.is_none() => {
+                    // What waits in the queue was taken, too.
+                    calls.close();
+                    last = Some(Instant::now() + self.last_wait);
+                }
+                call = calls.recv(), if has_room && !is_drained => match call {
+                    Some(call) => self.take(call),
+                    None => {
+                        is_drained = true;
+                        last = last.or_else(|| Some(Instant::now() + self.last_wait));
                     }
-                } => self.settle(delivered.ok()).await,
-                call = calls.recv(), if taking => match call {
-                    Some(Call::Append(entries, done)) => self.take(entries, done),
-                    Some(Call::Close(done)) => {
-                        closing = Some((done, tokio::time::Instant::now() + LAST_WAIT));
-                        calls.close();
-                    }
-                    None => closing = Some((oneshot::channel().0, tokio::time::Instant::now() + LAST_WAIT)),
                 },
-                () = deadline(closing.as_ref().map(|(_, until)| *until)) => break,
+                () = until(self.wake_at(last)) => self.look_after().await,
             }
         }
+        let mut left = self.flying.len();
         for flying in self.flying.drain(..) {
-            flying.call.failed(closed());
+            flying.call.refuse(unacknowledged());
         }
-        discard(self.producer.take()).await;
-        if let Some((done, _)) = closing {
-            done.send(()).ok();
+        while let Ok(call) = calls.try_recv() {
+            left += call.entries.len();
+            call.done.send(Err(unacknowledged())).ok();
         }
+        if let Some(line) = self.line.take() {
+            line.discard().await;
+        }
+        self.contact.unacknowledged(None);
+        left
     }
 
-    fn take(&mut self, entries: Vec<Entry>, done: oneshot::Sender<Result<Vec<Place>, Fault>>) {
-        let call = Ticket::new(entries.len(), done);
-        if entries.is_empty() {
-            if let Some(done) = call.lock().done.take() {
-                done.send(Ok(Vec::new())).ok();
-            }
+    /// When to look after things if nothing else happens.
+    fn wake_at(&self, last: Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        let full = self.is_full.then(|| now + FULL);
+        let due = self.moved + PATIENCE;
+        let due = if due > now { due } else { now + PATIENCE };
+        let patience = (!self.flying.is_empty()).then_some(due);
+        let times = [full, patience, self.again_at, last];
+        times.into_iter().flatten().min()
+    }
+
+    fn take(&mut self, call: Call) {
+        if call.entries.is_empty() {
+            call.done.send(Ok(Vec::new())).ok();
             return;
         }
-        for entry in entries {
+        if self.flying.is_empty() {
+            self.moved = Instant::now();
+        }
+        let ticket = Ticket::new(call.entries.len(), call.done);
+        for entry in call.entries {
             self.bytes += entry.size();
             self.flying.push_back(Flying {
                 entry,
-                call: Arc::clone(&call),
-                delivery: None,
+                call: Arc::clone(&ticket),
+                state: State::Queued,
             });
         }
     }
 
     /// Hands over to librdkafka, in order, until its queue is full.
-    fn publish(&mut self) {
+    async fn publish(&mut self) {
+        self.is_full = false;
         while let Some(next) = self.flying.get_mut(self.published) {
-            let Some(producer) = &self.producer else {
-                return;
-            };
-            match producer.send_result(record_of(&next.entry)) {
-                Ok(delivery) => {
-                    next.delivery = Some(delivery);
+            let Some(line) = &self.line else { return };
+            if next.state == State::Void {
+                self.published += 1;
+                continue;
+            }
+            match line.send(self.first.wrapping_add(self.published), &next.entry) {
+                Ok(()) => {
+                    next.state = State::Sent;
                     self.published += 1;
                 }
-                // The first delivery makes room; there is one, or the queue would not be full.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return,
-                Err((error, _)) => {
-                    let call = Arc::clone(&next.call);
-                    self.give_up(&call, error);
+                Err(Code::QueueFull) => {
+                    self.is_full = true;
+                    break;
+                }
+                Err(code) if is_final(code) => {
+                    let refused = self.published;
+                    self.refuse(refused, code);
+                }
+                Err(code) => {
+                    tracing::warn!(error = %code, "the producer takes nothing any more, opening another");
+                    self.start_over(true).await;
+                    break;
                 }
             }
         }
+        // Refused ones at the front have nobody to wait for.
+        self.settle_front();
     }
 
-    async fn settle(&mut self, delivered: Option<OwnedDeliveryResult>) {
-        match delivered {
-            Some(Ok(delivery)) => {
-                let Some(first) = self.flying.pop_front() else {
-                    return;
+    /// Takes down what the producer's thread said.
+    async fn settle(&mut self) {
+        let Some(line) = &self.line else { return };
+        for (number, outcome) in line.outcomes() {
+            if let Some(flying) = self.flying.get_mut(number.wrapping_sub(self.first)) {
+                flying.state = match outcome {
+                    Ok(place) => State::Landed(place),
+                    Err(code) => State::Failed(code),
                 };
-                self.published -= 1;
-                self.bytes -= first.entry.size();
-                self.backoff.succeeded();
-                first.call.landed(Place {
-                    partition: u32::try_from(delivery.partition).unwrap_or_default(),
-                    offset: u64::try_from(delivery.offset).unwrap_or_default(),
-                });
             }
-            Some(Err((error, _))) => {
-                let code = error.rdkafka_error_code();
-                tracing::warn!(error = %error, unacknowledged = self.flying.len(), "delivery failed, publishing again from there");
-                if code.is_some_and(is_final)
-                    && let Some(first) = self.flying.front()
-                {
-                    let call = Arc::clone(&first.call);
-                    self.give_up(&call, error);
-                }
-                self.start_over().await;
-            }
-            None => self.start_over().await,
+        }
+        if let Some(code) = self.settle_front() {
+            let unacknowledged = self.flying.len();
+            tracing::warn!(error = %code, unacknowledged, "delivery failed, publishing again from there");
+            self.start_over(!is_final(code)).await;
         }
     }
 
-    /// Fails a call and takes its entries out; what of it landed stays.
-    fn give_up(&mut self, call: &Arc<Ticket>, error: KafkaError) {
-        let kind = error
-            .rdkafka_error_code()
-            .map_or(FaultKind::Unavailable, |code| fate(code).0);
-        let topic = self
-            .flying
-            .iter()
-            .find(|flying| Arc::ptr_eq(&flying.call, call))
-            .map_or_else(String::new, |flying| flying.entry.topic.to_string());
-        let fault = refused(&format!("appending to `{topic}`"), error);
-        debug_assert_eq!(fault.kind(), kind);
-        call.failed(fault);
-        let published = self.published;
-        let mut gone_published = 0;
-        let mut index = 0;
-        let bytes = &mut self.bytes;
-        self.flying.retain(|flying| {
-            let keep = !Arc::ptr_eq(&flying.call, call);
-            if !keep {
-                *bytes -= flying.entry.size();
-                gone_published += usize::from(index < published);
+    /// Answers the calls in order, as far as everything before is done; a code if the rest must go out again.
+    fn settle_front(&mut self) -> Option<Code> {
+        let mut has_landed = false;
+        let trouble = loop {
+            let Some(front) = self.flying.front() else {
+                break None;
+            };
+            match front.state {
+                State::Queued | State::Sent => break None,
+                State::Void => {}
+                State::Landed(place) => {
+                    front.call.landed(place);
+                    has_landed = true;
+                }
+                // Nobody waits for it any more.
+                State::Failed(_) if front.call.is_refused() => {}
+                State::Failed(code) if is_final(code) => {
+                    self.refuse(0, code);
+                    if self.is_followed() {
+                        self.pop();
+                        break Some(code);
+                    }
+                }
+                State::Failed(code) => break Some(code),
             }
-            index += 1;
-            keep
-        });
-        self.published -= gone_published;
+            self.pop();
+        };
+        if has_landed {
+            self.backoff.succeeded();
+            self.contact.answered();
+            self.contact.unacknowledged(None);
+        }
+        trouble
     }
 
-    /// A new producer; everything that is not acknowledged goes out again.
-    async fn start_over(&mut self) {
-        discard(self.producer.take()).await;
+    fn pop(&mut self) {
+        if let Some(gone) = self.flying.pop_front() {
+            self.first = self.first.wrapping_add(1);
+            self.published = self.published.saturating_sub(1);
+            self.bytes -= gone.entry.size();
+            self.moved = Instant::now();
+        }
+    }
+
+    /// Whether anything of the first entry's topic was sent after it: its order is not certain any more.
+    fn is_followed(&self) -> bool {
+        let mut flying = self.flying.iter();
+        let Some(front) = flying.next() else {
+            return false;
+        };
+        flying.any(|other| {
+            matches!(other.state, State::Sent | State::Landed(_))
+                && !other.call.is_refused()
+                && other.entry.topic == front.entry.topic
+        })
+    }
+
+    /// Fails the call of an entry and takes back what of it was not sent; what was, may land.
+    fn refuse(&mut self, index: usize, code: Code) {
+        let Some(flying) = self.flying.get(index) else {
+            return;
+        };
+        let call = Arc::clone(&flying.call);
+        let topic = &flying.entry.topic;
+        call.refuse(of_code(&format!("appending to `{topic}`"), code));
         for flying in &mut self.flying {
-            flying.delivery = None;
+            if Arc::ptr_eq(&flying.call, &call) && flying.state == State::Queued {
+                flying.state = State::Void;
+            }
+        }
+    }
+
+    /// A new producer, after a while if the fault has to pass first; what is not acknowledged goes out again.
+    async fn start_over(&mut self, has_to_pass: bool) {
+        if let Some(line) = self.line.take() {
+            line.discard().await;
+        }
+        for flying in &mut self.flying {
+            flying.state = if flying.call.is_refused() {
+                State::Void
+            } else {
+                State::Queued
+            };
         }
         self.published = 0;
-        loop {
-            tokio::time::sleep(self.backoff.failed(None)).await;
-            match open(&self.settings) {
-                Ok(producer) => {
-                    self.producer = Some(producer);
-                    return;
+        let wait = if has_to_pass {
+            self.backoff.failed(None)
+        } else {
+            Duration::ZERO
+        };
+        self.again_at = Some(Instant::now() + wait);
+    }
+
+    /// Opens a producer when it is time, and says when nothing is acknowledged for long.
+    async fn look_after(&mut self) {
+        let now = Instant::now();
+        if self.again_at.is_some_and(|at| at <= now) {
+            self.again_at = None;
+            let (settings, contact) = (self.settings.clone(), Arc::clone(&self.contact));
+            let bell = Arc::clone(&self.bell);
+            let opened = tokio::task::spawn_blocking(move || Line::open(&settings, contact, bell));
+            match opened.await {
+                Ok(Ok(line)) => self.line = Some(line),
+                Ok(Err(fault)) => {
+                    tracing::error!(error = fault.report(), "opening a producer again");
+                    self.again_at = Some(now + self.backoff.failed(None));
                 }
-                Err(fault) => tracing::error!(error = fault.report(), "opening a producer"),
+                // The runtime is going down.
+                Err(_) => self.again_at = Some(now + self.backoff.failed(None)),
             }
+        }
+        if !self.flying.is_empty() && now >= self.moved + PATIENCE {
+            let entries = self.flying.len();
+            let why = format!("{entries} entries are not acknowledged");
+            self.contact.unacknowledged(Some(why));
         }
     }
 }
 
-async fn deadline(until: Option<tokio::time::Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
+fn unacknowledged() -> Fault {
+    Fault::new(
+        FaultKind::Stopping,
+        "the log was closed before the brokers acknowledged the entries",
+    )
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn open(settings: &KafkaSettings) -> Result<Kafka, Fault> {
-    settings
-        .producer()
-        .create_with_context(super::Quiet)
-        .map_err(|error| refused("opening a producer", error))
-}
-
-/// Drops a producer off the runtime: what is unsent is purged, and its threads are joined.
-async fn discard(producer: Option<Kafka>) {
-    let Some(producer) = producer else { return };
-    let dropped = tokio::task::spawn_blocking(move || {
-        producer.purge(PurgeConfig::default().queue().inflight());
-        drop(producer);
-    });
-    dropped.await.ok();
-}
-
-fn record_of(entry: &Entry) -> FutureRecord<'_, [u8], [u8]> {
-    let mut record = FutureRecord::to(&entry.topic).key(&entry.key[..]);
-    if let Some(value) = &entry.value {
-        record = record.payload(&value[..]);
-    }
-    if entry.headers.is_empty() {
-        return record;
-    }
-    let mut headers = OwnedHeaders::new_with_capacity(entry.headers.len());
-    for (name, value) in &entry.headers {
-        headers = headers.insert(Header {
-            key: name,
-            value: Some(value),
-        });
-    }
-    record.headers(headers)
 }

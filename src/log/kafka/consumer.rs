@@ -1,388 +1,447 @@
-//! A consumer's thread: it polls librdkafka, answers rebalances when the reader has, and hands over chunks.
+//! A consumer's thread: it polls librdkafka, answers rebalances when the reader has, and hands over records.
 //!
-//! The broker's group only assigns. Where a partition begins is told by [`Order::Start`]; nothing is committed to
-//! the broker. A revoked partition is given back when the reader has released it, so that the next member starts
-//! behind what this one committed to its target.
+//! The broker's group only assigns. An assignment is answered at once with nothing, so that the group goes on, and
+//! each partition is added when the reader has said where it begins; nothing is committed to the broker. A revoked
+//! partition is given back when the reader has released it, so that the next member starts behind what this one
+//! committed to its target. Each partition has a queue of its own within librdkafka: a reader that is behind leaves
+//! its records there, while the thread goes on serving the group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rdkafka::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::{mpsc, oneshot};
 
 use crate::fault::{Fault, FaultKind};
-use crate::log::kafka::fault::refused;
-use crate::log::port::{Bounds, Record};
-use crate::log::topic::check_position;
+use crate::log::kafka::asker::{native, number};
+use crate::log::kafka::contact::{Contact, log};
+use crate::log::kafka::fault::{is_passing, is_position_lost, refused};
+use crate::log::kafka::hand_over::{EndGuard, HandOver, Revoked};
+use crate::log::port::Record;
 
-/// Records in a chunk at most.
-const CHUNK: usize = 500;
-/// Bytes in a chunk, about.
-const CHUNK_BYTES: usize = 1024 * 1024;
-/// How long a poll waits: orders wait no longer than this.
-const POLL: Duration = Duration::from_millis(10);
-/// How long the broker may take to tell a partition's ends.
-const ENDS: Duration = Duration::from_secs(10);
+/// The longest sleep: librdkafka rings for records and most events; the rest is met this late.
+const TICK: Duration = Duration::from_millis(100);
+/// Polls that must find nothing before the client's queue counts as empty: a poll may serve an event and say nothing.
+const EMPTY: u32 = 3;
 
-/// What the reader asks of the thread.
+/// What is asked of the thread.
 pub(super) enum Order {
-    /// Deliver the partition from the offset.
-    Start(u32, u64, oneshot::Sender<Result<u64, Fault>>),
-    /// Give the partition back.
-    Release(u32, oneshot::Sender<Result<(), Fault>>),
+    /// Deliver the partition from the offset, under the number of the start.
+    Start(u32, u64, u64),
+    /// The reader gave the partition up.
+    Release(u32),
+    /// Something to be seen to: records came, or the reader has room again.
+    Look,
+    /// The reader is gone.
+    Leave,
 }
 
-/// What the thread hands over.
-pub(super) enum Handed {
-    Assigned(u32),
-    Revoked(u32),
-    /// Records of one partition, read since its start of that number.
-    Chunk(u32, u64, Vec<Record>),
-    Fault(Fault),
+/// Takes rebalances down for the thread; answers them itself once the thread is leaving.
+pub(super) struct Rebalances {
+    contact: Arc<Contact>,
+    turns: Mutex<VecDeque<Turn>>,
+    is_leaving: AtomicBool,
 }
 
-/// What librdkafka tells between messages.
 enum Turn {
     Assigned(Vec<u32>),
     Revoked(Vec<u32>),
 }
 
-/// Takes rebalances down for the thread; answers them itself only once the thread is leaving.
-#[derive(Default)]
-pub(super) struct Told {
-    turns: Mutex<VecDeque<Turn>>,
-    leaving: std::sync::atomic::AtomicBool,
-}
+impl Rebalances {
+    pub(super) fn new(contact: &Arc<Contact>) -> Self {
+        Self {
+            contact: Arc::clone(contact),
+            turns: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
+        }
+    }
 
-impl ClientContext for Told {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(error = %error, reason, "the consumer met a fault");
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Turn>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ConsumerContext for Told {
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.contact.met(&error, reason);
+    }
+}
+
+impl ConsumerContext for Rebalances {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
         code: RDKafkaRespErr,
         list: &mut TopicPartitionList,
     ) {
-        if self.leaving.load(std::sync::atomic::Ordering::Acquire) {
-            // Nobody answers any more.
+        if self.is_leaving.load(Ordering::Acquire) {
+            // Nobody answers any more; a client that is closing takes every answer for this one.
             consumer.unassign().ok();
             return;
         }
-        let partitions = list
-            .elements()
-            .iter()
-            .filter_map(|element| u32::try_from(element.partition()).ok())
-            .collect();
-        let turn = match code {
+        let elements = list.elements();
+        let partitions = elements.iter().map(|element| number(element.partition()));
+        let partitions = partitions.collect();
+        self.lock().push_back(match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Turn::Assigned(partitions),
             _ => Turn::Revoked(partitions),
-        };
-        self.lock().push_back(turn);
-    }
-}
-
-impl Told {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Turn>> {
-        self.turns
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        });
     }
 }
 
 /// The thread's side.
 pub(super) struct Poller {
-    pub consumer: BaseConsumer<Told>,
-    pub topic: String,
-    pub orders: Receiver<Order>,
-    pub out: mpsc::Sender<Handed>,
-    /// Partitions and the number of their start; none before it.
-    pub held: BTreeMap<u32, u64>,
-    /// Whether a group assigns.
-    pub grouped: bool,
-    pub waiting: BTreeSet<u32>,
-    pub revoked: BTreeSet<u32>,
-    /// Those of a revocation that the reader has released, until it has released all.
-    pub released: BTreeSet<u32>,
-    pub starts: u64,
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    topic: String,
+    orders: Receiver<Order>,
+    bell: Sender<Order>,
+    shared: Arc<HandOver>,
+    seats: BTreeMap<u32, Seat>,
+    /// Queues live as long as the thread: a second one would silence the first one's bell.
+    queues: BTreeMap<u32, PartitionQueue<Rebalances>>,
+    /// Revoked, and not released yet.
+    owed: BTreeSet<u32>,
+    /// Released, and not given back yet: a revocation is answered once.
+    released: BTreeSet<u32>,
+}
+
+/// A partition that is being read.
+struct Seat {
+    start: u64,
+    next: u64,
+    at: DateTime<Utc>,
 }
 
 impl Poller {
+    pub(super) fn new(
+        mut consumer: BaseConsumer<Rebalances>,
+        topic: String,
+        (bell, orders): (Sender<Order>, Receiver<Order>),
+        shared: Arc<HandOver>,
+    ) -> Self {
+        let ring = bell.clone();
+        // A thread that is gone needs no bell.
+        consumer.set_nonempty_callback(move || drop(ring.send(Order::Look)));
+        Self {
+            consumer: Arc::new(consumer),
+            topic,
+            orders,
+            bell,
+            shared,
+            seats: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            released: BTreeSet::new(),
+        }
+    }
+
     /// Polls until the reader is gone, then leaves the group.
     pub(super) fn run(mut self) {
-        let ended = self.work();
-        self.consumer
-            .context()
-            .leaving
-            .store(true, std::sync::atomic::Ordering::Release);
-        if self.grouped {
-            self.consumer.unsubscribe();
+        let _ended = EndGuard(Arc::clone(&self.shared));
+        while self.obey() {
+            self.serve();
+            self.take_turns();
+            self.fill();
         }
-        self.consumer.unassign().ok();
-        if let Err(Gone) = ended {
-            tracing::trace!(topic = self.topic, "a reader was dropped");
+        let context = Arc::clone(self.consumer.client().context());
+        context.is_leaving.store(true, Ordering::Release);
+        // A revocation that waits for its answer would hold up the departure.
+        if let Ok(all) = self.consumer.assignment() {
+            self.consumer.incremental_unassign(&all).ok();
         }
+        // Dropping the consumer closes it, which leaves the group; the queues hold on to it.
+        self.queues.clear();
+        tracing::trace!(topic = self.topic, "a reader leaves");
     }
 
-    fn work(&mut self) -> Result<(), Gone> {
-        loop {
-            self.obey()?;
-            self.take_turns()?;
-            self.poll()?;
+    /// Waits for orders and carries them out; false once the reader is gone.
+    fn obey(&mut self) -> bool {
+        let mut order = match self.orders.recv_timeout(TICK) {
+            Ok(order) => Some(order),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        while let Some(next) = order {
+            match next {
+                Order::Start(partition, offset, start) => self.start(partition, offset, start),
+                Order::Release(partition) => self.release(partition),
+                Order::Look => {}
+                Order::Leave => return false,
+            }
+            order = self.orders.try_recv().ok();
         }
+        true
     }
 
-    fn obey(&mut self) -> Result<(), Gone> {
-        loop {
-            match self.orders.try_recv() {
-                Ok(Order::Start(partition, offset, answer)) => {
-                    answer.send(self.start(partition, offset)).ok();
+    /// Serves the client's own queue: rebalances, faults of the group.
+    fn serve(&mut self) {
+        let mut silent = 0;
+        while silent < EMPTY {
+            match self.consumer.poll(Duration::ZERO) {
+                None => silent += 1,
+                // Records come by the partitions' queues.
+                Some(Ok(message)) => self.unexpected(&message),
+                Some(Err(error)) => {
+                    let is_passing = error.rdkafka_error_code().is_none_or(is_passing);
+                    if is_passing {
+                        continue;
+                    }
+                    let fault = refused(&format!("reading `{}`", self.topic), error);
+                    self.shared.lock().fail(fault);
+                    self.shared.bell.notify_one();
                 }
-                Ok(Order::Release(partition, answer)) => {
-                    answer.send(self.release(partition)).ok();
-                }
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Gone),
             }
         }
+    }
+
+    fn unexpected(&self, message: &BorrowedMessage<'_>) {
+        let what = format!(
+            "the client delivered offset {} of partition {} of `{}` past its queue",
+            message.offset(),
+            message.partition(),
+            self.topic
+        );
+        let fault = Fault::new(FaultKind::Protocol, what);
+        self.shared.lock().fail(fault);
+        self.shared.bell.notify_one();
     }
 
     /// Passes on what the group decided.
-    fn take_turns(&mut self) -> Result<(), Gone> {
+    fn take_turns(&mut self) {
         loop {
-            let Some(turn) = self.consumer.context().lock().pop_front() else {
-                return Ok(());
+            let Some(turn) = self.consumer.client().context().lock().pop_front() else {
+                return;
             };
             match turn {
                 Turn::Assigned(partitions) => {
-                    if partitions.is_empty() {
-                        // An answer is due even to nothing.
-                        self.answer_assigned(&TopicPartitionList::new());
-                    }
+                    self.answer(&TopicPartitionList::new(), true);
+                    let mut state = self.shared.lock();
                     for partition in partitions {
-                        self.waiting.insert(partition);
-                        self.hand(Handed::Assigned(partition))?;
+                        state.assigned(partition);
                     }
                 }
                 Turn::Revoked(partitions) => {
-                    if partitions.is_empty() {
-                        self.answer_revoked(&TopicPartitionList::new());
+                    if self.consumer.assignment_lost() {
+                        tracing::warn!(
+                            topic = self.topic,
+                            "the group gave the reader's partitions away: it did not hear from it in time"
+                        );
                     }
                     for partition in partitions {
-                        self.waiting.remove(&partition);
-                        self.revoked.insert(partition);
-                        self.hand(Handed::Revoked(partition))?;
+                        match self.shared.lock().revoked(partition) {
+                            Revoked::Told => self.owed.insert(partition),
+                            Revoked::Unknown => self.released.insert(partition),
+                        };
                     }
+                    self.give_back();
                 }
             }
+            self.shared.bell.notify_one();
         }
     }
 
-    fn poll(&mut self) -> Result<(), Gone> {
-        let mut partition = 0;
-        let mut bytes = 0;
-        let mut records: Vec<Record> = Vec::new();
-        let mut wait = POLL;
-        let mut fault = None;
-        while records.len() < CHUNK && bytes < CHUNK_BYTES {
-            match self.consumer.poll(wait) {
-                None => break,
-                Some(Ok(message)) => {
-                    wait = Duration::ZERO;
-                    let record = record_of(&message);
-                    if !records.is_empty() && record.partition != partition {
-                        self.hand(Handed::Chunk(
-                            partition,
-                            self.start_of(partition),
-                            std::mem::take(&mut records),
-                        ))?;
-                        bytes = 0;
-                    }
-                    partition = record.partition;
-                    bytes += record.size();
-                    records.push(record);
-                }
-                Some(Err(error)) => {
-                    fault = self.fault_of(error);
-                    break;
-                }
-            }
-        }
-        if !records.is_empty() {
-            self.hand(Handed::Chunk(partition, self.start_of(partition), records))?;
-        }
-        match fault {
-            Some(fault) => self.hand(Handed::Fault(fault)),
-            None => Ok(()),
-        }
+    fn release(&mut self, partition: u32) {
+        self.owed.remove(&partition);
+        self.released.insert(partition);
+        self.give_back();
     }
 
-    fn start_of(&self, partition: u32) -> u64 {
-        self.held.get(&partition).copied().unwrap_or(0)
-    }
-
-    /// Faults that librdkafka gets over by itself are no faults of the reader.
-    fn fault_of(&self, error: KafkaError) -> Option<Fault> {
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::BrokerTransportFailure
-                | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::Resolve
-                | RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::CoordinatorNotAvailable
-                | RDKafkaErrorCode::CoordinatorLoadInProgress
-                | RDKafkaErrorCode::NotCoordinator,
-            ) => {
-                tracing::debug!(topic = self.topic, error = %error, "the broker is away for a while");
-                None
-            }
-            _ => Some(refused(&format!("reading `{}`", self.topic), error)),
+    /// Answers a revocation, once all of its partitions are released.
+    fn give_back(&mut self) {
+        if !self.owed.is_empty() {
+            return;
         }
-    }
-
-    /// Waits while the reader is behind: the push-back that bounds memory. Orders are obeyed meanwhile.
-    fn hand(&mut self, handed: Handed) -> Result<(), Gone> {
-        let mut handed = handed;
-        loop {
-            match self.out.try_send(handed) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
-                Err(mpsc::error::TrySendError::Full(back)) => {
-                    handed = back;
-                    // Messages stay with librdkafka; what is not paused would only fill its own bounded queue.
-                    match self.orders.recv_timeout(POLL) {
-                        Ok(Order::Start(partition, offset, answer)) => {
-                            answer.send(self.start(partition, offset)).ok();
-                        }
-                        Ok(Order::Release(partition, answer)) => {
-                            answer.send(self.release(partition)).ok();
-                        }
-                        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-                        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Err(Gone),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Begins a partition, or goes elsewhere in one; answers with the number of the start.
-    fn start(&mut self, partition: u32, offset: u64) -> Result<u64, Fault> {
-        let known = self.waiting.contains(&partition) || self.held.contains_key(&partition);
-        if !known || self.revoked.contains(&partition) {
-            return Err(Fault::new(
-                FaultKind::Fenced,
-                format!("partition {partition} of `{}` is not ours", self.topic),
-            ));
-        }
-        check_position(&self.topic, partition, offset, self.bounds(partition)?)?;
         let mut list = TopicPartitionList::new();
-        let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-        list.add_partition_offset(&self.topic, id(partition), at)
-            .map_err(|error| refused("starting", error))?;
-        if self.held.contains_key(&partition) {
-            let mut old = TopicPartitionList::new();
-            old.add_partition(&self.topic, id(partition));
-            self.consumer
-                .incremental_unassign(&old)
-                .map_err(|error| refused("leaving a partition's place", error))?;
-        }
-        self.answer_assigned(&list);
-        self.starts += 1;
-        self.waiting.remove(&partition);
-        self.held.insert(partition, self.starts);
-        Ok(self.starts)
-    }
-
-    fn release(&mut self, partition: u32) -> Result<(), Fault> {
-        if !self.revoked.remove(&partition) {
-            return Err(Fault::new(
-                FaultKind::Protocol,
-                format!("partition {partition} of `{}` was not revoked", self.topic),
-            ));
-        }
-        if self.held.remove(&partition).is_some() {
-            self.released.insert(partition);
-        }
-        // One answer to one revocation: the group would move on at the first of several.
-        if self.revoked.is_empty() {
-            let mut list = TopicPartitionList::new();
-            for partition in std::mem::take(&mut self.released) {
-                list.add_partition(&self.topic, id(partition));
+        for partition in std::mem::take(&mut self.released) {
+            // What was never started was never added.
+            if self.seats.remove(&partition).is_some() {
+                list.add_partition(&self.topic, native(partition));
             }
-            self.answer_revoked(&list);
         }
-        Ok(())
+        self.answer(&list, false);
     }
 
-    fn answer_assigned(&self, list: &TopicPartitionList) {
-        let answered = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Eager => self.consumer.assign(list),
-            _ => self.consumer.incremental_assign(list),
+    fn answer(&self, list: &TopicPartitionList, is_assignment: bool) -> bool {
+        let answered = if is_assignment {
+            self.consumer.incremental_assign(list)
+        } else {
+            self.consumer.incremental_unassign(list)
         };
-        if let Err(error) = answered {
-            tracing::warn!(topic = self.topic, error = %error, "answering an assignment");
+        if let Err(error) = &answered {
+            let fault = refused(
+                &format!("moving the partitions of a reader of `{}`", self.topic),
+                error.clone(),
+            );
+            self.shared.lock().fail(fault);
+            self.shared.bell.notify_one();
+        }
+        answered.is_ok()
+    }
+
+    /// Begins a partition, or goes elsewhere in one.
+    fn start(&mut self, partition: u32, offset: u64, start: u64) {
+        if !self.queues.contains_key(&partition) {
+            let queue = self
+                .consumer
+                .split_partition_queue(&self.topic, native(partition));
+            let Some(mut queue) = queue else {
+                let what = format!("opening partition {partition} of `{}`", self.topic);
+                let fault = Fault::new(FaultKind::Protocol, what);
+                self.shared.lock().stick(partition, start, &fault);
+                self.shared.bell.notify_one();
+                return;
+            };
+            let ring = self.bell.clone();
+            queue.set_nonempty_callback(move || drop(ring.send(Order::Look)));
+            self.queues.insert(partition, queue);
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, native(partition));
+        if self.seats.remove(&partition).is_some() {
+            if !self.answer(&list, false) {
+                return;
+            }
+            // Records of the old place end here.
+            if let Some(queue) = self.queues.get(&partition) {
+                while queue.poll(Duration::ZERO).is_some() {}
+            }
+        }
+        let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+        if list.set_all_offsets(at).is_ok() && self.answer(&list, true) {
+            let seat = Seat {
+                start,
+                next: offset,
+                at: DateTime::UNIX_EPOCH,
+            };
+            self.seats.insert(partition, seat);
         }
     }
 
-    fn answer_revoked(&self, list: &TopicPartitionList) {
-        if let Err(error) = self.consumer.incremental_unassign(list) {
-            // The assignment was lost meanwhile: the group has taken the partition already.
-            tracing::debug!(topic = self.topic, error = %error, "answering a revocation");
+    /// Takes records down for the reader, of each partition as many as it has room for.
+    fn fill(&mut self) {
+        let mut has_news = false;
+        for (partition, seat) in &mut self.seats {
+            let Some(queue) = self.queues.get(partition) else {
+                continue;
+            };
+            let Some(limit) = self.shared.lock().room(*partition, seat.start) else {
+                continue;
+            };
+            let mut records: Vec<Record> = Vec::new();
+            let mut bytes = 0;
+            let mut stuck = None;
+            let mut is_empty = false;
+            while records.len() < limit.records && bytes < limit.bytes {
+                match queue.poll(Duration::ZERO) {
+                    None => {
+                        is_empty = true;
+                        break;
+                    }
+                    Some(Ok(message)) => {
+                        if let Some(record) = seat.take(&message) {
+                            bytes += record.size();
+                            records.push(record);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        stuck = seat.stuck(&self.topic, *partition, error);
+                        if stuck.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+            if records.is_empty() && stuck.is_none() && is_empty {
+                continue;
+            }
+            has_news = true;
+            let mut state = self.shared.lock();
+            state.deposit(*partition, seat.start, records);
+            if let Some(fault) = stuck {
+                state.stick(*partition, seat.start, &fault);
+            } else if !is_empty {
+                // Full now, unless the reader took some meanwhile: then there is room, and nobody else rings.
+                if state.room(*partition, seat.start).is_some() {
+                    drop(self.bell.send(Order::Look));
+                }
+            }
+        }
+        if has_news {
+            self.shared.bell.notify_one();
         }
     }
+}
 
-    fn bounds(&self, partition: u32) -> Result<Bounds, Fault> {
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(&self.topic, id(partition), ENDS)
-            .map_err(|error| refused(&format!("asking for the ends of `{}`", self.topic), error))?;
-        Ok(Bounds {
-            start: u64::try_from(low).unwrap_or(0),
-            end: u64::try_from(high).unwrap_or(0),
-        })
+impl Seat {
+    /// The record, unless it was delivered before.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Option<Record> {
+        let offset = u64::try_from(message.offset()).ok()?;
+        if offset < self.next {
+            return None;
+        }
+        self.next = offset + 1;
+        let millis = message.timestamp().to_millis().unwrap_or(0);
+        // Clocks of brokers and writers differ; dates within a partition do not go back.
+        self.at = self
+            .at
+            .max(DateTime::from_timestamp_millis(millis).unwrap_or_default());
+        Some(record_of(message, offset, self.at))
+    }
+
+    /// A fault that ends the reading of a partition; none for one that librdkafka gets over.
+    fn stuck(&self, topic: &str, partition: u32, error: KafkaError) -> Option<Fault> {
+        let code = error.rdkafka_error_code();
+        if code.is_some_and(is_passing) {
+            return None;
+        }
+        let doing = if code.is_some_and(is_position_lost) {
+            let next = self.next;
+            format!("offset {next} of partition {partition} of `{topic}` is not there any more")
+        } else {
+            format!("reading partition {partition} of `{topic}`")
+        };
+        Some(refused(&doing, error))
     }
 }
 
-/// The reader was dropped.
-struct Gone;
-
-fn id(partition: u32) -> i32 {
-    i32::try_from(partition).unwrap_or(i32::MAX)
-}
-
-fn record_of(message: &BorrowedMessage<'_>) -> Record {
+fn record_of(message: &BorrowedMessage<'_>, offset: u64, at: DateTime<Utc>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.map(<[u8]>::to_vec).unwrap_or_default(),
-                )
-            })
-            .collect()
+        let headers = headers.iter().map(|header| {
+            let value = header.value.map(<[u8]>::to_vec).unwrap_or_default();
+            (header.key.to_owned(), value)
+        });
+        headers.collect()
     });
-    let at = message.timestamp().to_millis().unwrap_or(0);
     Record {
-        partition: u32::try_from(message.partition()).unwrap_or_default(),
-        offset: u64::try_from(message.offset()).unwrap_or_default(),
-        at: DateTime::from_timestamp_millis(at).unwrap_or_default(),
+        partition: number(message.partition()),
+        offset,
+        at,
         key: Bytes::copy_from_slice(message.key().unwrap_or_default()),
         value: message.payload().map(Bytes::copy_from_slice),
         headers,
     }
+}
+
+/// Opens a consumer. Blocking.
+pub(super) fn open(
+    config: &rdkafka::ClientConfig,
+    contact: &Arc<Contact>,
+) -> KafkaResult<BaseConsumer<Rebalances>> {
+    config.create_with_context(Rebalances::new(contact))
 }

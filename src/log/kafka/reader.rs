@@ -1,143 +1,132 @@
 //! A reader of a topic on Kafka: the asynchronous side of a consumer's thread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio::sync::{mpsc, oneshot};
+use rdkafka::consumer::Consumer;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, FaultKind};
-use crate::log::kafka::consumer::{Handed, Order, Poller, Told};
+use crate::log::kafka::asker::Asker;
+use crate::log::kafka::consumer::{Order, Poller, open};
+use crate::log::kafka::contact::Contact;
 use crate::log::kafka::fault::refused;
+use crate::log::kafka::hand_over::{HandOver, Looked};
 use crate::log::kafka::settings::KafkaSettings;
-use crate::log::port::{Bounds, Delivery, From, Reader, Record};
+use crate::log::polling::Limit;
+use crate::log::port::{Bounds, Delivery, From, Reader};
 use crate::log::topic::{check_position, closed, missing_partition};
 
-/// Chunks that wait for the reader; the thread pauses beyond.
-const QUEUE: usize = 4;
+/// A wait that is as good as for ever.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
-/// A reader.
+/// What a reader shares with its log.
+pub(super) struct Ground {
+    pub settings: KafkaSettings,
+    pub contact: Arc<Contact>,
+    pub asker: Arc<Asker>,
+    pub closed: CancellationToken,
+}
+
+/// A reader. It is bound to the topic as it was when the reader was opened: once that was deleted, every position is
+/// lost, whatever stands at the same offsets of a topic of the same name.
 pub(super) struct KafkaReader {
-    orders: std::sync::mpsc::Sender<Order>,
-    handed: mpsc::Receiver<Handed>,
-    /// What was handed over and not delivered yet.
-    rest: Option<(u32, u64, std::vec::IntoIter<Record>)>,
-    /// The number of the start whose records count, per partition.
-    starts: BTreeMap<u32, u64>,
-    /// A position that is lost stays lost until the partition is started elsewhere.
-    lost: Option<String>,
+    topic: String,
+    /// The topic's id.
+    generation: String,
+    is_member: bool,
+    shared: Arc<HandOver>,
+    orders: Sender<Order>,
+    asker: Arc<Asker>,
+    closed: CancellationToken,
 }
 
 impl KafkaReader {
     /// Opens a consumer and its thread.
-    pub(super) fn open(
-        settings: &KafkaSettings,
+    pub(super) async fn open(
+        ground: &Ground,
         topic: &str,
+        generation: String,
         from: From,
         bounds: &BTreeMap<u32, Bounds>,
     ) -> Result<Self, Fault> {
         let doing = format!("opening a reader of `{topic}`");
-        let group = match &from {
-            From::Group(group) => group.as_str(),
-            From::Partitions(_) => "tributary",
+        let (group, places) = match from {
+            // Within the topic's name, so that one prefix of ACLs covers topics and groups.
+            From::Group(name) => (format!("{topic}.{name}"), None),
+            From::Partitions(places) => (topic.to_owned(), Some(places)),
         };
-        let consumer: BaseConsumer<Told> = settings
-            .consumer(group)
-            .create_with_context(Told::default())
+        for (partition, offset) in places.iter().flatten() {
+            let ends = bounds
+                .get(partition)
+                .ok_or_else(|| missing_partition(topic, *partition, bounds.len()))?;
+            check_position(topic, *partition, *offset, *ends)?;
+        }
+        let config = ground.settings.consumer(&group);
+        let contact = Arc::clone(&ground.contact);
+        let (name, is_member) = (topic.to_owned(), places.is_none());
+        let opened = tokio::task::spawn_blocking(move || {
+            let consumer = open(&config, &contact)?;
+            if is_member {
+                consumer.subscribe(&[&name])?;
+            }
+            Ok(consumer)
+        });
+        let consumer = opened
+            .await
+            .map_err(|error| Fault::new(FaultKind::Stopping, doing.clone()).source(error))?
             .map_err(|error| refused(&doing, error))?;
-        let mut held = BTreeMap::new();
-        let grouped = match from {
-            From::Group(_) => {
-                consumer
-                    .subscribe(&[topic])
-                    .map_err(|error| refused(&doing, error))?;
-                true
-            }
-            From::Partitions(places) => {
-                let mut list = TopicPartitionList::new();
-                for (partition, offset) in places {
-                    let Some(ends) = bounds.get(&partition) else {
-                        return Err(missing_partition(topic, partition, bounds.len()));
-                    };
-                    check_position(topic, partition, offset, *ends)?;
-                    let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-                    list.add_partition_offset(
-                        topic,
-                        i32::try_from(partition).unwrap_or(i32::MAX),
-                        at,
-                    )
-                    .map_err(|error| refused(&doing, error))?;
-                    held.insert(partition, 1);
-                }
-                consumer
-                    .assign(&list)
-                    .map_err(|error| refused(&doing, error))?;
-                false
-            }
-        };
+        let shared = Arc::new(HandOver::default());
         let (orders, taken) = std::sync::mpsc::channel();
-        let (out, handed) = mpsc::channel(QUEUE);
-        let starts = held.clone();
-        let poller = Poller {
+        for (partition, offset) in places.into_iter().flatten() {
+            let start = shared.lock().seat(partition);
+            orders
+                .send(Order::Start(partition, offset, start))
+                .map_err(|_| closed())?;
+        }
+        let poller = Poller::new(
             consumer,
-            topic: topic.to_owned(),
-            orders: taken,
-            out,
-            held,
-            grouped,
-            waiting: BTreeSet::new(),
-            revoked: BTreeSet::new(),
-            released: BTreeSet::new(),
-            starts: 1,
-        };
+            topic.to_owned(),
+            (orders.clone(), taken),
+            Arc::clone(&shared),
+        );
         std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || poller.run())
             .map_err(|error| Fault::new(FaultKind::Storage, doing).source(error))?;
         Ok(Self {
+            topic: topic.to_owned(),
+            generation,
+            is_member,
+            shared,
             orders,
-            handed,
-            rest: None,
-            starts,
-            lost: None,
+            asker: Arc::clone(&ground.asker),
+            closed: ground.closed.clone(),
         })
     }
 
-    async fn ask<T>(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Order,
-    ) -> Result<T, Fault> {
-        let (answer, answered) = oneshot::channel();
-        self.orders.send(order(answer)).map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+    /// What has to be told when the topic turns out to be another one.
+    pub(super) fn shared(&self) -> &Arc<HandOver> {
+        &self.shared
     }
 
-    /// Up to the limits of what is at hand, of one partition.
-    fn batch(&mut self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {
-        let (partition, start, mut records) = self.rest.take()?;
-        // Read before the partition was started elsewhere, or lost.
-        if self.starts.get(&partition) != Some(&start) {
-            return None;
-        }
-        let mut batch: Vec<Record> = Vec::with_capacity(records.len().min(max_records));
-        let mut bytes = 0_usize;
-        while batch.len() < max_records.max(1) {
-            let Some(next) = records.as_slice().first() else {
-                break;
-            };
-            bytes = bytes.saturating_add(next.size());
-            if !batch.is_empty() && bytes > max_bytes {
-                break;
-            }
-            batch.extend(records.next());
-        }
-        if records.len() > 0 {
-            self.rest = Some((partition, start, records));
-        }
-        (!batch.is_empty()).then_some(batch)
+    fn not_ours(&self, partition: u32) -> Fault {
+        Fault::new(
+            FaultKind::Fenced,
+            format!(
+                "partition {partition} of `{}` is not assigned to this reader",
+                self.topic
+            ),
+        )
+    }
+
+    /// The thread ends by itself only if librdkafka panics: then the log is as good as closed.
+    fn order(&self, order: Order) -> Result<(), Fault> {
+        self.orders.send(order).map_err(|_| closed())
     }
 }
 
@@ -149,46 +138,77 @@ impl Reader for KafkaReader {
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Delivery, Fault> {
-        let until = Instant::now() + wait.min(Duration::from_hours(24));
+        let until = Instant::now() + wait.min(FOR_EVER);
+        let limit = Limit {
+            records: max_records.max(1),
+            bytes: max_bytes,
+        };
         loop {
-            if let Some(batch) = self.batch(max_records, max_bytes) {
-                return Ok(Delivery::Batch(batch));
+            if self.closed.is_cancelled() {
+                return Err(closed());
             }
-            if let Some(lost) = &self.lost {
-                return Err(Fault::new(FaultKind::PositionLost, lost.clone()));
+            // Nothing is awaited between taking records out and returning them.
+            if let Looked::Found(delivery, has_room) = self.shared.look(limit)? {
+                if has_room {
+                    self.order(Order::Look)?;
+                }
+                return Ok(delivery);
             }
-            let Ok(handed) = tokio::time::timeout_at(until, self.handed.recv()).await else {
-                return Ok(Delivery::Idle);
-            };
-            match handed {
-                None => return Err(closed()),
-                Some(Handed::Assigned(partition)) => return Ok(Delivery::Assigned(partition)),
-                Some(Handed::Revoked(partition)) => return Ok(Delivery::Revoked(partition)),
-                Some(Handed::Chunk(partition, start, records)) => {
-                    self.rest = Some((partition, start, records.into_iter()));
-                }
-                Some(Handed::Fault(fault)) => {
-                    if fault.kind() == FaultKind::PositionLost {
-                        self.lost = Some(fault.report());
-                    }
-                    return Err(fault);
-                }
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled() => {}
+                // One reader, one bell: a ring while nobody waits is kept.
+                () = self.shared.bell.notified() => {}
+                () = tokio::time::sleep_until(until) => return Ok(Delivery::Idle),
             }
         }
     }
 
     async fn start(&mut self, partition: u32, offset: u64) -> Result<(), Fault> {
-        let start = self
-            .ask(|answer| Order::Start(partition, offset, answer))
-            .await?;
-        self.starts.insert(partition, start);
-        self.lost = None;
-        Ok(())
+        if self.closed.is_cancelled() {
+            return Err(closed());
+        }
+        if !self.shared.lock().may_start(partition) {
+            return Err(self.not_ours(partition));
+        }
+        let (ends, generation) = self.asker.ends(&self.topic, partition).await?;
+        if generation != self.generation {
+            self.shared.make_again(made_again(&self.topic));
+        }
+        self.shared.lock().check_made_again()?;
+        check_position(&self.topic, partition, offset, ends)?;
+        // It may have been revoked meanwhile.
+        let started = self.shared.lock().start(partition);
+        let start = started.ok_or_else(|| self.not_ours(partition))?;
+        self.order(Order::Start(partition, offset, start))
     }
 
     async fn release(&mut self, partition: u32) -> Result<(), Fault> {
-        self.ask(|answer| Order::Release(partition, answer)).await?;
-        self.starts.remove(&partition);
-        Ok(())
+        if !self.is_member {
+            return Err(self.not_ours(partition));
+        }
+        if !self.shared.lock().release(partition) {
+            return Err(Fault::new(
+                FaultKind::Protocol,
+                format!(
+                    "partition {partition} of `{}` was released without having been revoked",
+                    self.topic
+                ),
+            ));
+        }
+        self.order(Order::Release(partition))
     }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        // A thread that is gone has left already.
+        self.orders.send(Order::Leave).ok();
+    }
+}
+
+pub(super) fn made_again(topic: &str) -> String {
+    format!(
+        "topic `{topic}` was deleted, or deleted and made again: its offsets mean other records"
+    )
 }

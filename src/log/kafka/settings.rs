@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::config::kafka::{FIXED, KafkaConfig};
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::MAX_ENTRY_BYTES;
 
@@ -13,59 +14,33 @@ use crate::log::port::MAX_ENTRY_BYTES;
 pub struct KafkaSettings {
     /// `host:port`, several with commas between them.
     pub brokers: String,
-    /// Replicas of each topic that is made.
-    pub replication: i32,
+    /// Replicas of each topic that is made; the brokers' own default if not given.
+    pub replication: Option<u16>,
     /// librdkafka properties by name (`sasl.username`, `ssl.ca.location`, …); values may be secret.
     pub properties: BTreeMap<String, String>,
-    /// The settings that topics must have differ in tests, which can't wait a week for a compaction.
-    pub checks_lag: bool,
 }
 
 /// Room for a batch's own bytes around the largest entry.
 pub(super) const MAX_MESSAGE_BYTES: usize = MAX_ENTRY_BYTES + 64 * 1024;
 
-/// Properties of every client that no config may change, with what goes wrong otherwise.
-const FIXED: &[(&str, &str)] = &[
-    // The default resets to the newest record: a silent skip.
-    ("auto.offset.reset", "error"),
-    // Offsets lie in the target's ledger (J1).
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    // A topic that somebody deleted must be noticed, not made again with the broker's defaults.
-    ("allow.auto.create.topics", "false"),
-    // Keys must lie where every other Kafka client looks for them.
-    ("partitioner", "murmur2_random"),
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    // A message that times out alone would be overtaken by later ones of its key.
-    ("message.timeout.ms", "0"),
-    ("enable.partition.eof", "false"),
-    ("isolation.level", "read_committed"),
-];
-
 const PRODUCER: &[(&str, &str)] = &[
-    ("partitioner", "murmur2_random"),
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    ("message.timeout.ms", "0"),
     ("compression.type", "zstd"),
     ("linger.ms", "2"),
+    // The defaults are 1 GiB and 100,000.
     ("queue.buffering.max.kbytes", "32768"),
     ("queue.buffering.max.messages", "50000"),
 ];
 
 const CONSUMER: &[(&str, &str)] = &[
-    ("auto.offset.reset", "error"),
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    ("allow.auto.create.topics", "false"),
-    ("enable.partition.eof", "false"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
-    // Per consumer, of which each job has one; the default is 64 MB.
-    ("queued.max.messages.kbytes", "8192"),
+    ("check.crcs", "true"),
+    // Per partition, since each has a queue of its own; the default is 64 MiB.
+    ("queued.max.messages.kbytes", "1024"),
+    ("fetch.message.max.bytes", "1048576"),
     // The default waits a second before it fetches again and stalls the reader.
     ("fetch.queue.backoff.ms", "20"),
     ("fetch.wait.max.ms", "100"),
+    // One record must always fit, however large.
+    ("receive.message.max.bytes", "67108864"),
 ];
 
 impl std::fmt::Debug for KafkaSettings {
@@ -73,8 +48,9 @@ impl std::fmt::Debug for KafkaSettings {
         let names: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("KafkaSettings")
             .field("brokers", &self.brokers)
+            .field("replication", &self.replication)
             .field("properties", &names)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
@@ -84,28 +60,42 @@ impl KafkaSettings {
     pub fn new(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
-            replication: -1,
+            replication: None,
             properties: BTreeMap::new(),
-            checks_lag: true,
         }
     }
 
-    /// Whether the chosen properties leave alone what must not be changed.
+    /// Settings as configured; reads the secrets.
     ///
     /// # Errors
-    /// `Config`, naming the property and the value that it must have.
+    /// `Credentials` for a secret that is not there, `Storage` for one that can't be read.
+    pub fn from_config(config: &KafkaConfig) -> Result<Self, Fault> {
+        let mut properties = BTreeMap::new();
+        for (name, property) in &config.properties {
+            let value = property
+                .read()
+                .map_err(|fault| fault.context(format!("reading `{name}` of `[log.kafka]`")))?;
+            properties.insert(name.clone(), value);
+        }
+        Ok(Self {
+            brokers: config.brokers.clone(),
+            replication: config.replication,
+            properties,
+        })
+    }
+
+    /// Whether the chosen properties are librdkafka's, and leave alone what must not be changed.
+    ///
+    /// # Errors
+    /// `Config`, naming the property and what is wrong with it.
     pub fn check(&self) -> Result<(), Fault> {
-        for (name, value) in FIXED {
-            if let Some(chosen) = self.properties.get(*name)
-                && chosen != value
+        for fixed in FIXED {
+            if let Some(chosen) = self.properties.get(fixed.name)
+                && fixed.value != Some(chosen)
             {
-                return Err(Fault::new(
-                    FaultKind::Config,
-                    format!(
-                        "`[log.kafka] {name} = \"{chosen}\"` would lose data: it must be `{value}`"
-                    ),
-                )
-                .remedy(format!("take `{name}` out of `[log.kafka]`")));
+                let what = format!("`[log.kafka]` sets `{}`: {}", fixed.name, fixed.why);
+                let fault = Fault::new(FaultKind::Config, what);
+                return Err(fault.remedy("take it out"));
             }
         }
         Ok(())
@@ -120,28 +110,34 @@ impl KafkaSettings {
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client(CONSUMER);
         config.set("group.id", group);
-        // One record must always fit, however large.
-        config.set("fetch.message.max.bytes", (1024 * 1024).to_string());
-        config.set("receive.message.max.bytes", (64 * 1024 * 1024).to_string());
         config
+    }
+
+    /// A consumer without a group, for questions.
+    pub(super) fn asker(&self) -> ClientConfig {
+        self.client(&[])
     }
 
     pub(super) fn admin(&self) -> ClientConfig {
         self.client(&[])
     }
 
-    /// What is chosen goes over our own choices, but for what [`KafkaSettings::check`] refuses.
+    /// What is chosen goes over our own choices, and what loses data otherwise over everything.
     fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
         config.set("client.id", "tributary");
-        config.set("topic.metadata.refresh.interval.ms", "30000");
         for (name, value) in own {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {
             config.set(name, value);
         }
+        for fixed in FIXED {
+            if let Some(value) = fixed.value {
+                config.set(fixed.name, value);
+            }
+        }
+        config.set("bootstrap.servers", &self.brokers);
         config.set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -154,19 +150,32 @@ mod tests {
     #[test]
     fn what_would_lose_data_is_refused() {
         let mut settings = KafkaSettings::new("b:9092");
-        settings
-            .properties
-            .insert("linger.ms".to_owned(), "20".to_owned());
-        settings.check().unwrap();
-        settings
-            .properties
-            .insert("acks".to_owned(), "1".to_owned());
-        let fault = settings.check().unwrap_err();
+        let mut set = |name: &str, value: &str| {
+            settings
+                .properties
+                .insert(name.to_owned(), value.to_owned());
+            settings.check()
+        };
+        set("linger.ms", "20").unwrap();
+        set("acks", "all").unwrap();
+        let fault = set("acks", "1").unwrap_err();
         assert_eq!(fault.kind(), FaultKind::Config);
-        assert!(
-            fault.report().contains("`[log.kafka] acks = \"1\"`"),
-            "{fault}"
-        );
+        assert!(fault.report().contains("`acks`"), "{fault}");
+        set("acks", "all").unwrap();
+        assert!(set("transactional.id", "x").is_err());
+    }
+
+    #[test]
+    fn librdkafka_takes_every_client() {
+        let settings = KafkaSettings::new("b:9092");
+        for config in [
+            settings.producer(),
+            settings.consumer("g"),
+            settings.asker(),
+            settings.admin(),
+        ] {
+            config.create_native_config().unwrap();
+        }
     }
 
     #[test]

@@ -7,19 +7,22 @@
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
-use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::client::Client;
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::fault::{Fault, FaultKind};
-use crate::log::kafka::fault::refused;
+use crate::log::kafka::fault::of_code;
+
+/// The id that brokers before 2.8 give every topic.
+const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The id of `topic`; `None` if there is no such topic. Blocking.
 ///
 /// # Errors
-/// What the broker or the client says.
+/// What the broker or the client says; `Config` for a broker that gives its topics no ids.
 pub(super) fn topic_id<C: rdkafka::ClientContext>(
-    admin: &AdminClient<C>,
+    client: &Client<C>,
     topic: &str,
     wait: Duration,
 ) -> Result<Option<String>, Fault> {
@@ -27,8 +30,8 @@ pub(super) fn topic_id<C: rdkafka::ClientContext>(
     let name = CString::new(topic)
         .map_err(|error| Fault::new(FaultKind::Config, doing()).source(error))?;
     let millis = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    let client = admin.inner().native_ptr();
-    // SAFETY: `client` lives as long as `admin`; every pointer made here is destroyed once before the end, by a
+    let client = client.native_ptr();
+    // SAFETY: the native client lives as long as its borrow; every pointer made here is destroyed once before the end, by a
     // guard; the name outlives the collection, which copies it; texts are copied before their event is destroyed.
     unsafe {
         let queue = Guard(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy);
@@ -46,19 +49,20 @@ pub(super) fn topic_id<C: rdkafka::ClientContext>(
             sys::rd_kafka_TopicCollection_destroy,
         );
         sys::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0);
-        let event = sys::rd_kafka_queue_poll(queue.0, millis);
+        // The request's own timeout comes first, and says why.
+        let event = sys::rd_kafka_queue_poll(queue.0, millis.saturating_add(1_000));
         if event.is_null() {
             return Err(Fault::new(FaultKind::Unavailable, doing()));
         }
         let event = Guard(event, sys::rd_kafka_event_destroy);
         let code = sys::rd_kafka_event_error(event.0);
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(refused(
-                &doing(),
-                KafkaError::AdminOp(RDKafkaErrorCode::from(code)),
-            ));
+            return Err(of_code(&doing(), RDKafkaErrorCode::from(code)));
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
+        if result.is_null() {
+            return Err(Fault::new(FaultKind::Protocol, doing()));
+        }
         let mut count = 0;
         let found = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if found.is_null() || count == 0 {
@@ -70,16 +74,19 @@ pub(super) fn topic_id<C: rdkafka::ClientContext>(
         match code {
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(None),
-            code => {
-                return Err(refused(
-                    &doing(),
-                    KafkaError::AdminOp(RDKafkaErrorCode::from(code)),
-                ));
-            }
+            code => return Err(of_code(&doing(), RDKafkaErrorCode::from(code))),
         }
         let uuid = sys::rd_kafka_TopicDescription_topic_id(description);
         let text = sys::rd_kafka_Uuid_base64str(uuid);
-        Ok(Some(CStr::from_ptr(text).to_string_lossy().into_owned()))
+        let id = CStr::from_ptr(text).to_string_lossy().into_owned();
+        if id == NONE {
+            return Err(Fault::new(
+                FaultKind::Config,
+                format!("the brokers give topic `{topic}` no id, so that a deleted topic could not be told from its successor"),
+            )
+            .remedy("use Apache Kafka 2.8 or later"));
+        }
+        Ok(Some(id))
     }
 }
 
