@@ -32,7 +32,7 @@ use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::exposition::{Exposition, UPKEEP_EVERY};
 
-use selection::selected;
+use selection::{selected, timetables};
 use stores::Stores;
 
 /// How long a drain may take before what still runs is cut off; a container gets 30 s as a rule.
@@ -235,6 +235,7 @@ impl Daemon {
             prefix: config.log.prefix.clone(),
             owner: owner(),
             read_lag: connection.read_lag,
+            full_syncs: timetables(config, id)?,
             ..Settings::default()
         };
         Ok(Road {

@@ -12,6 +12,7 @@ pub mod log;
 pub mod mapping;
 pub mod model;
 pub mod runtime;
+pub mod schedule;
 pub mod secret;
 pub mod sqlite;
 pub mod state;

@@ -142,7 +142,7 @@ impl Repair {
         Ok(true)
     }
 
-    async fn full_sync(
+    pub(super) async fn full_sync(
         &self,
         object: &ObjectRoad,
         origin: Origin,
