@@ -14,9 +14,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinHandle;
 
-use super::journal::JournalError;
 use super::options::SimOptions;
-use super::org::Org;
+use super::org::{OpenError, Org};
 
 /// Why an org could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub enum SimError {
     #[error("printing the ready line")]
     Ready(#[source] io::Error),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Open(#[from] OpenError),
 }
 
 /// A served org.
