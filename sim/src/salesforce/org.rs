@@ -37,6 +37,8 @@ pub struct Org {
     captured: RwLock<BTreeSet<String>>,
     /// When objects or fields last changed, for conditional describes.
     described: Mutex<DateTime<Utc>>,
+    /// When the statements of each open transaction ran.
+    open: Mutex<Vec<DateTime<Utc>>>,
 }
 
 /// What never changes while the org runs.
@@ -116,6 +118,7 @@ impl Org {
             url: OnceLock::new(),
             captured: RwLock::new(captured),
             described: Mutex::new(born),
+            open: Mutex::new(Vec::new()),
             clock,
         };
         org.replay(lines)?;
@@ -226,12 +229,26 @@ impl Org {
 
     /// Runs the statements of a transaction, which stamp their records, and leaves it open.
     pub fn begin(&self, transaction: Transaction) -> Prepared {
-        Prepared::run(&mut write(&self.store), transaction, self.clock.second())
+        let mut store = write(&self.store);
+        let prepared = Prepared::run(&mut store, transaction, self.clock.second());
+        lock(&self.open).push(prepared.at);
+        prepared
     }
 
     /// Commits an open transaction.
     pub fn commit(&self, prepared: Prepared) -> Result<Outcome, JournalError> {
-        self.commit_in(&mut write(&self.store), prepared)
+        let mut store = write(&self.store);
+        let mut open = lock(&self.open);
+        if let Some(place) = open.iter().position(|at| *at == prepared.at) {
+            open.swap_remove(place);
+        }
+        drop(open);
+        self.commit_in(&mut store, prepared)
+    }
+
+    /// When the oldest open transaction stamped its records.
+    pub(crate) fn oldest_open(&self) -> Option<DateTime<Utc>> {
+        lock(&self.open).iter().min().copied()
     }
 
     fn commit_in(&self, store: &mut Store, prepared: Prepared) -> Result<Outcome, JournalError> {

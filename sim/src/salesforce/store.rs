@@ -285,8 +285,4 @@ impl Table {
     pub fn describe_as(&mut self, object: Object) {
         self.object = Arc::new(object);
     }
-
-    pub fn len(&self) -> usize {
-        self.heads().count()
-    }
 }

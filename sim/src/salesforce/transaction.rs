@@ -98,6 +98,8 @@ pub struct Prepared {
     pub(crate) staged: Vec<Staged>,
     pub(crate) user: String,
     pub(crate) origin: String,
+    /// When the statements ran.
+    pub(crate) at: DateTime<Utc>,
     places: HashMap<Arc<str>, usize>,
 }
 
@@ -120,6 +122,7 @@ impl Prepared {
             staged: Vec::new(),
             user: transaction.user,
             origin: transaction.origin,
+            at: now,
             places: HashMap::new(),
         };
         for operation in &transaction.operations {
@@ -152,6 +155,10 @@ impl Prepared {
         now: DateTime<Utc>,
     ) -> Result<String, RowError> {
         let Some(table) = store.table(&operation.object) else {
+            if operation.object.is_empty() {
+                operation_id(operation)?;
+                return Err(no_such_record());
+            }
             return Err(RowError::new(
                 "INVALID_TYPE",
                 format!("sObject type '{}' is not supported.", operation.object),
@@ -179,10 +186,7 @@ impl Prepared {
             None => table.head(&id).cloned(),
         };
         let Some(current) = current else {
-            return Err(RowError::new(
-                "INVALID_CROSS_REFERENCE_KEY",
-                "invalid cross reference id",
-            ));
+            return Err(no_such_record());
         };
         let after = self.change(store, table, &current, operation, now)?;
         self.stage(object, id, current, after, operation.verb);
@@ -342,6 +346,10 @@ impl Prepared {
             told,
         });
     }
+}
+
+fn no_such_record() -> RowError {
+    RowError::new("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
 }
 
 fn existing_id(operation: &Operation) -> Result<Arc<str>, RowError> {

@@ -77,7 +77,7 @@ fn field(column: &Column, source: &Source, prefixes: &Prefixes) -> Field {
         field.reference_to = targets(column, prefixes);
     }
     let identifying = matches!(column.name.as_str(), "Name" | "LastName");
-    field.nillable &= !(identifying && !column.gaps);
+    field.nillable &= !identifying || column.gaps;
     if let Some(note) = note {
         note.apply(&mut field);
     }

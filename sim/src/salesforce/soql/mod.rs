@@ -16,7 +16,7 @@ mod tests;
 
 use chrono::{DateTime, Utc};
 
-pub(crate) use self::evaluate::ResultSet;
+pub(crate) use self::evaluate::{ResultSet, attributes, rest_value};
 
 use super::store::Store;
 
