@@ -122,7 +122,12 @@ impl Daemon {
         let exposition = Exposition::new().map_err(|error| {
             Fault::new(FaultKind::Config, "setting up the metrics").source(error)
         })?;
-        let token = config.admin.token.as_ref().map(|token| token.read()).transpose()?;
+        let token = config
+            .admin
+            .token
+            .as_ref()
+            .map(|token| token.read())
+            .transpose()?;
         let listener = admin::bind(config.admin.listen, token.as_ref()).await?;
         let address = listener.local_addr().map_err(|error| {
             Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
@@ -142,7 +147,9 @@ impl Daemon {
         };
         daemon.keep_house(&exposition);
         for (id, connection) in &config.connections {
-            let mine = mappings.iter().filter(|mapping| mapping.plan().connection == *id);
+            let mine = mappings
+                .iter()
+                .filter(|mapping| mapping.plan().connection == *id);
             let wanted = selected(mine);
             if wanted.is_empty() {
                 continue;
@@ -166,7 +173,9 @@ impl Daemon {
             ready: Arc::clone(&daemon.ready),
         };
         let stop = daemon.house.stop().clone();
-        daemon.house.spawn("serving HTTP", admin::serve(listener, sources, token, stop));
+        daemon
+            .house
+            .spawn("serving HTTP", admin::serve(listener, sources, token, stop));
         daemon.ready.store(true, Ordering::Release);
         tracing::info!(
             address = %address, connections = config.connections.len(),
@@ -204,7 +213,10 @@ impl Daemon {
         }
         Err(Fault::new(
             FaultKind::Unavailable,
-            format!("draining: {} did not end in time and had to be cut off", cut.join(", ")),
+            format!(
+                "draining: {} did not end in time and had to be cut off",
+                cut.join(", ")
+            ),
         )
         .remedy("nothing is lost: what was not stored is done again at the next start"))
     }
@@ -254,7 +266,8 @@ impl Daemon {
     fn listen(&mut self, road: Road, wanted: Selected) {
         let stop = self.work.stop().clone();
         let id = road.connection.clone();
-        self.board.connection(&id, |entry| entry.state = Life::Starting);
+        self.board
+            .connection(&id, |entry| entry.state = Life::Starting);
         self.work.spawn(format!("connection {id}"), async move {
             connection::keep(road, wanted, stop).await;
             Ok(())
@@ -287,7 +300,11 @@ impl Daemon {
 
     fn apply(&mut self, road: JobRoad) {
         let stop = self.work.stop().clone();
-        let name = format!("job {}/{}", road.mapping.plan().connection, road.mapping.plan().job);
+        let name = format!(
+            "job {}/{}",
+            road.mapping.plan().connection,
+            road.mapping.plan().job
+        );
         self.work.spawn(name, async move {
             job::keep(road, stop).await;
             Ok(())
@@ -321,7 +338,11 @@ fn crm(
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
-    Ok(Arc::new(Salesforce::new(settings, exposition.metrics(), Arc::clone(clock))?))
+    Ok(Arc::new(Salesforce::new(
+        settings,
+        exposition.metrics().clone(),
+        Arc::clone(clock),
+    )?))
 }
 
 /// Who we are, for leases: the host and the process.

@@ -3,6 +3,8 @@
 //! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod crm;
 pub mod fault;

@@ -32,9 +32,15 @@ pub(super) fn timetables(
     connection: &ConnectionId,
 ) -> Result<BTreeMap<ObjectName, Vec<Timetable>>, Fault> {
     let mut found: BTreeMap<ObjectName, Vec<Timetable>> = BTreeMap::new();
-    let mine = config.jobs.iter().filter(|job| job.enabled && job.connection == *connection);
+    let mine = config
+        .jobs
+        .iter()
+        .filter(|job| job.enabled && job.connection == *connection);
     for job in mine {
-        let Some(routine) = config.routines.get(&(job.connection.clone(), job.id.clone())) else {
+        let Some(routine) = config
+            .routines
+            .get(&(job.connection.clone(), job.id.clone()))
+        else {
             continue;
         };
         let table =
@@ -46,7 +52,10 @@ pub(super) fn timetables(
                 .source(error)
                 .remedy("write \"daily 03:00\" or a cron pattern of five fields")
             })?;
-        found.entry(job.source.value.clone()).or_default().push(table);
+        found
+            .entry(job.source.value.clone())
+            .or_default()
+            .push(table);
     }
     Ok(found)
 }
