@@ -9,3 +9,5 @@ pub mod job;
 pub mod listen;
 pub mod repair;
 pub mod road;
+#[cfg(test)]
+mod simulation;

@@ -7,5 +7,6 @@
 )]
 
 mod config;
+mod dashboards;
 mod log;
 mod wire;

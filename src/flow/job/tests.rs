@@ -140,7 +140,7 @@ async fn equal_versions_are_applied_lower_ones_not_tombstones_passed() {
     assert!(
         stage
             .state
-            .take_republish(&"acme".into(), 9)
+            .to_republish(&"acme".into(), 9)
             .await
             .unwrap()
             .is_empty(),
@@ -161,7 +161,7 @@ async fn an_outranked_change_asks_for_its_record_again() {
     let running = start(&stage);
     stage.settled().await;
     running.end().await;
-    let asked = stage.state.take_republish(&"acme".into(), 9).await.unwrap();
+    let asked = stage.state.to_republish(&"acme".into(), 9).await.unwrap();
     assert_eq!(asked, [("Account".into(), id.clone())]);
 }
 

@@ -1,0 +1,1 @@
+//! Events as Salesforce sends them, decoded.
