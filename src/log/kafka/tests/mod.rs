@@ -1,1 +1,5 @@
-//! Tests of the Kafka engine.
+//! Tests of the Kafka engine: the suite on a mock cluster, its faults, and a real broker.
+
+mod broker;
+mod mock;
+mod mock_faults;
