@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::fault::{Fault, FaultKind};
@@ -77,8 +78,7 @@ impl Asker {
         let topic = topic.to_owned();
         let doing = format!("asking for the ends of partition {partition} of `{topic}`");
         self.ask(doing, move |client, doing| {
-            let id = topic_id::topic_id(client.client(), &topic, WAIT)?
-                .ok_or_else(|| missing(&topic))?;
+            let id = id(client, doing, &topic)?.ok_or_else(|| missing(&topic))?;
             let (start, end) = client
                 .fetch_watermarks(&topic, native(partition), WAIT)
                 .map_err(|error| refused(doing, error))?;
@@ -118,10 +118,8 @@ impl Asker {
     pub(super) async fn topic_id(&self, topic: &str) -> Result<Option<String>, Fault> {
         let topic = topic.to_owned();
         let doing = format!("asking for the id of `{topic}`");
-        self.ask(doing, move |client, _| {
-            topic_id::topic_id(client.client(), &topic, WAIT)
-        })
-        .await
+        self.ask(doing, move |client, doing| id(client, doing, &topic))
+            .await
     }
 
     /// Names and partition counts of all topics.
@@ -175,24 +173,43 @@ impl Asker {
     }
 }
 
-fn partitions(client: &Client, doing: &str, topic: &str) -> Result<Vec<i32>, Fault> {
+/// A topic's metadata; `None` if there is no such topic.
+fn metadata(client: &Client, doing: &str, topic: &str) -> Result<Option<Metadata>, Fault> {
     let metadata = client
         .fetch_metadata(Some(topic), WAIT)
         .map_err(|error| refused(doing, error))?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Err(missing(topic));
-    };
+    let found = metadata.topics().iter().find(|one| one.name() == topic);
+    let Some(found) = found else { return Ok(None) };
     match found.error().map(Code::from) {
-        None => {}
-        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => return Err(missing(topic)),
-        Some(code) => return Err(of_code(doing, code)),
+        None if found.partitions().is_empty() => Ok(None),
+        None => Ok(Some(metadata)),
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => Ok(None),
+        Some(code) => Err(of_code(doing, code)),
     }
-    let mut ids: Vec<i32> = found.partitions().iter().map(|one| one.id()).collect();
+}
+
+fn partitions(client: &Client, doing: &str, topic: &str) -> Result<Vec<i32>, Fault> {
+    let metadata = metadata(client, doing, topic)?.ok_or_else(|| missing(topic))?;
+    let topics = metadata.topics().iter();
+    let mut ids: Vec<i32> = topics
+        .filter(|one| one.name() == topic)
+        .flat_map(|one| one.partitions().iter().map(|partition| partition.id()))
+        .collect();
     ids.sort_unstable();
-    if ids.is_empty() {
-        return Err(missing(topic));
-    }
     Ok(ids)
+}
+
+fn id(client: &Client, doing: &str, topic: &str) -> Result<Option<String>, Fault> {
+    let Some(metadata) = metadata(client, doing, topic)? else {
+        return Ok(None);
+    };
+    // The one that answered, unless it was met by its address only.
+    let answered = Some(metadata.orig_broker_id()).filter(|id| *id >= 0);
+    let first = || metadata.brokers().first().map(|broker| broker.id());
+    let Some(broker) = answered.or_else(first) else {
+        return Err(Fault::new(FaultKind::Unavailable, doing.to_owned()));
+    };
+    topic_id::topic_id(client.client(), broker, topic, WAIT)
 }
 
 /// One question for all partitions; `Beginning` and `End` are dates of their own in the protocol (ListOffsets).

@@ -95,7 +95,7 @@ impl KafkaReader {
             Arc::clone(&shared),
         );
         std::thread::Builder::new()
-            .name("kafka-consumer".to_owned())
+            .name(thread_name(topic))
             .spawn(move || poller.run())
             .map_err(|error| Fault::new(FaultKind::Storage, doing).source(error))?;
         Ok(Self {
@@ -205,6 +205,12 @@ impl Drop for KafkaReader {
         // A thread that is gone has left already.
         self.orders.send(Order::Leave).ok();
     }
+}
+
+/// Linux keeps 15 bytes of it: the topic's last ones tell most.
+pub(super) fn thread_name(topic: &str) -> String {
+    let start = topic.len().saturating_sub(9);
+    format!("kafka-{}", topic.get(start..).unwrap_or_default())
 }
 
 pub(super) fn made_again(topic: &str) -> String {

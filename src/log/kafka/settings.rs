@@ -126,6 +126,8 @@ impl KafkaSettings {
     fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "tributary");
+        // The default is five minutes, for which a refused topic stays refused after its ACLs were mended.
+        config.set("topic.metadata.refresh.interval.ms", "30000");
         for (name, value) in own {
             config.set(*name, *value);
         }

@@ -17,12 +17,13 @@ use crate::log::kafka::fault::of_code;
 /// The id that brokers before 2.8 give every topic.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The id of `topic`; `None` if there is no such topic. Blocking.
+/// The id of `topic`, asked of the broker of that number; `None` if there is no such topic. Blocking.
 ///
 /// # Errors
 /// What the broker or the client says; `Config` for a broker that gives its topics no ids.
 pub(super) fn topic_id<C: rdkafka::ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topic: &str,
     wait: Duration,
 ) -> Result<Option<String>, Fault> {
@@ -43,6 +44,8 @@ pub(super) fn topic_id<C: rdkafka::ClientContext>(
             sys::rd_kafka_AdminOptions_destroy,
         );
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, std::ptr::null_mut(), 0);
+        // By default the controller is asked, which has other things to do.
+        sys::rd_kafka_AdminOptions_set_broker(options.0, broker, std::ptr::null_mut(), 0);
         let mut names = [name.as_ptr()];
         let topics = Guard(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),

@@ -224,13 +224,15 @@ pub async fn read_from(log: &dyn Log, topic: &str, from: BTreeMap<u32, u64>) -> 
     all
 }
 
-/// Everything the topic holds.
+/// Everything the topic holds, partition by partition.
 pub async fn read_all(log: &dyn Log, topic: &str) -> Vec<Record> {
     let bounds = log.bounds(topic).await.unwrap();
     let from = bounds
         .iter()
         .map(|(partition, ends)| (*partition, ends.start));
-    read_from(log, topic, from.collect()).await
+    let mut all = read_from(log, topic, from.collect()).await;
+    all.sort_by_key(|record| (record.partition, record.offset));
+    all
 }
 
 /// Numbers that look random and are the same each time.
