@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::fault::{Fault, FaultKind};
 use crate::log::kafka::contact::{Contact, Listening};
-use crate::log::kafka::fault::{is_contact_lost, of_code, refused};
+use crate::log::kafka::fault::{has_no_leader, is_contact_lost, of_code, refused};
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::kafka::topic_id;
 use crate::log::port::Bounds;
@@ -19,6 +19,9 @@ use crate::log::topic::{closed, missing};
 
 /// How long the brokers may take to answer.
 pub(super) const WAIT: Duration = Duration::from_secs(15);
+
+/// Between two questions to a partition that has no leader; this is no thread of the runtime's.
+const AGAIN: Duration = Duration::from_millis(100);
 
 type Client = BaseConsumer<Listening>;
 
@@ -79,9 +82,8 @@ impl Asker {
         let doing = format!("asking for the ends of partition {partition} of `{topic}`");
         self.ask(doing, move |client, doing| {
             let id = id(client, doing, &topic)?.ok_or_else(|| missing(&topic))?;
-            let (start, end) = client
-                .fetch_watermarks(&topic, native(partition), WAIT)
-                .map_err(|error| refused(doing, error))?;
+            let ends = || client.fetch_watermarks(&topic, native(partition), WAIT);
+            let (start, end) = patiently(ends).map_err(|error| refused(doing, error))?;
             Ok((bounds(start, end), id))
         })
         .await
@@ -212,6 +214,22 @@ fn id(client: &Client, doing: &str, topic: &str) -> Result<Option<String>, Fault
     topic_id::topic_id(client.client(), broker, topic, WAIT)
 }
 
+/// Asks again while a partition has no leader, as just after it was made or while one follows another.
+fn patiently<T>(question: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    let until = Instant::now() + WAIT;
+    loop {
+        match question() {
+            Err(error) if error.rdkafka_error_code().is_some_and(has_no_leader) => {
+                if Instant::now() >= until {
+                    return Err(error);
+                }
+                std::thread::sleep(AGAIN);
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// One question for all partitions; `Beginning` and `End` are dates of their own in the protocol (ListOffsets).
 fn offsets(
     client: &Client,
@@ -221,12 +239,14 @@ fn offsets(
     at: Offset,
 ) -> Result<BTreeMap<u32, i64>, Fault> {
     let say = |error: KafkaError| refused(doing, error);
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        list.add_partition_offset(topic, *partition, at)
-            .map_err(say)?;
-    }
-    let found = client.offsets_for_times(list, WAIT).map_err(say)?;
+    let found = patiently(|| {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(topic, *partition, at)?;
+        }
+        client.offsets_for_times(list, WAIT)
+    });
+    let found = found.map_err(say)?;
     let mut offsets = BTreeMap::new();
     for element in found.elements() {
         element.error().map_err(say)?;

@@ -53,6 +53,19 @@ pub(super) fn is_contact_lost(fault: &Fault) -> bool {
     })
 }
 
+/// Whether a partition is between two leaders.
+pub(super) const fn has_no_leader(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+    )
+}
+
 /// What librdkafka gets over by itself while it goes on reading.
 pub(super) const fn is_passing(code: Code) -> bool {
     matches!(

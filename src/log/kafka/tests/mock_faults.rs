@@ -24,7 +24,7 @@ fn last_values(records: &[Record]) -> BTreeMap<Bytes, u64> {
 }
 
 /// Every value is there, and each key ends with its last; whatever was published again came in order.
-fn check_suffixes(records: &[Record], key: &str, values: u64) {
+pub(super) fn check_suffixes(records: &[Record], key: &str, values: u64) {
     let found: Vec<u64> = records
         .iter()
         .filter(|record| &record.key[..] == key.as_bytes())
