@@ -276,8 +276,14 @@ impl CommitLog {
         self.newest.send_replace(state.newest);
     }
 
-    pub(crate) fn base(&self) -> u64 {
-        lock(&self.state).base
+    /// Writes the journal's first line.
+    pub(crate) fn begin(&self, at: DateTime<Utc>, org: &str) -> Result<(), JournalError> {
+        let base = lock(&self.state).base;
+        self.journal.write(&Line::Born {
+            at,
+            base,
+            org: org.to_owned(),
+        })
     }
 }
 

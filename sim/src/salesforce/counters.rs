@@ -46,6 +46,12 @@ impl Counters {
         calls.used
     }
 
+    /// Counts a request that is no API call.
+    pub fn note(&self, resource: &str) {
+        let mut calls = lock(&self.calls);
+        *calls.by_resource.entry(resource.to_owned()).or_default() += 1;
+    }
+
     /// Calls of the rolling 24 hours.
     pub fn used(&self, now: DateTime<Utc>) -> u64 {
         let mut calls = lock(&self.calls);

@@ -33,6 +33,14 @@ pub enum JournalError {
     },
     #[error("writing a line of the journal")]
     Encode(#[source] serde_json::Error),
+    #[error(
+        "replaying the journal: {object} {id} does not fit the loaded data ({problem}); use the data it began with"
+    )]
+    Unfit {
+        object: String,
+        id: String,
+        problem: String,
+    },
 }
 
 /// One line.

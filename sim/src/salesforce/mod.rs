@@ -3,14 +3,26 @@
 pub mod clock;
 pub mod commits;
 pub mod counters;
+mod cursors;
+mod data_control;
+mod events;
 mod ids;
 pub mod journal;
+mod load;
 mod lock;
 pub mod options;
 pub mod org;
 mod random;
+mod rest;
+mod rules;
+pub mod schema;
 pub mod server;
 pub mod sessions;
+mod shape;
+mod soql;
+pub mod store;
+pub mod transaction;
+pub mod value;
 
 pub use options::SimOptions;
 pub use server::{Running, SimError, run, start};

@@ -1,18 +1,26 @@
 //! The simulated org: one record store and one commit log behind every surface.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
 
 use super::clock::SimClock;
 use super::commits::CommitLog;
 use super::counters::Counters;
+use super::cursors::Cursors;
 use super::ids;
-use super::journal::Journal;
-use super::lock::{read, write};
+use super::journal::{Journal, JournalError, Line, Row};
+use super::load::{self, Defaults, LoadError};
+use super::lock::{lock, read, write};
 use super::options::SimOptions;
 use super::random::{BASE62, Random};
-use super::server::SimError;
+use super::schema::{Field, Object};
 use super::sessions::{Sessions, User};
+use super::store::{Record, Store};
+use super::transaction::{Outcome, Prepared, Transaction};
+use super::value::Value;
 
 /// One org, shared by every surface.
 #[derive(Debug)]
@@ -22,8 +30,15 @@ pub struct Org {
     pub sessions: Sessions,
     pub counters: Counters,
     pub profile: Profile,
+    pub(crate) cursors: Cursors,
+    pub(crate) draws: Mutex<Draws>,
+    store: RwLock<Store>,
     url: OnceLock<String>,
     captured: RwLock<BTreeSet<String>>,
+    /// When objects or fields last changed, for conditional describes.
+    described: Mutex<DateTime<Utc>>,
+    /// When the statements of each open transaction ran.
+    open: Mutex<Vec<DateTime<Utc>>>,
 }
 
 /// What never changes while the org runs.
@@ -39,37 +54,75 @@ pub struct Profile {
     pub client_secret: String,
     pub page_size: usize,
     pub seed: u64,
+    /// How long a commit is unseen by REST reads.
+    pub read_lag: Duration,
+}
+
+/// What each transaction draws anew.
+#[derive(Debug)]
+pub(crate) struct Draws {
+    pub random: Random,
+    pub commit_number: u64,
+}
+
+/// Why an org could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("loading the org's data")]
+    Load(#[from] LoadError),
+    #[error("opening the org's journal")]
+    Journal(#[from] JournalError),
+    #[error("object `{0}` to capture is not loaded")]
+    Captured(String),
 }
 
 impl Org {
     /// An org with its data loaded and its journal replayed.
-    pub fn open(options: &SimOptions) -> Result<Arc<Self>, SimError> {
+    pub fn open(options: &SimOptions) -> Result<Arc<Self>, OpenError> {
         let clock = SimClock::default();
-        let journal = Arc::new(Journal::default());
+        let (journal, lines) = match &options.journal {
+            Some(path) => Journal::open(path)?,
+            None => (Journal::default(), Vec::new()),
+        };
         let mut random = Random::new(options.seed, "org");
         let org_id = ids::with_checksum(&format!("00D{}", random.text(BASE62, 12)));
-        let run_as = User {
-            id: ids::with_checksum(&format!("005{}", random.text(BASE62, 12))),
-            username: "integration@simulated.example".to_owned(),
-            view_all_data: true,
+        let (born, org_id) = match lines.first() {
+            Some(Line::Born { at, org, .. }) => (*at, org.clone()),
+            _ => (clock.second(), org_id),
         };
-        Ok(Arc::new(Self {
-            log: CommitLog::new(options.seed, clock.clone(), journal),
+        let default_user = ids::with_checksum(&format!("005{}", random.text(BASE62, 12)));
+        let store = loaded(options, born, &default_user)?;
+        let captured = captured(options, &store)?;
+        let run_as = run_as(&store, default_user);
+        let log = CommitLog::new(options.seed, clock.clone(), Arc::new(journal));
+        let org = Self {
+            log,
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
+            cursors: Cursors::new(options.seed),
             profile: Profile {
                 org_id,
                 api_version: options.api_version.clone(),
                 run_as,
                 client_id: options.client_id.clone(),
                 client_secret: options.client_secret.clone(),
-                page_size: options.page_size,
+                page_size: options.page_size.max(1),
                 seed: options.seed,
+                read_lag: Duration::from_millis(options.read_lag_ms),
             },
-            clock,
+            draws: Mutex::new(Draws {
+                commit_number: 1_180_591_620_717_411_303 + random.between(0, 1 << 40),
+                random: Random::new(options.seed, "transactions"),
+            }),
+            store: RwLock::new(store),
             url: OnceLock::new(),
-            captured: RwLock::new(options.capture.iter().flatten().cloned().collect()),
-        }))
+            captured: RwLock::new(captured),
+            described: Mutex::new(born),
+            open: Mutex::new(Vec::new()),
+            clock,
+        };
+        org.replay(lines)?;
+        Ok(Arc::new(org))
     }
 
     /// The base URL that clients are told, without a slash at its end; empty until the server listens.
@@ -104,4 +157,256 @@ impl Org {
     pub fn captured(&self) -> BTreeSet<String> {
         read(&self.captured).clone()
     }
+
+    /// An object by its API name, without regard to case.
+    #[must_use]
+    pub fn object(&self, name: &str) -> Option<Arc<Object>> {
+        self.store()
+            .table(name)
+            .map(|table| Arc::clone(&table.object))
+    }
+
+    /// Every object, by name.
+    #[must_use]
+    pub fn objects(&self) -> Vec<Arc<Object>> {
+        self.store()
+            .tables()
+            .map(|table| Arc::clone(&table.object))
+            .collect()
+    }
+
+    /// A record as it is, in the bin or not, by its 18-character id.
+    #[must_use]
+    pub fn record(&self, object: &str, id: &str) -> Option<Arc<Record>> {
+        self.store().table(object)?.head(id).cloned()
+    }
+
+    /// Adds an empty field to an object, as an administrator does; false if the object has none or has it.
+    pub fn add_field(&self, object: &str, field: Field) -> bool {
+        let mut store = write(&self.store);
+        let Some(table) = store
+            .table_mut(object)
+            .filter(|table| table.object.place(&field.name).is_none())
+        else {
+            return false;
+        };
+        table.describe_as(table.object.with_field(field));
+        self.describe_changed();
+        true
+    }
+
+    /// Shows or hides a field of an object to the running user; false if there is no such field.
+    pub fn show_field(&self, object: &str, field: &str, visible: bool) -> bool {
+        let mut store = write(&self.store);
+        let Some(table) = store.table_mut(object) else {
+            return false;
+        };
+        let Some(place) = table.object.place(field) else {
+            return false;
+        };
+        let mut changed = Object::clone(&table.object);
+        changed.fields[place].visible = visible;
+        table.describe_as(changed);
+        self.describe_changed();
+        true
+    }
+
+    fn describe_changed(&self) {
+        *lock(&self.described) = self.clock.second();
+    }
+
+    /// When objects or fields last changed.
+    pub(crate) fn described(&self) -> DateTime<Utc> {
+        *lock(&self.described)
+    }
+
+    /// Runs and commits a transaction at once.
+    pub fn transact(&self, transaction: Transaction) -> Result<Outcome, JournalError> {
+        let mut store = write(&self.store);
+        let prepared = Prepared::run(&mut store, transaction, self.clock.second());
+        self.commit_in(&mut store, prepared)
+    }
+
+    /// Runs the statements of a transaction, which stamp their records, and leaves it open.
+    pub fn begin(&self, transaction: Transaction) -> Prepared {
+        let mut store = write(&self.store);
+        let prepared = Prepared::run(&mut store, transaction, self.clock.second());
+        lock(&self.open).push(prepared.at);
+        prepared
+    }
+
+    /// Commits an open transaction.
+    pub fn commit(&self, prepared: Prepared) -> Result<Outcome, JournalError> {
+        let mut store = write(&self.store);
+        let mut open = lock(&self.open);
+        if let Some(place) = open.iter().position(|at| *at == prepared.at) {
+            open.swap_remove(place);
+        }
+        drop(open);
+        self.commit_in(&mut store, prepared)
+    }
+
+    /// When the oldest open transaction stamped its records.
+    pub(crate) fn oldest_open(&self) -> Option<DateTime<Utc>> {
+        lock(&self.open).iter().min().copied()
+    }
+
+    fn commit_in(&self, store: &mut Store, prepared: Prepared) -> Result<Outcome, JournalError> {
+        for staged in &prepared.staged {
+            store.locked.remove(&staged.id);
+        }
+        let now = self.clock.now();
+        let events = self.events(&prepared, now.trunc_subsecs(0));
+        let rows = || {
+            let row = |staged: &super::transaction::Staged| Row {
+                object: staged.object.name.clone(),
+                id: staged.id.to_string(),
+                fields: staged.after.as_ref().map(|after| {
+                    let named = staged.object.fields.iter().zip(after.values());
+                    named
+                        .filter(|(_, value)| !value.is_null())
+                        .map(|(field, value)| (field.name.clone(), value.rest()))
+                        .collect()
+                }),
+            };
+            prepared.staged.iter().map(row).collect()
+        };
+        let events = if prepared.staged.is_empty() {
+            Vec::new()
+        } else {
+            self.log.append_with(events, |events, at| Line::Commit {
+                at,
+                rows: rows(),
+                events,
+            })?
+        };
+        let visible = now + self.profile.read_lag;
+        for staged in prepared.staged {
+            if let Some(table) = store.table_mut(&staged.object.name) {
+                table.put(&staged.id, staged.after, now, visible);
+            }
+        }
+        Ok(Outcome {
+            results: prepared.results,
+            events,
+        })
+    }
+
+    pub(crate) fn store(&self) -> RwLockReadGuard<'_, Store> {
+        read(&self.store)
+    }
+
+    /// Does again what the journal holds, or begins it.
+    fn replay(&self, lines: Vec<Line>) -> Result<(), OpenError> {
+        if lines.is_empty() {
+            self.log.begin(self.described(), &self.profile.org_id)?;
+            return Ok(());
+        }
+        let mut store = write(&self.store);
+        let mut newest = self.clock.now();
+        for line in &lines {
+            self.log.replay(line);
+            match line {
+                Line::Commit { at, rows, events } => {
+                    newest = newest.max(*at);
+                    for row in rows {
+                        restore(&mut store, row, *at)?;
+                    }
+                    let mut draws = lock(&self.draws);
+                    for event in events {
+                        let number = event.event.commit_number;
+                        draws.commit_number = draws.commit_number.max(number);
+                    }
+                    draws.random = Random::new(self.log.newest() ^ draws.random.next(), "again");
+                }
+                Line::Events { events } => {
+                    newest = events.iter().map(|event| event.at).fold(newest, Ord::max);
+                }
+                Line::Born { .. } | Line::Cut { .. } | Line::Reset { .. } => {}
+            }
+        }
+        // Time does not go back: the last run's clock may have been moved ahead.
+        if newest > self.clock.now() {
+            self.clock.set(newest);
+        }
+        Ok(())
+    }
+}
+
+fn loaded(options: &SimOptions, at: DateTime<Utc>, user: &str) -> Result<Store, OpenError> {
+    let mut store = Store::default();
+    if let Some(dir) = &options.data {
+        for loaded in load::directory(dir, &Defaults { at, user })? {
+            store.add(loaded);
+        }
+    }
+    Ok(store)
+}
+
+fn captured(options: &SimOptions, store: &Store) -> Result<BTreeSet<String>, OpenError> {
+    let Some(chosen) = &options.capture else {
+        return Ok(store
+            .tables()
+            .map(|table| table.object.name.clone())
+            .collect());
+    };
+    chosen
+        .iter()
+        .map(|name| {
+            store
+                .table(name)
+                .map(|table| table.object.name.clone())
+                .ok_or_else(|| OpenError::Captured(name.clone()))
+        })
+        .collect()
+}
+
+/// The first active user of the data; without users, one that only the org knows.
+fn run_as(store: &Store, default_id: String) -> User {
+    let found = store.table("User").and_then(|table| {
+        let active = table.object.place("IsActive");
+        let record = table.heads().find(|record| {
+            !table.is_deleted(record)
+                && active.is_none_or(|place| *record.get(place) == Value::Bool(true))
+        })?;
+        let username = table
+            .object
+            .place("Username")
+            .and_then(|place| record.get(place).as_text())
+            .unwrap_or("integration@simulated.example");
+        Some((table.id(record)?.to_string(), username.to_owned()))
+    });
+    let (id, username) =
+        found.unwrap_or_else(|| (default_id, "integration@simulated.example".to_owned()));
+    User {
+        id,
+        username,
+        view_all_data: true,
+    }
+}
+
+fn restore(store: &mut Store, row: &Row, at: DateTime<Utc>) -> Result<(), JournalError> {
+    let unfit = |problem: &str| JournalError::Unfit {
+        object: row.object.clone(),
+        id: row.id.clone(),
+        problem: problem.to_owned(),
+    };
+    let table = store
+        .table_mut(&row.object)
+        .ok_or_else(|| unfit("the object is not there"))?;
+    let record = match &row.fields {
+        None => None,
+        Some(fields) => {
+            let mut record = Record::new(vec![Value::Null; table.object.fields.len()]);
+            for (name, json) in fields {
+                let place = table.object.place(name).ok_or_else(|| unfit(name))?;
+                let value = Value::from_json(table.object.fields[place].kind, json)
+                    .ok_or_else(|| unfit(name))?;
+                record.set(place, value);
+            }
+            Some(Arc::new(record))
+        }
+    };
+    table.put(&Arc::from(row.id.as_str()), record, at, at);
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::ServerConfig;
@@ -14,9 +15,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinHandle;
 
-use super::journal::JournalError;
 use super::options::SimOptions;
-use super::org::Org;
+use super::org::{OpenError, Org};
+use super::{data_control, rest};
 
 /// Why an org could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum SimError {
     #[error("printing the ready line")]
     Ready(#[source] io::Error),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Open(#[from] OpenError),
 }
 
 /// A served org.
@@ -122,11 +123,13 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
     })
 }
 
-/// Every surface of the org.
+/// Every surface of the org, behind its date and its limits.
 fn router(org: &Arc<Org>) -> Router {
-    let _ = org;
-    // The streaming surface, the faults and their control are merged here.
-    Router::new()
+    // The streaming surface and the control of faults are merged here, the layer of faults goes below the merges.
+    rest::router(org)
+        .merge(data_control::router(org))
+        .fallback(rest::not_found)
+        .layer(from_fn_with_state(Arc::clone(org), rest::envelope))
 }
 
 fn tls(cert: &Path, key: &Path) -> Result<RustlsConfig, SimError> {
