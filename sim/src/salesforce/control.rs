@@ -40,7 +40,8 @@
 //!
 //! | `do` | What happens |
 //! |---|---|
-//! | `{"kind":"refuse","error":"403::Handshake denied","reason":"503::Server is too busy"}` | this error; `reason` goes to `ext.sfdc.failureReason` |
+//! | `{"kind":"refuse","error":"403::Restricted channel"}` | this error; `reason` goes to `ext.sfdc.failureReason`, `advice` is `retry`, `handshake` or `none` |
+//! | `{"kind":"deny_handshake","reason":"too_busy"}` | `authentication_invalid`, `authentication_required`, `too_many_clients`, `too_busy`, `too_busy_as_authentication` |
 //! | `{"kind":"unknown_client"}` | all sessions are forgotten before the message |
 //! | `{"kind":"lost_cookie"}` | all sessions' cookies are forgotten before the message |
 //! | `{"kind":"dismiss"}` | the server's own `/meta/disconnect` in the answer of the poll |
@@ -63,7 +64,7 @@
 //! |---|---|
 //! | `{"kind":"inject_gap","entity":"Account","change_type":"GAP_UPDATE","record_ids":["001…"]}` | a gap event that no write made |
 //! | `{"kind":"inject_overflow","entity":"Account"}` | a `GAP_OVERFLOW` |
-//! | `{"kind":"wildcard","entity":"Account","prefix":"001"}` | a `GAP_UPDATE` of `001*` |
+//! | `{"kind":"wildcard","entity":"Account"}` | a `GAP_UPDATE` of `001*` |
 //! | `{"kind":"duplicate","last":3}` | every subscription gets its last events again |
 //! | `{"kind":"redeliver","after":20000017}` | every subscription gets all after this replay id again |
 //! | `{"kind":"disconnect"}` | the server's `/meta/disconnect` to every session, held polls too |
@@ -74,6 +75,7 @@
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
 //! | `{"kind":"limit_clients","clients":1}` | sessions at a time (2000 by default) |
 //! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (50,000 by default) |
+#![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -90,15 +92,19 @@ use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::commits::{ChangeEvent, ChangeType, Cut, TooOld};
-use super::faults::{Act, Script, ScriptError};
+use super::faults::rewrites::OVERFLOWED;
+use super::faults::{Act, Checked, Script, ScriptError};
 use super::journal::JournalError;
+use super::lock::lock;
 use super::org::Org;
 
+type Shared = State<Arc<Org>>;
+
 /// The calls of this module.
-pub fn router(org: Arc<Org>) -> Router {
+pub(super) fn router(org: &Arc<Org>) -> Router {
     Router::new()
         .route("/_sim/time", get(time).post(move_time))
         .route(
@@ -109,7 +115,7 @@ pub fn router(org: Arc<Org>) -> Router {
         .route("/_sim/stream", get(stream))
         .route("/_sim/channels", get(channels).post(define_channel))
         .route("/_sim/capture", get(captured).post(select))
-        .with_state(org)
+        .with_state(Arc::clone(org))
 }
 
 /// Why a control call was refused.
@@ -133,6 +139,8 @@ enum Refused {
     Time,
     #[error("{0} is not captured: capture it first by POST /_sim/capture")]
     NotCaptured(String),
+    #[error("{0} is no object of this org, in this spelling")]
+    NoObject(String),
     #[error("{0} is no custom channel's name: it ends in __chn")]
     ChannelName(String),
     #[error(transparent)]
@@ -160,10 +168,223 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(Refused::Body)
 }
 
-async fn time(State(org): State<Arc<Org>>) -> Json<Value> {
-    std::future::ready(shown_time(&org)).await
+async fn time(State(org): Shared) -> Json<Value> {
+    shown_time(&org)
 }
 
 fn shown_time(org: &Org) -> Json<Value> {
     Json(json!({"now": org.clock.now(), "frozen": org.clock.is_frozen()}))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeOrder {
+    advance_seconds: Option<u64>,
+    set: Option<DateTime<Utc>>,
+    freeze: Option<bool>,
+}
+
+async fn move_time(State(org): Shared, body: Bytes) -> Result<Json<Value>, Refused> {
+    match read(&body)? {
+        TimeOrder {
+            advance_seconds: Some(seconds),
+            set: None,
+            freeze: None,
+        } => org.clock.advance(Duration::from_secs(seconds)),
+        TimeOrder {
+            advance_seconds: None,
+            set: Some(time),
+            freeze: None,
+        } => org.clock.set(time),
+        TimeOrder {
+            advance_seconds: None,
+            set: None,
+            freeze: Some(freeze),
+        } => {
+            if freeze {
+                org.clock.freeze();
+            } else {
+                org.clock.thaw();
+            }
+        }
+        _ => return Err(Refused::Time),
+    }
+    Ok(shown_time(&org))
+}
+
+async fn faults(State(org): Shared) -> Json<Value> {
+    Json(json!({"requests": org.faults.left(), "events": org.log.rewrites.left()}))
+}
+
+async fn add_faults(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> {
+    let scripts = match read::<Value>(&body)? {
+        Value::Array(scripts) => scripts,
+        one => vec![one],
+    };
+    let checked = scripts
+        .into_iter()
+        .enumerate()
+        .map(|(place, script)| {
+            let place = place + 1;
+            let script = Script::deserialize(script).map_err(ScriptError::Form);
+            script
+                .and_then(Script::check)
+                .map_err(|source| Refused::Script { place, source })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for (place, script) in checked.into_iter().enumerate() {
+        play(&org, script).map_err(|source| Refused::Act {
+            place: place + 1,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn clear_faults(State(org): Shared) -> StatusCode {
+    org.faults.clear();
+    org.log.rewrites.clear();
+    org.streaming.relax();
+    StatusCode::NO_CONTENT
+}
+
+fn play(org: &Org, script: Checked) -> Result<(), Refused> {
+    match script {
+        Checked::Request(pending) => org.faults.add(pending),
+        Checked::Event(pending) => org.log.rewrites.add(pending),
+        Checked::AtOnce(act) => return act_now(org, act),
+    }
+    Ok(())
+}
+
+fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
+    let streaming = &org.streaming;
+    match act {
+        Act::InjectGap {
+            entity,
+            change_type,
+            record_ids,
+        } => inject(org, entity, change_type, record_ids)?,
+        Act::InjectOverflow { entity } => {
+            let ids = vec![OVERFLOWED.to_owned()];
+            inject(org, entity, ChangeType::GapOverflow, ids)?;
+        }
+        Act::Wildcard { entity } => {
+            let Some(object) = org.object(&entity) else {
+                return Err(Refused::NotCaptured(entity));
+            };
+            let ids = vec![format!("{}*", object.key_prefix)];
+            inject(org, entity, ChangeType::GapUpdate, ids)?;
+        }
+        Act::Duplicate { last } => streaming.repeat(org, last)?,
+        Act::Redeliver { after } => streaming.rewind(org, after)?,
+        Act::Disconnect {} => streaming.dismiss(),
+        Act::ForgetClients {} => streaming.forget_clients(),
+        Act::ForgetCookies {} => streaming.forget_cookies(),
+        Act::ExpireTokensNow {} => {
+            org.sessions.expire_all();
+            streaming.wake();
+        }
+        Act::CutRetention {} => org.log.cut(Cut::All)?,
+        Act::ResetStream {} => org.log.reset()?,
+        Act::Forbid { entity } => streaming.forbid(&entity),
+        Act::LimitClients { clients } => streaming.limit_clients(clients),
+        Act::LimitEvents { events } => streaming.limit_events(events),
+    }
+    Ok(())
+}
+
+/// Adds an event that no write made, in a transaction of its own.
+fn inject(
+    org: &Org,
+    entity: String,
+    change_type: ChangeType,
+    record_ids: Vec<String>,
+) -> Result<(), Refused> {
+    if !org.captures(&entity) {
+        return Err(Refused::NotCaptured(entity));
+    }
+    let (transaction_key, commit_number) = {
+        let mut draws = lock(&org.draws);
+        draws.commit_number += 1;
+        (draws.random.uuid(), draws.commit_number)
+    };
+    org.log.append(vec![ChangeEvent {
+        entity,
+        record_ids,
+        change_type,
+        change_origin: String::new(),
+        transaction_key,
+        sequence: 1,
+        commit_timestamp: org.clock.second(),
+        commit_number,
+        commit_user: org.profile.run_as.id.clone(),
+        changed: Vec::new(),
+        body: Map::new(),
+    }])?;
+    Ok(())
+}
+
+async fn cometd(State(org): Shared) -> Json<Value> {
+    Json(json!({"clients": org.streaming.clients()}))
+}
+
+async fn stream(State(org): Shared) -> Json<Value> {
+    Json(json!({
+        "beginning": org.log.beginning(),
+        "earliest": org.log.earliest(),
+        "newest": org.log.newest(),
+    }))
+}
+
+async fn channels(State(org): Shared) -> Json<Value> {
+    Json(json!(org.streaming.channels()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelOrder {
+    name: String,
+    entities: BTreeSet<String>,
+}
+
+async fn define_channel(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> {
+    let order: ChannelOrder = read(&body)?;
+    if order.name.len() <= "__chn".len() || !order.name.ends_with("__chn") {
+        return Err(Refused::ChannelName(order.name));
+    }
+    if let Some(entity) = order.entities.iter().find(|entity| !org.captures(entity)) {
+        return Err(Refused::NotCaptured(entity.clone()));
+    }
+    org.streaming.define_channel(&order.name, order.entities);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn captured(State(org): Shared) -> Json<Value> {
+    Json(json!(org.captured()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureOrder {
+    #[serde(default)]
+    capture: Vec<String>,
+    #[serde(default)]
+    release: Vec<String>,
+}
+
+async fn select(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> {
+    let order: CaptureOrder = read(&body)?;
+    for name in order.capture.iter().chain(&order.release) {
+        if org.object(name).is_none_or(|object| object.name != *name) {
+            return Err(Refused::NoObject(name.clone()));
+        }
+    }
+    for name in &order.capture {
+        org.capture(name);
+    }
+    for name in &order.release {
+        org.release(name);
+    }
+    Ok(StatusCode::NO_CONTENT)
 }

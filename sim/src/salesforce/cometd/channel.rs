@@ -101,11 +101,10 @@ mod tests {
     use super::*;
 
     fn org() -> Arc<Org> {
-        Org::open(&SimOptions {
-            capture: Some(vec!["Account".into(), "Employee__c".into()]),
-            ..SimOptions::default()
-        })
-        .unwrap()
+        let org = Org::open(&SimOptions::default()).unwrap();
+        org.capture("Account");
+        org.capture("Employee__c");
+        org
     }
 
     fn open(name: &str) -> Result<Channel, String> {
@@ -174,9 +173,8 @@ mod tests {
         };
         let none = BTreeMap::new();
         let forbidden = BTreeSet::from(["Account".to_owned()]);
-        let open = |name: &str, user: &User, forbidden| {
-            Channel::open(name, &org, user, &none, forbidden)
-        };
+        let open =
+            |name: &str, user: &User, forbidden| Channel::open(name, &org, user, &none, forbidden);
         let nothing = BTreeSet::new();
         assert_eq!(
             open("/data/AccountChangeEvent", &blind, &nothing).unwrap_err(),

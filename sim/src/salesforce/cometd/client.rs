@@ -72,7 +72,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(id: String, user: String, cookies: Cookies, replay: bool, now: DateTime<Utc>) -> Self {
+    pub fn new(
+        id: String,
+        user: String,
+        cookies: Cookies,
+        replay: bool,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
             id: id.into(),
             user,

@@ -199,6 +199,12 @@ impl<'a> Answer<'a> {
     }
 }
 
-fn schema(_org: &Org, entity: &str) -> Name {
-    schema_id(entity, std::iter::empty())
+fn schema(org: &Org, entity: &str) -> Name {
+    match org.object(entity) {
+        Some(object) => schema_id(
+            entity,
+            object.fields.iter().map(|field| field.name.as_str()),
+        ),
+        None => schema_id(entity, std::iter::empty()),
+    }
 }

@@ -59,7 +59,12 @@ impl Serialize for Data<'_> {
         } else {
             map.serialize_entry("payload", &Payload(self.0))?;
         }
-        map.serialize_entry("event", &Position { replay_id: self.0.event.replay_id })?;
+        map.serialize_entry(
+            "event",
+            &Position {
+                replay_id: self.0.event.replay_id,
+            },
+        )?;
         map.end()
     }
 }
@@ -109,7 +114,10 @@ impl Serialize for Header<'_> {
         map.serialize_entry("changeOrigin", &event.change_origin)?;
         map.serialize_entry("transactionKey", &event.transaction_key)?;
         map.serialize_entry("sequenceNumber", &event.sequence)?;
-        map.serialize_entry("commitTimestamp", &event.commit_timestamp.timestamp_millis())?;
+        map.serialize_entry(
+            "commitTimestamp",
+            &event.commit_timestamp.timestamp_millis(),
+        )?;
         map.serialize_entry("commitNumber", &event.commit_number)?;
         map.serialize_entry("commitUser", &event.commit_user)?;
         map.end()
@@ -138,7 +146,10 @@ pub(crate) fn weight(event: &ChangeEvent) -> usize {
         match value {
             Value::String(text) => text.len() + 2,
             Value::Array(values) => values.iter().map(|value| of(value) + 1).sum(),
-            Value::Object(map) => map.iter().map(|(name, value)| name.len() + 4 + of(value)).sum(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(name, value)| name.len() + 4 + of(value))
+                .sum(),
             _ => 8,
         }
     }

@@ -8,12 +8,15 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::super::faults::{BayeuxFault, WhileHeld};
+use super::super::faults::{BayeuxFault, Denial, WhileHeld};
 use super::super::lock::lock;
 use super::super::org::Org;
 use super::super::sessions::User;
 use super::client::{BALANCER, BROWSER, Cookies};
-use super::message::{Advice, HANDSHAKE, Item, Message, Reply};
+use super::message::{
+    AUTHENTICATION_INVALID, AUTHENTICATION_REQUIRED, Advice, HANDSHAKE_DENIED, Item, Message,
+    Reply, TOO_BUSY, TOO_MANY_CLIENTS,
+};
 use super::server::{Caller, Held, NoUser, Step};
 
 /// The largest request body, in bytes.
@@ -77,7 +80,9 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<Message>, Box<Respo
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json");
+        .is_some_and(|kind| {
+            kind.split(';').next().unwrap_or_default().trim() == "application/json"
+        });
     let body: Bytes = to_bytes(body, MAX_BODY).await.map_err(|_| {
         let text = "Maximum Request Size Exceeded";
         Box::new((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
@@ -97,6 +102,19 @@ fn json(status: StatusCode, items: &[Item]) -> Response {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// A handshake denied by script. Salesforce may call the server's overload an authentication error, and tell the
+/// truth in the failure's reason only.
+fn denied(message: &Message, reason: Denial) -> Reply {
+    let (error, reason) = match reason {
+        Denial::AuthenticationInvalid => (HANDSHAKE_DENIED, AUTHENTICATION_INVALID),
+        Denial::AuthenticationRequired => (HANDSHAKE_DENIED, AUTHENTICATION_REQUIRED),
+        Denial::TooManyClients => (HANDSHAKE_DENIED, TOO_MANY_CLIENTS),
+        Denial::TooBusy => (HANDSHAKE_DENIED, TOO_BUSY),
+        Denial::TooBusyAsAuthentication => (AUTHENTICATION_INVALID, TOO_BUSY),
+    };
+    Reply::denied(message, error, reason)
 }
 
 /// One HTTP request and the answer that grows for it.
@@ -179,19 +197,24 @@ impl<'a> Turn<'a> {
     fn strike(&self, fault: &BayeuxFault, message: &Message) -> Option<Reply> {
         let streaming = &self.org.streaming;
         match fault {
-            BayeuxFault::UnknownClient => streaming.forget_clients(),
-            BayeuxFault::LostCookie => streaming.forget_cookies(),
-            BayeuxFault::Dismiss => streaming.dismiss(),
-            BayeuxFault::Refuse { error, reason } => {
-                let mut reply = match reason {
+            BayeuxFault::UnknownClient {} => streaming.forget_clients(),
+            BayeuxFault::LostCookie {} => streaming.forget_cookies(),
+            BayeuxFault::Dismiss {} => streaming.dismiss(),
+            BayeuxFault::Refuse {
+                error,
+                reason,
+                advice,
+            } => {
+                let reply = match reason {
                     Some(reason) => Reply::denied(message, error, reason),
                     None => Reply::refused(message, error.as_str()),
                 };
-                if error.starts_with("401::") || message.channel == HANDSHAKE {
-                    reply = reply.advised(Advice::None);
-                }
-                return Some(reply);
+                return Some(match advice {
+                    Some(advice) => reply.advised(*advice),
+                    None => reply,
+                });
             }
+            BayeuxFault::DenyHandshake { reason } => return Some(denied(message, *reason)),
         }
         None
     }
@@ -227,9 +250,16 @@ impl<'a> Turn<'a> {
         let Some(cookies) = self.set else {
             return response;
         };
-        let secure = if self.org.url().starts_with("https") { "; Secure" } else { "" };
+        let secure = if self.org.url().starts_with("https") {
+            "; Secure"
+        } else {
+            ""
+        };
         for (name, value) in [(BROWSER, cookies.browser), (BALANCER, cookies.balancer)] {
-            let cookie = format!("{name}={}; Path=/cometd/; HttpOnly{secure}", value.unwrap_or_default());
+            let cookie = format!(
+                "{name}={}; Path=/cometd/; HttpOnly{secure}",
+                value.unwrap_or_default()
+            );
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 response.headers_mut().append(SET_COOKIE, cookie);
             }

@@ -140,8 +140,9 @@ impl Reply {
 }
 
 /// What a client is told to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Advice {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Advice {
     /// Poll on; given once in a session.
     Retry,
     Handshake,
@@ -213,10 +214,7 @@ mod tests {
         assert!(!read(json!({"replay": {}})).wants_replay());
         assert!(!Message::default().wants_replay());
         let message = read(json!({"replay": {"/data/ChangeEvents": -2}}));
-        assert_eq!(
-            message.replay_from("/data/ChangeEvents"),
-            Some(&json!(-2))
-        );
+        assert_eq!(message.replay_from("/data/ChangeEvents"), Some(&json!(-2)));
         assert_eq!(message.replay_from("/data/changeevents"), None);
     }
 

@@ -20,9 +20,6 @@ mod http;
 mod message;
 mod server;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -38,16 +35,17 @@ use server::Server;
 pub use client::{ClientState, SubscriptionState};
 pub use event::Garble;
 pub(crate) use event::weight;
+pub(crate) use message::Advice;
 
 /// The streaming surface under `/cometd`.
-pub fn router(org: Arc<Org>) -> Router {
+pub(super) fn router(org: &Arc<Org>) -> Router {
     Router::new()
         .route("/cometd", post(http::without_version))
         .route("/cometd/", post(http::without_version))
         .route("/cometd/{version}", post(http::serve))
         .route("/cometd/{version}/", post(http::serve))
         .route("/cometd/{version}/{*suffix}", post(http::serve))
-        .with_state(org)
+        .with_state(Arc::clone(org))
 }
 
 /// All streaming sessions of an org, and its settings for them.

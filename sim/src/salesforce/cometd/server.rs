@@ -126,9 +126,14 @@ impl Server {
             Err(NoUser::DeadToken) => return denied(AUTHENTICATION_INVALID),
         };
         if message.version.as_deref() != Some("1.0") {
-            return answer(Reply::refused(message, "400::Unsupported Bayeux version").advised(Advice::None));
+            return answer(
+                Reply::refused(message, "400::Unsupported Bayeux version").advised(Advice::None),
+            );
         }
-        let offered = message.supported_connection_types.as_deref().unwrap_or_default();
+        let offered = message
+            .supported_connection_types
+            .as_deref()
+            .unwrap_or_default();
         if !offered.iter().any(|kind| kind == LONG_POLLING) {
             let kind = offered.join(",");
             let error = format!("400::Invalid connection type {kind}");
@@ -150,7 +155,13 @@ impl Server {
         };
         let replay = message.wants_replay();
         let id = self.random.text(BASE62, 28);
-        let client = Client::new(id.clone(), user.id.clone(), cookies.clone(), replay, caller.now);
+        let client = Client::new(
+            id.clone(),
+            user.id.clone(),
+            cookies.clone(),
+            replay,
+            caller.now,
+        );
         let mut reply = Reply::ok(message);
         reply.client_id = Some(id.clone());
         reply.version = Some("1.0");
@@ -173,7 +184,9 @@ impl Server {
         };
         let Ok(user) = &caller.user else {
             self.clients.remove(id);
-            return Err(Box::new(refused(AUTHENTICATION_INVALID).advised(Advice::None)));
+            return Err(Box::new(
+                refused(AUTHENTICATION_INVALID).advised(Advice::None),
+            ));
         };
         let client = self.clients.get(id).filter(|client| client.user == user.id);
         let Some(client) = client else {
@@ -203,7 +216,11 @@ impl Server {
         let held = Held {
             number: client.poll,
             client: id.to_owned(),
-            until: if at_once { caller.now } else { caller.now + HOLD },
+            until: if at_once {
+                caller.now
+            } else {
+                caller.now + HOLD
+            },
             message,
         };
         match self.poll(org, &held, caller.user.clone(), caller.now) {
@@ -266,13 +283,7 @@ impl Server {
     }
 
     /// The next events for a client, counted; `None` if it has lost some.
-    fn data(
-        &mut self,
-        org: &Org,
-        id: &str,
-        user: &User,
-        now: DateTime<Utc>,
-    ) -> Option<Vec<Item>> {
+    fn data(&mut self, org: &Org, id: &str, user: &User, now: DateTime<Utc>) -> Option<Vec<Item>> {
         let named = self.random.next().is_multiple_of(2);
         let client = self.clients.get_mut(id)?;
         let request = Request {
@@ -290,7 +301,11 @@ impl Server {
 
     /// Events before or after the reply, as it comes; their own order is kept.
     fn beside(&mut self, reply: Reply, mut data: Vec<Item>) -> Vec<Item> {
-        let place = if self.random.next().is_multiple_of(2) { 0 } else { data.len() };
+        let place = if self.random.next().is_multiple_of(2) {
+            0
+        } else {
+            data.len()
+        };
         data.insert(place, Item::reply(reply));
         data
     }
@@ -354,7 +369,9 @@ impl Server {
             return Reply::refused(message, "403::Subscription missing");
         };
         if let Some(client) = self.clients.get_mut(id) {
-            client.subscriptions.retain(|subscription| *subscription.name != **name);
+            client
+                .subscriptions
+                .retain(|subscription| *subscription.name != **name);
         }
         Reply::ok(message)
     }

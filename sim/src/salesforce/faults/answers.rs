@@ -24,10 +24,10 @@ pub(super) fn status(
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = match usual(status) {
         Usual::Html(page) if code.is_none() => html(status, &message.unwrap_or(page.to_owned())),
-        Usual::Empty if code.is_none() => {
-            (status, message.unwrap_or_default()).into_response()
+        Usual::Empty if code.is_none() => (status, message.unwrap_or_default()).into_response(),
+        Usual::Html(_) | Usual::Empty => {
+            error(surface, status, code, message, ("UNKNOWN_EXCEPTION", ""))
         }
-        Usual::Html(_) | Usual::Empty => error(surface, status, code, message, ("UNKNOWN_EXCEPTION", "")),
         Usual::Error(usual) => error(surface, status, code, message, usual),
     };
     if let Some(seconds) = retry_after {

@@ -116,7 +116,10 @@ async fn look_into(request: Request) -> Result<(Request, Vec<String>), Box<Respo
     let messages = serde_json::from_slice::<Vec<Channel>>(&body)
         .or_else(|_| serde_json::from_slice::<Channel>(&body).map(|channel| vec![channel]))
         .unwrap_or_default();
-    let channels = messages.into_iter().map(|message| message.channel).collect();
+    let channels = messages
+        .into_iter()
+        .map(|message| message.channel)
+        .collect();
     Ok((Request::from_parts(parts, Body::from(body)), channels))
 }
 
@@ -151,7 +154,9 @@ async fn cut(response: Response, bytes: Option<usize>) -> Response {
     let length = body.len().max(1);
     let kept = bytes.unwrap_or(length / 2).min(length - 1);
     let begin = body.slice(..kept.min(body.len()));
-    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    parts
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
     let pieces = stream::unfold(Some(begin), |begin| async move {
         match begin {
             Some(begin) => Some((Ok(begin), None)),

@@ -9,18 +9,15 @@ mod layer;
 pub(crate) mod rewrites;
 mod script;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Mutex;
 
 use serde::Serialize;
 
 use super::lock::lock;
-pub use layer::apply;
-pub(crate) use layer::WhileHeld;
-pub use script::{Act, EventFault, RequestFault, Script, ScriptError, Surface};
-pub(crate) use script::{BayeuxFault, RequestMatch};
+pub(crate) use layer::{WhileHeld, apply};
+pub(crate) use script::{
+    Act, BayeuxFault, Checked, Denial, RequestFault, RequestMatch, Script, ScriptError, Surface,
+};
 
 /// The scripts for requests and Bayeux messages that are still to come.
 #[derive(Debug, Default)]
@@ -77,9 +74,9 @@ impl Faults {
 
     /// Whether any script needs to see the Bayeux messages of a request.
     pub(crate) fn look_into_bodies(&self) -> bool {
-        lock(&self.pending)
-            .iter()
-            .any(|pending| pending.on.message.is_some() && matches!(pending.act, RequestAct::Request(_)))
+        lock(&self.pending).iter().any(|pending| {
+            pending.on.message.is_some() && matches!(pending.act, RequestAct::Request(_))
+        })
     }
 
     /// The fault for a request, if any: `messages` are its Bayeux channels.
@@ -101,7 +98,7 @@ impl Faults {
     /// The fault for a Bayeux message, if any.
     pub(crate) fn bayeux(&self, channel: &str) -> Option<BayeuxFault> {
         fire(&mut lock(&self.pending), |on, act| match act {
-            RequestAct::Bayeux(fault) if on.takes(channel) => Some(fault.clone()),
+            RequestAct::Bayeux(fault) if on.takes(fault, channel) => Some(fault.clone()),
             _ => None,
         })
     }

@@ -115,11 +115,12 @@ impl State {
     fn for_transaction(&mut self, events: &[ChangeEvent]) -> Vec<(EventMatch, EventFault)> {
         let mut fired = Vec::new();
         self.pending.retain_mut(|script| {
-            let matching = events.iter().filter(|event| script.on.matches(event)).count();
+            let matching = events
+                .iter()
+                .filter(|event| script.on.matches(event))
+                .count();
             let fits = match script.act {
-                EventFault::Merge {} => {
-                    merged(events.to_vec(), &script.on).len() < events.len()
-                }
+                EventFault::Merge {} => merged(events.to_vec(), &script.on).len() < events.len(),
                 EventFault::SplitTransaction {} => matching > 0 && events.len() > 1,
                 EventFault::Overflow { keep } => matching > 0 && events.len() > keep,
                 EventFault::SequenceHole { .. } => matching > 0,

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::cometd::{Advice, Garble};
 use super::super::commits::{ChangeEvent, ChangeType};
-use super::super::cometd::Garble;
 use super::super::ids;
+use super::{Pending, RequestAct};
 
 /// A script as it is sent to the control API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Script {
+pub(crate) struct Script {
     on: Option<Map<String, Value>>,
     #[serde(default)]
     after: u32,
@@ -23,14 +24,18 @@ pub struct Script {
 
 /// Why a script was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum ScriptError {
-    #[error("`do` is no fault: {0}; kinds are listed in the control API's documentation")]
+pub(crate) enum ScriptError {
+    #[error("a script is `{{\"on\":…,\"after\":…,\"times\":…,\"do\":…}}`")]
+    Form(#[source] serde_json::Error),
+    #[error("`do` is no fault that the control API documents")]
     Act(#[source] serde_json::Error),
-    #[error("`on` does not fit a fault of kind {kind}: {source}")]
+    #[error("`on` does not fit a fault of kind {kind}")]
     On {
         kind: String,
         source: serde_json::Error,
     },
+    #[error("a fault of kind {0} is for Bayeux messages: `on` takes only `message`")]
+    OnlyMessage(String),
     #[error("a fault of kind {0} happens at once: it takes no `on`, `after`, `times` or `forever`")]
     AtOnce(String),
     #[error("`times` is 0 or stands beside `forever`; leave it out for once")]
@@ -47,26 +52,16 @@ pub enum ScriptError {
 
 /// A checked script.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Checked {
-    Request(Scheduled<RequestMatch, RequestFault>),
-    Bayeux(Scheduled<RequestMatch, BayeuxFault>),
-    Event(Scheduled<EventMatch, EventFault>),
+pub(crate) enum Checked {
+    Request(Pending<RequestMatch, RequestAct>),
+    Event(Pending<EventMatch, EventFault>),
     AtOnce(Act),
-}
-
-/// When a fault fires.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scheduled<M, F> {
-    pub on: M,
-    pub after: u32,
-    pub times: Option<u32>,
-    pub fault: F,
 }
 
 /// Which part of the org a request goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Surface {
+pub(crate) enum Surface {
     Oauth,
     Rest,
     Bulk,
@@ -97,7 +92,7 @@ impl Surface {
 /// Which requests a fault is for; what is absent matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RequestMatch {
+pub(crate) struct RequestMatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub surface: Option<Surface>,
     /// The path's beginning.
@@ -119,7 +114,10 @@ impl RequestMatch {
         messages: &[String],
     ) -> bool {
         self.surface.is_none_or(|wanted| wanted == surface)
-            && self.path.as_deref().is_none_or(|begin| path.starts_with(begin))
+            && self
+                .path
+                .as_deref()
+                .is_none_or(|begin| path.starts_with(begin))
             && self
                 .method
                 .as_deref()
@@ -131,15 +129,20 @@ impl RequestMatch {
     }
 
     /// Whether a fault of the Bayeux layer is for a message on this channel.
-    pub(crate) fn takes(&self, channel: &str) -> bool {
-        self.message.as_deref().is_none_or(|wanted| wanted == channel)
+    pub(crate) fn takes(&self, fault: &BayeuxFault, channel: &str) -> bool {
+        if matches!(fault, BayeuxFault::DenyHandshake { .. }) && channel != "/meta/handshake" {
+            return false;
+        }
+        self.message
+            .as_deref()
+            .is_none_or(|wanted| wanted == channel)
     }
 }
 
 /// Which events a fault is for; what is absent matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EventMatch {
+pub(crate) struct EventMatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,8 +153,12 @@ pub struct EventMatch {
 
 impl EventMatch {
     pub(crate) fn matches(&self, event: &ChangeEvent) -> bool {
-        self.entity.as_deref().is_none_or(|wanted| wanted == event.entity)
-            && self.change_type.is_none_or(|wanted| wanted == event.change_type)
+        self.entity
+            .as_deref()
+            .is_none_or(|wanted| wanted == event.entity)
+            && self
+                .change_type
+                .is_none_or(|wanted| wanted == event.change_type)
             && self
                 .record_id
                 .as_ref()
@@ -162,7 +169,7 @@ impl EventMatch {
 /// When tokens end, seen from a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Moment {
+pub(crate) enum Moment {
     #[default]
     Before,
     /// While a poll is held.
@@ -173,7 +180,7 @@ pub enum Moment {
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RequestFault {
+pub(crate) enum RequestFault {
     /// Answers this status, unexecuted.
     Status {
         status: u16,
@@ -206,6 +213,18 @@ pub enum RequestFault {
     Stall {},
 }
 
+/// Why a handshake is denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Denial {
+    AuthenticationInvalid,
+    AuthenticationRequired,
+    TooManyClients,
+    TooBusy,
+    /// The server is too busy, and its error speaks of authentication all the same.
+    TooBusyAsAuthentication,
+}
+
 /// What happens to a Bayeux message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -215,6 +234,13 @@ pub(crate) enum BayeuxFault {
         error: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// `retry`, `handshake` or `none`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        advice: Option<Advice>,
+    },
+    /// Refuses handshakes, as Salesforce words it for this reason.
+    DenyHandshake {
+        reason: Denial,
     },
     UnknownClient {},
     LostCookie {},
@@ -225,7 +251,7 @@ pub(crate) enum BayeuxFault {
 /// What happens to change events as they are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum EventFault {
+pub(crate) enum EventFault {
     /// The event becomes a gap event of its kind.
     Gap {},
     /// Like changes of a transaction become one event with several record ids.
@@ -245,7 +271,7 @@ pub enum EventFault {
 /// What happens at once.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Act {
+pub(crate) enum Act {
     /// A gap event for records that nobody wrote.
     InjectGap {
         entity: String,
@@ -253,13 +279,21 @@ pub enum Act {
         record_ids: Vec<String>,
     },
     /// An overflow event for an entity.
-    InjectOverflow { entity: String },
+    InjectOverflow {
+        entity: String,
+    },
     /// A gap for all records of an entity: `001*`.
-    Wildcard { entity: String, prefix: String },
+    Wildcard {
+        entity: String,
+    },
     /// The last events come once more.
-    Duplicate { last: usize },
+    Duplicate {
+        last: usize,
+    },
     /// Everything after this replay id comes once more.
-    Redeliver { after: u64 },
+    Redeliver {
+        after: u64,
+    },
     /// The server ends every session.
     Disconnect {},
     ForgetClients {},
@@ -271,14 +305,20 @@ pub enum Act {
     /// A new stream with unrelated replay ids.
     ResetStream {},
     /// An entity's events are dropped without a word.
-    Forbid { entity: String },
-    LimitClients { clients: usize },
-    LimitEvents { events: usize },
+    Forbid {
+        entity: String,
+    },
+    LimitClients {
+        clients: usize,
+    },
+    LimitEvents {
+        events: usize,
+    },
 }
 
 impl Script {
     /// Reads what the script means.
-    pub fn check(self) -> Result<Checked, ScriptError> {
+    pub(crate) fn check(self) -> Result<Checked, ScriptError> {
         if self.times == Some(0) || (self.forever && self.times.is_some()) {
             return Err(ScriptError::Times);
         }
@@ -293,19 +333,36 @@ impl Script {
         if REQUEST_KINDS.contains(&kind.as_str()) {
             let fault = RequestFault::deserialize(act).map_err(ScriptError::Act)?;
             check_request(&fault)?;
-            let on = read_on(on, &kind)?;
-            return Ok(Checked::Request(Scheduled { on, after, times, fault }));
+            return Ok(Checked::Request(Pending {
+                on: read_on(on, &kind)?,
+                after,
+                times,
+                act: RequestAct::Request(fault),
+            }));
         }
         if BAYEUX_KINDS.contains(&kind.as_str()) {
             let fault = BayeuxFault::deserialize(act).map_err(ScriptError::Act)?;
-            let on = read_on(on, &kind)?;
-            return Ok(Checked::Bayeux(Scheduled { on, after, times, fault }));
+            let on: RequestMatch = read_on(on, &kind)?;
+            if on.surface.is_some() || on.path.is_some() || on.method.is_some() {
+                return Err(ScriptError::OnlyMessage(kind));
+            }
+            return Ok(Checked::Request(Pending {
+                on,
+                after,
+                times,
+                act: RequestAct::Bayeux(fault),
+            }));
         }
         if EVENT_KINDS.contains(&kind.as_str()) {
             let fault = EventFault::deserialize(act).map_err(ScriptError::Act)?;
             let mut on: EventMatch = read_on(on, &kind)?;
             on.record_id = on.record_id.map(full_id).transpose()?;
-            return Ok(Checked::Event(Scheduled { on, after, times, fault }));
+            return Ok(Checked::Event(Pending {
+                on,
+                after,
+                times,
+                act: fault,
+            }));
         }
         let act = Act::deserialize(act).map_err(ScriptError::Act)?;
         if on.is_some() || after > 0 || self.forever || self.times.is_some() {
@@ -325,7 +382,13 @@ const REQUEST_KINDS: &[&str] = &[
     "lost_request",
     "stall",
 ];
-const BAYEUX_KINDS: &[&str] = &["refuse", "unknown_client", "lost_cookie", "dismiss"];
+const BAYEUX_KINDS: &[&str] = &[
+    "refuse",
+    "deny_handshake",
+    "unknown_client",
+    "lost_cookie",
+    "dismiss",
+];
 const EVENT_KINDS: &[&str] = &[
     "gap",
     "merge",
@@ -378,10 +441,12 @@ fn check_act(act: Act) -> Result<Act, ScriptError> {
             Ok(Act::InjectGap {
                 entity,
                 change_type,
-                record_ids: record_ids.into_iter().map(full_id).collect::<Result<_, _>>()?,
+                record_ids: record_ids
+                    .into_iter()
+                    .map(full_id)
+                    .collect::<Result<_, _>>()?,
             })
         }
-        Act::Wildcard { prefix, .. } if prefix.len() != 3 => Err(ScriptError::Id(prefix)),
         act => Ok(act),
     }
 }
