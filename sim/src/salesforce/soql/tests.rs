@@ -284,7 +284,10 @@ fn ids_differ_by_case() {
     });
     let store = store(&rows);
     let one = format!("SELECT Id FROM Thing WHERE Id = '{}'", &upper[..15]);
-    assert_eq!(found(&store, &one, false).unwrap(), [upper.clone()]);
+    assert_eq!(
+        found(&store, &one, false).unwrap(),
+        std::slice::from_ref(&upper)
+    );
     let after = format!("SELECT Id FROM Thing WHERE Id > '{upper}' ORDER BY Id");
     assert_eq!(found(&store, &after, false).unwrap(), [lower]);
 }
