@@ -109,7 +109,8 @@ mod tests {
         ) {
             let found = with_address(&prefix);
             let column = column(&found, &format!("{prefix}Address"), part).map(FieldName::as_str);
-            prop_assert_eq!(column, Some(format!("{prefix}{part}").as_str()));
+            let expected = format!("{prefix}{part}");
+            prop_assert_eq!(column, Some(expected.as_str()));
         }
     }
 

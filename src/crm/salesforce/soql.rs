@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn windows_are_closed_at_their_start_and_open_at_their_end() {
-        let at = |seconds| Utc.timestamp_opt(1_700_000_000 + seconds, 0).unwrap();
+        let at = |seconds: i64| Utc.timestamp_opt(1_700_000_000 + seconds, 0).unwrap();
         let filter = Filter::Window(at(0), at(60));
         let stamp = FieldName::new("LastModifiedDate");
         let after = key(Some("2023-11-14T22:13:25.000Z"));

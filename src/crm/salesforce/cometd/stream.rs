@@ -165,7 +165,7 @@ impl Stream {
         }
     }
 
-    /// A poll came back. Tells a keep-alive; events are told by the loop.
+    /// A poll came back: what it told, if it told anything.
     fn polled(&mut self, replies: &Replies, held: Duration) -> Option<port::Heard> {
         if replies.closed {
             tracing::info!("the server closed the streaming session: a new one begins");
@@ -176,7 +176,8 @@ impl Stream {
         self.renewed = false;
         if replies.data > 0 {
             self.quick = 0;
-            return None;
+            // Events of objects that nobody listens to move the position too.
+            return Some(self.heard(None));
         }
         // A poll that was not held tells nothing about the time: what is replayed may still be on its way.
         let full = self.advice.timeout.map_or(HELD, Duration::from_millis);
