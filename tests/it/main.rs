@@ -9,4 +9,5 @@
 mod config;
 mod dashboards;
 mod log;
+mod road;
 mod wire;
