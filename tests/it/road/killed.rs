@@ -74,12 +74,8 @@ async fn kills_during_a_stream_lose_nothing() {
     let daemon = world.daemon().await;
     world.settled(&daemon).await;
     // Killed before the stream told its first position, a daemon can't know what it missed: that is a hole.
-    daemon
-        .wait_for("the holes' end", |health| {
-            health["connections"]["acme"]["state"] == "streaming"
-                && health["connections"]["acme"]["open_holes"] == 0
-        })
-        .await;
+    world.holes_close(&daemon).await;
+    world.settled(&daemon).await;
     once(&world, daemon);
 }
 

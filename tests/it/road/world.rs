@@ -211,6 +211,21 @@ impl World {
         }
     }
 
+    /// Waits until every hole is closed. The org's log of deletes tells whole minutes only, so one has to pass.
+    pub async fn holes_close(&self, daemon: &Daemon) {
+        daemon
+            .wait_for("the stream", |health| {
+                health["connections"]["acme"]["state"] == "streaming"
+            })
+            .await;
+        self.control("time", json!({ "advance_seconds": 75 })).await;
+        daemon
+            .wait_for("the holes' end", |health| {
+                health["connections"]["acme"]["open_holes"] == 0
+            })
+            .await;
+    }
+
     /// Where store and org differ.
     pub async fn differences(&self) -> Vec<String> {
         if !self.store().exists() {
