@@ -89,7 +89,7 @@ fn entity(event: &str) -> Option<String> {
     match stem.strip_suffix("__") {
         Some(custom) if !custom.is_empty() => Some(format!("{custom}__c")),
         Some(_) => None,
-        None => (!stem.is_empty()).then(|| stem.to_owned()),
+        None => (!stem.is_empty() && !stem.ends_with("__c")).then(|| stem.to_owned()),
     }
 }
 

@@ -208,3 +208,180 @@ fn schema(org: &Org, entity: &str) -> Name {
         None => schema_id(entity, std::iter::empty()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use proptest::prelude::*;
+    use serde_json::Map;
+
+    use super::super::super::commits::{ChangeEvent, ChangeType};
+    use super::super::super::options::SimOptions;
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Events of these entities, each under an id of its own.
+        Commit(Vec<bool>),
+        /// Events that share the newest id.
+        Share(usize),
+        /// An answer of so many events at most.
+        Answer(usize),
+        /// The last event once more.
+        Again,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            prop::collection::vec(any::<bool>(), 1..6).prop_map(Step::Commit),
+            (1_usize..4).prop_map(Step::Share),
+            (1_usize..5).prop_map(Step::Answer),
+            Just(Step::Again),
+        ];
+        prop::collection::vec(step, 1..40)
+    }
+
+    fn event(number: usize, account: bool) -> ChangeEvent {
+        ChangeEvent {
+            entity: if account { "Account" } else { "Contact" }.to_owned(),
+            record_ids: vec![number.to_string()],
+            change_type: ChangeType::Create,
+            change_origin: String::new(),
+            transaction_key: number.to_string(),
+            sequence: 1,
+            commit_timestamp: DateTime::UNIX_EPOCH,
+            commit_number: 1,
+            commit_user: String::new(),
+            changed: Vec::new(),
+            body: Map::new(),
+        }
+    }
+
+    fn subscription(org: &Org, name: &str, channel: Channel) -> Subscription {
+        Subscription {
+            name: name.into(),
+            channel,
+            cursor: org.log.newest(),
+            again: VecDeque::new(),
+        }
+    }
+
+    fn answered(
+        org: &Org,
+        subscriptions: &mut [Subscription],
+        allowance: usize,
+    ) -> Vec<DataMessage> {
+        let forbidden = BTreeSet::new();
+        let request = Request {
+            org,
+            client_id: None,
+            view_all_data: true,
+            forbidden: &forbidden,
+            allowance,
+        };
+        take(subscriptions, &request).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Whatever is written and however the answers are cut, each subscription gets each of its events once, in the
+        /// log's order, and those of one id together.
+        #[test]
+        fn nothing_is_lost_doubled_or_parted(steps in steps()) {
+            let org = Org::open(&SimOptions::default()).unwrap();
+            let mut subscriptions = [
+                subscription(&org, "all", Channel::Standard),
+                subscription(&org, "one", Channel::Entity("Account".to_owned())),
+            ];
+            let (mut number, mut again) = (0, 0);
+            let mut seen: [Vec<(u64, String)>; 2] = Default::default();
+            let mut answer = |subscriptions: &mut [Subscription], room: usize| {
+                let messages = answered(&org, subscriptions, room);
+                for message in &messages {
+                    let place = usize::from(&*message.channel == "one");
+                    let event = &message.event;
+                    seen[place].push((event.replay_id, event.event.record_ids[0].clone()));
+                }
+                messages.len()
+            };
+            for step in steps {
+                match step {
+                    Step::Commit(entities) => {
+                        let events = entities.into_iter().map(|account| {
+                            number += 1;
+                            event(number, account)
+                        });
+                        org.log.append(events.collect()).unwrap();
+                    }
+                    Step::Share(count) => {
+                        let mut events = Vec::new();
+                        for _ in 0..count {
+                            number += 1;
+                            events.push(event(number, true));
+                        }
+                        let shared = org.log.append(events.split_off(count - 1)).unwrap()[0].replay_id;
+                        org.log.append_at(shared, events).unwrap();
+                    }
+                    Step::Answer(room) => {
+                        answer(&mut subscriptions, room);
+                    }
+                    Step::Again => {
+                        let last = org.log.after(org.log.beginning(), usize::MAX).unwrap();
+                        let one = &mut subscriptions[0];
+                        if let Some(last) = last.iter().rfind(|event| event.replay_id <= one.cursor) {
+                            one.again.push_back(Arc::clone(last));
+                            again += 1;
+                        }
+                    }
+                }
+            }
+            while answer(&mut subscriptions, 3) > 0 {}
+            let log = org.log.after(org.log.beginning(), usize::MAX).unwrap();
+            let of = |account: bool| -> Vec<_> {
+                log.iter()
+                    .filter(|event| !account || event.event.entity == "Account")
+                    .map(|event| (event.replay_id, event.event.record_ids[0].clone()))
+                    .collect()
+            };
+            prop_assert_eq!(&seen[1], &of(true));
+            prop_assert_eq!(seen[0].len(), of(false).len() + again);
+            let mut once = Vec::new();
+            for event in &seen[0] {
+                if !once.contains(event) {
+                    once.push(event.clone());
+                }
+            }
+            prop_assert_eq!(once, of(false));
+        }
+    }
+
+    #[test]
+    fn events_that_share_an_id_come_together_past_any_page() {
+        let org = Org::open(&SimOptions::default()).unwrap();
+        let mut subscriptions = [subscription(&org, "all", Channel::Standard)];
+        let first = org.log.append(vec![event(0, true)]).unwrap()[0].replay_id;
+        let shared = (1..PAGE * 2).map(|number| event(number, true)).collect();
+        org.log.append_at(first, shared).unwrap();
+        let answer = answered(&org, &mut subscriptions, 10);
+        assert_eq!(answer.len(), PAGE * 2);
+        assert!(answered(&org, &mut subscriptions, 10).is_empty());
+    }
+
+    #[test]
+    fn a_removed_event_that_was_owed_is_an_error() {
+        let org = Org::open(&SimOptions::default()).unwrap();
+        let mut subscriptions = [subscription(&org, "all", Channel::Standard)];
+        org.log.append(vec![event(1, true)]).unwrap();
+        org.log.cut(super::super::super::commits::Cut::All).unwrap();
+        let forbidden = BTreeSet::new();
+        let request = Request {
+            org: &org,
+            client_id: None,
+            view_all_data: true,
+            forbidden: &forbidden,
+            allowance: 5,
+        };
+        assert!(take(&mut subscriptions, &request).is_err());
+    }
+}

@@ -58,7 +58,7 @@ pub(super) enum Step {
     Answer(Vec<Item>),
     /// A session began: its cookies go with the reply.
     Welcome(Vec<Item>, Cookies),
-    Hold(Held),
+    Hold(Box<Held>),
 }
 
 /// A poll that waits.
@@ -224,7 +224,7 @@ impl Server {
             message,
         };
         match self.poll(org, &held, caller.user.clone(), caller.now) {
-            None => Step::Hold(held),
+            None => Step::Hold(Box::new(held)),
             Some(mut items) => {
                 if first {
                     advise(&mut items);
@@ -438,3 +438,6 @@ fn replay_refused(from: Option<&Value>, two_spaces: bool) -> String {
          events, or -1 to replay only new events."
     )
 }
+
+#[cfg(test)]
+mod tests;
