@@ -453,6 +453,19 @@ fn condition() -> impl Strategy<Value = Naive> {
     })
 }
 
+/// What keyset reads ask: after a stamp, or at it and after an id.
+fn keyset() -> impl Strategy<Value = Naive> {
+    let lower = || prop::sample::select(vec!["=", ">", ">="]);
+    (lower(), 0..4_i64, lower(), 0..4_i64, lower(), 0..40_u64).prop_map(
+        |(after, seconds, at, same, above, n)| {
+            Naive::Or(vec![
+                Naive::Stamp(after, seconds),
+                Naive::And(vec![Naive::Stamp(at, same), Naive::Id(above, n)]),
+            ])
+        },
+    )
+}
+
 /// The order of an ORDER BY, nulls first.
 fn order(by: &str, a: &Row, b: &Row) -> Ordering {
     let lower = |row: &Row| row.text.as_ref().map(|text| text.to_lowercase());
@@ -475,7 +488,7 @@ proptest! {
     #[test]
     fn a_query_finds_what_a_naive_filter_finds(
         rows in rows(),
-        condition in proptest::option::of(condition()),
+        condition in proptest::option::of(prop_oneof![2 => condition(), 1 => keyset()]),
         all in any::<bool>(),
         by in prop::sample::select(vec![
             "Id", "Name", "Size DESC, Id", "Day NULLS LAST, Id DESC", "SystemModstamp, Id", "SystemModstamp",
