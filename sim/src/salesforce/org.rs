@@ -7,9 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, Utc};
 
 use super::clock::SimClock;
+use super::cometd::Streaming;
 use super::commits::CommitLog;
 use super::counters::Counters;
 use super::cursors::Cursors;
+use super::faults::Faults;
 use super::ids;
 use super::journal::{Journal, JournalError, Line, Row};
 use super::load::{self, LoadError};
@@ -30,6 +32,8 @@ pub struct Org {
     pub sessions: Sessions,
     pub counters: Counters,
     pub profile: Profile,
+    pub streaming: Streaming,
+    pub faults: Faults,
     pub(crate) cursors: Cursors,
     pub(crate) draws: Mutex<Draws>,
     store: RwLock<Store>,
@@ -102,6 +106,8 @@ impl Org {
             log,
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
+            streaming: Streaming::new(options.seed),
+            faults: Faults::default(),
             cursors: Cursors::new(options.seed),
             profile: Profile {
                 org_id,
