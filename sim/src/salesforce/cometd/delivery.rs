@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::commits::{CommitLog, Committed, TooOld};
+use serde_json::Value;
+
+use super::super::commits::{ChangeType, CommitLog, Committed, TooOld};
 use super::super::org::Org;
 use super::channel::Channel;
 use super::event::{DataMessage, schema_id, weight};
@@ -40,6 +42,14 @@ pub(super) struct Request<'a> {
     pub allowance: usize,
 }
 
+impl Request<'_> {
+    /// Whether an event is for this subscription, and for the eyes of its user.
+    fn shows(&self, channel: &Channel, committed: &Committed) -> bool {
+        let entity = &committed.event.entity;
+        self.view_all_data && channel.carries(entity) && !self.forbidden.contains(entity)
+    }
+}
+
 /// Takes the next answer's events off the subscriptions. Each one's order is the log's; between them it is by replay
 /// id. An error tells that events were removed which a subscription had not been sent.
 pub(super) fn take(
@@ -52,7 +62,9 @@ pub(super) fn take(
         while answer.has_room()
             && let Some(event) = subscription.again.pop_front()
         {
-            answer.push(&subscription.name, event);
+            if request.shows(&subscription.channel, &event) {
+                answer.push(subscription, event);
+            }
         }
     }
     if !answer.has_room() {
@@ -77,7 +89,7 @@ pub(super) fn take(
         };
         // Events that share a replay id are never parted: the second could not be asked for.
         while let Some(event) = pulled.next_of(replay_id) {
-            answer.push(&subscription.name, event);
+            answer.push(subscription, event);
         }
         subscription.cursor = replay_id;
     }
@@ -112,12 +124,10 @@ impl Pulled {
                 break;
             };
             pulled.reached = last.replay_id;
-            pulled.events.extend(page.into_iter().filter(|committed| {
-                let entity = &committed.event.entity;
-                request.view_all_data
-                    && subscription.channel.carries(entity)
-                    && !request.forbidden.contains(entity)
-            }));
+            let shown = page
+                .into_iter()
+                .filter(|committed| request.shows(&subscription.channel, committed));
+            pulled.events.extend(shown);
         }
         Ok(pulled)
     }
@@ -176,27 +186,63 @@ impl<'a> Answer<'a> {
         !self.parted && self.messages.len() < self.room && self.bytes < MAX_BYTES
     }
 
-    fn push(&mut self, channel: &Name, event: Arc<Committed>) {
-        self.bytes += weight(&event.event);
+    fn push(&mut self, subscription: &Subscription, event: Arc<Committed>) {
         let marks = self.request.org.log.rewrites.marks(&event.event);
         self.parted |= marks.parted;
-        let entity = &event.event.entity;
-        let schema = match self.schemas.get(entity) {
+        let change = &event.event;
+        let schema = match self.schemas.get(&change.entity) {
             Some(schema) => Arc::clone(schema),
             None => {
-                let schema = schema(self.request.org, entity);
-                self.schemas.insert(entity.clone(), Arc::clone(&schema));
+                let schema = schema(self.request.org, &change.entity);
+                let entity = change.entity.clone();
+                self.schemas.insert(entity, Arc::clone(&schema));
                 schema
             }
         };
-        self.messages.push(DataMessage {
-            channel: Arc::clone(channel),
-            client_id: self.request.client_id.clone(),
-            schema,
-            event,
-            garble: marks.garble,
-        });
+        let fields = match change.change_type {
+            ChangeType::Update | ChangeType::Delete => {
+                subscription.channel.enriches(&change.entity)
+            }
+            _ => &[],
+        };
+        // An enriched event is about one record: a merged one is split, under its one replay id.
+        let records = if fields.is_empty() {
+            vec![None]
+        } else {
+            (0..change.record_ids.len()).map(Some).collect()
+        };
+        for record in records {
+            self.bytes += weight(change);
+            self.messages.push(DataMessage {
+                channel: Arc::clone(&subscription.name),
+                client_id: self.request.client_id.clone(),
+                schema: Arc::clone(&schema),
+                garble: marks.garble,
+                record,
+                enriched: record
+                    .and_then(|record| change.record_ids.get(record))
+                    .map_or_else(Vec::new, |id| {
+                        enriched(self.request.org, &change.entity, id, fields)
+                    }),
+                event: Arc::clone(&event),
+            });
+        }
     }
+}
+
+/// Fields of a record as they are at this moment, empty ones left out.
+fn enriched(org: &Org, entity: &str, id: &str, fields: &[String]) -> Vec<(String, Value)> {
+    let Some((object, record)) = org.object(entity).zip(org.record(entity, id)) else {
+        return Vec::new();
+    };
+    fields
+        .iter()
+        .filter_map(|name| {
+            let (place, field) = object.field(name)?;
+            let value = record.get(place);
+            (!value.is_null()).then(|| (field.name.clone(), value.cometd()))
+        })
+        .collect()
 }
 
 fn schema(org: &Org, entity: &str) -> Name {

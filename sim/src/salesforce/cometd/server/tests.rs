@@ -77,7 +77,7 @@ impl Run {
         Self {
             now: org.clock.now(),
             org,
-            server: Server::new(3),
+            server: Server::new(3, 50),
             ids: Vec::new(),
             cookies: Cookies::default(),
             held: Vec::new(),
