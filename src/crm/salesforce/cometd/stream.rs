@@ -76,6 +76,8 @@ pub struct Stream {
     beginnings: u32,
     renewed: bool,
     quick: u32,
+    /// When the last answer came, and what it said that the server's time was.
+    answered: Option<(Instant, DateTime<Utc>)>,
     message: u64,
     pending: Vec<Event>,
     stale: Vec<ObjectName>,
@@ -120,6 +122,7 @@ impl Stream {
             beginnings: 0,
             renewed: false,
             quick: 0,
+            answered: None,
             message: 0,
             pending: Vec::new(),
             stale: Vec::new(),
@@ -154,15 +157,28 @@ impl Stream {
             }
             self.pause().await;
             let sent = Instant::now();
+            let before = self.answered;
             match self.connect(self.parts.poll_timeout).await {
                 Ok(replies) => {
-                    if let Some(heard) = self.polled(&replies, sent.elapsed()) {
+                    let held = self.held(before, sent);
+                    if let Some(heard) = self.polled(&replies, held) {
                         return Ok(heard);
                     }
                 }
                 Err(trouble) => self.lost(trouble).await,
             }
         }
+    }
+
+    /// How long the server held a poll, by our clock or by its own: the time between its last two answers, less
+    /// what we waited between them.
+    fn held(&self, before: Option<(Instant, DateTime<Utc>)>, sent: Instant) -> Duration {
+        let ours = sent.elapsed();
+        let (Some((heard, from)), Some((_, to))) = (before, self.answered) else {
+            return ours;
+        };
+        let theirs = (to - from).to_std().unwrap_or_default();
+        ours.max(theirs.saturating_sub(sent - heard))
     }
 
     /// A poll came back: what it told, if it told anything.
@@ -386,6 +402,7 @@ impl Stream {
     ) -> Result<Replies, Trouble> {
         let token = self.token().await?;
         let heard = self.parts.wire.send(&token, body, timeout).await?;
+        self.answered = heard.date.map(|date| (Instant::now(), date));
         let arrived = heard.date.unwrap_or_else(|| self.parts.clock.now());
         let messages = messages::parse(&heard.body)
             .map_err(|error| protocol("an answer holds no messages").source(error))?;
