@@ -3,6 +3,8 @@
 //! `ARCHITECTURE.md` is the map: floors, walls and invariants. Imports go down only.
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod crm;
 pub mod fault;
@@ -13,6 +15,7 @@ pub mod log;
 pub mod mapping;
 pub mod model;
 pub mod runtime;
+pub mod schedule;
 pub mod secret;
 pub mod sqlite;
 pub mod state;

@@ -27,6 +27,14 @@ pub(super) fn print(text: &str) {
     writeln!(std::io::stdout().lock(), "{text}").ok();
 }
 
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl serde::Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&text),
+        Err(error) => complain(&format!("writing JSON: {error}")),
+    }
+}
+
 /// Prints a table: heads, then rows, columns as wide as their widest cell up to a limit.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) {
     const WIDEST: usize = 44;
@@ -38,7 +46,10 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) {
         line.chars().take(WIDEST - 1).chain(['…']).collect()
     };
     let mut lines: Vec<Vec<String>> = vec![heads.iter().map(|head| (*head).to_owned()).collect()];
-    lines.extend(rows.iter().map(|row| row.iter().map(|cell| cut(cell)).collect()));
+    lines.extend(
+        rows.iter()
+            .map(|row| row.iter().map(|cell| cut(cell)).collect()),
+    );
     let widths: Vec<usize> = (0..heads.len())
         .map(|column| {
             let cells = lines.iter().filter_map(|line| line.get(column));

@@ -5,9 +5,16 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use crate::config::problem::{Located, Spot};
+use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
-use crate::model::value::Value;
+use crate::model::value::{Fields, Value};
+
+mod derive;
+mod destination;
+mod map;
+pub(super) mod read;
+mod trial;
 
 /// A job. What its texts mean (paths, filters, columns) is checked by `mapping/`, which compiles it.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,4 +119,29 @@ pub enum DeriveSource {
     },
     /// `sibling`: an earlier destination of the job, by label.
     Sibling(Located<String>),
+}
+
+/// What a job's file says besides what it moves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routine {
+    /// `full_sync`: when every record of the source is read again.
+    pub full_sync: Schedule,
+    /// `[[test]]`, in the file's order.
+    pub tests: Vec<MappingTest>,
+}
+
+/// Columns of a row by name.
+pub type ExpectedRow = BTreeMap<String, Value>;
+
+/// One `[[test]]`: records, and the rows or errors that the job makes of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MappingTest {
+    /// Where it stands.
+    pub spot: Spot,
+    /// `given`: a CRM object's records.
+    pub given: Vec<(Located<ObjectName>, Vec<Fields>)>,
+    /// `expect`: a stored object's rows.
+    pub expect: Vec<(Located<String>, Vec<ExpectedRow>)>,
+    /// `errors`: what a record is refused for.
+    pub errors: Vec<Located<String>>,
 }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::DateTime;
+
 use crate::fault::{Fault, FaultKind};
-use crate::image::merge::{Image, rebuilt};
-use crate::image::port::ImageBatch;
-use crate::log::port::{Delivery, From, Record};
+use crate::image::merge::{Image, Life, rebuilt};
+use crate::image::port::{Held, ImageBatch};
+use crate::log::port::{Bounds, Delivery, From, Record};
 use crate::model::change::Change;
 use crate::model::record_id::RecordId;
+use crate::state::port::{Fence, Owed, Progress};
 
 use super::ingest::Redelivery;
 use super::road::{ObjectRoad, Road, topic_spec};
@@ -17,48 +20,116 @@ const MAX_RECORDS: usize = 2000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(200);
 
+/// A topic and its images, side by side.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The topic's generation.
+    pub generation: String,
+    /// Its ends.
+    pub bounds: BTreeMap<u32, Bounds>,
+    /// How far the images hold.
+    pub held: Held,
+}
+
 /// What reading one object's topic back found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CaughtUp {
     /// Records of the topic read back.
     pub read: u64,
-    /// The topic is another than the images were made from: deleted, made again, or cut behind our back.
-    pub recreated: bool,
     /// Records of the topic that are no change and were passed over.
     pub unreadable: u64,
+    /// Records whose newest change in the topic is older than their image, or came after its owner's term.
+    pub healed: u64,
 }
 
-/// Brings an object's images up to the end of its topic and notes what the stream may repeat.
+/// Who reads the topic back, and what the owner before found.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The term.
+    pub term: u64,
+    /// The fence of the newest owner.
+    pub fence: Option<&'a Fence>,
+}
+
+impl Owner<'_> {
+    /// Whether a change was published by an owner whose term was over: it knows less than what this side of the
+    /// fence knows, though its version may be the higher one.
+    fn is_late(self, record: &Record, change: &Change) -> bool {
+        self.fence.is_some_and(|fence| {
+            let end = fence.ends.get(&record.partition).copied();
+            change.version.term() < fence.term && end.is_some_and(|end| record.offset >= end)
+        })
+    }
+}
+
+impl Inspected {
+    /// Whether the images were made from another topic: one that was deleted, made again, or cut behind our back.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let other = self.held.generation.as_deref() != Some(&self.generation);
+        other || self.is_past_the_end()
+    }
+
+    /// Whether changes may be gone that no rebuild brings back. `synced`: the topic should hold the object.
+    #[must_use]
+    pub fn has_lost(&self, synced: bool) -> bool {
+        let is_empty = self.bounds.values().all(|bounds| bounds.end == 0);
+        match self.held.generation {
+            Some(_) => self.is_foreign(),
+            // The images are gone; if the topic went with them, nothing is left to tell.
+            None => synced && is_empty,
+        }
+    }
+
+    fn is_past_the_end(&self) -> bool {
+        self.held.offsets.iter().any(|(partition, next)| {
+            let bounds = self.bounds.get(partition);
+            bounds.is_none_or(|bounds| *next > bounds.end)
+        })
+    }
+}
+
+/// Looks at one object's topic and images; makes the topic if there is none.
 ///
 /// # Errors
 /// A fault of the log or the image store.
+pub async fn inspect(road: &Road, object: &ObjectRoad) -> Result<Inspected, Fault> {
+    Ok(Inspected {
+        generation: road.log.ensure(&topic_spec(&object.topic)).await?,
+        bounds: road.log.bounds(&object.topic).await?,
+        held: road.images.held(&object.key).await?,
+    })
+}
+
+/// Brings an object's images up to the end of its topic and notes what the stream may repeat. Holes that
+/// [`Inspected::has_lost`] asks for must be durable before: this forgets what told of them.
+///
+/// # Errors
+/// A fault of the log, the image store or the state.
 pub async fn catch_up(
     road: &Road,
     object: &ObjectRoad,
+    inspected: &Inspected,
+    owner: Owner<'_>,
     redelivery: &mut Redelivery,
 ) -> Result<CaughtUp, Fault> {
     let mut report = CaughtUp::default();
-    let generation = road.log.ensure(&topic_spec(&object.topic)).await?;
-    let bounds = road.log.bounds(&object.topic).await?;
-    let mut held = road.images.held(&object.key).await?;
-    let past_the_end = held.offsets.iter().any(|(partition, next)| {
-        bounds
-            .get(partition)
-            .is_none_or(|bounds| *next > bounds.end)
-    });
-    if held.generation.as_deref() != Some(&generation) || past_the_end {
-        report.recreated = held.generation.is_some();
-        road.images.clear(&object.key, &generation).await?;
-        held.offsets.clear();
+    let mut held = inspected.held.offsets.clone();
+    if inspected.is_foreign() {
+        road.images
+            .clear(&object.key, &inspected.generation)
+            .await?;
+        held.clear();
     }
+    let bounds = &inspected.bounds;
     let from: BTreeMap<u32, u64> = bounds
         .iter()
         .map(|(partition, bounds)| {
-            let next = held.offsets.get(partition).copied().unwrap_or(0);
+            let next = held.get(partition).copied().unwrap_or(0);
             (*partition, next.max(bounds.start))
         })
         .collect();
-    let mut left: HashMap<u32, u64> = bounds
+    let mut left: BTreeMap<u32, u64> = bounds
         .iter()
         .filter(|(partition, bounds)| from.get(partition).is_some_and(|next| *next < bounds.end))
         .map(|(partition, bounds)| (*partition, bounds.end))
@@ -74,7 +145,7 @@ pub async fn catch_up(
         match reader.next(MAX_RECORDS, MAX_BYTES, WAIT).await? {
             Delivery::Batch(records) => {
                 report.read += records.len() as u64;
-                take(road, object, &records, redelivery, &mut report).await?;
+                take(road, object, &records, owner, redelivery, &mut report).await?;
                 if let Some(last) = records.last()
                     && left
                         .get(&last.partition)
@@ -93,6 +164,7 @@ pub async fn catch_up(
             }
         }
     }
+    left.retain(|partition, _| !redelivery.expects(&object.key.object, *partition));
     let offsets = left
         .into_iter()
         .map(|(partition, end)| (object.key.clone(), partition, end));
@@ -109,6 +181,7 @@ async fn take(
     road: &Road,
     object: &ObjectRoad,
     records: &[Record],
+    owner: Owner<'_>,
     redelivery: &mut Redelivery,
     report: &mut CaughtUp,
 ) -> Result<(), Fault> {
@@ -117,36 +190,37 @@ async fn take(
         .images
         .get(&object.key, ids.into_iter().collect())
         .await?;
+    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut last: HashMap<RecordId, Change> = HashMap::new();
+    let mut healed: HashSet<RecordId> = HashSet::new();
     for record in records {
-        let Some(value) = &record.value else {
-            // A tombstone: the record was forgotten, its delete came before.
-            if let Some(id) = record_id(record) {
-                images.remove(&id);
+        let mut change = read(object, record, &mut images, report);
+        if let Some(late) = change.take_if(|change| owner.is_late(record, change)) {
+            let image = images.entry(late.id.clone()).or_insert_with(Image::partial);
+            image.version = image.version.max(late.version);
+            healed.insert(late.id);
+        }
+        if let Some(change) = &change {
+            redelivery.found(record.partition, change);
+        }
+        // The offset stays before what the stream may repeat: a second crash must find it again.
+        if !redelivery.expects(&object.key.object, record.partition) {
+            next.insert(record.partition, record.offset + 1);
+        }
+        if let Some(change) = change {
+            let before = images.remove(&change.id);
+            if let Some(image) = rebuilt(before, &change) {
+                images.insert(change.id.clone(), image);
             }
-            continue;
-        };
-        match Change::decode(value) {
-            Ok(change) => {
-                redelivery.found(record.partition, &change);
-                let before = images.remove(&change.id);
-                if let Some(image) = rebuilt(before, &change) {
-                    images.insert(change.id, image);
-                }
-            }
-            Err(error) => {
-                report.unreadable += 1;
-                tracing::error!(
-                    error = %error, topic = %object.topic, partition = record.partition,
-                    offset = record.offset, "topic holds a record that is no change"
-                );
-            }
+            last.insert(change.id.clone(), change);
         }
     }
-    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-    for record in records {
-        let offset = next.entry(record.partition).or_default();
-        *offset = (*offset).max(record.offset + 1);
-    }
+    healed.extend(last.into_iter().filter_map(|(record, change)| {
+        let image = images.get(&record)?;
+        (image.version > change.version).then_some(record)
+    }));
+    heal(road, object, owner.term, &images, &healed).await?;
+    report.healed += healed.len() as u64;
     road.images
         .put(ImageBatch {
             images: vec![(object.key.clone(), images.into_iter().collect())],
@@ -154,9 +228,73 @@ async fn take(
                 .into_iter()
                 .map(|(partition, offset)| (object.key.clone(), partition, offset))
                 .collect(),
-            position: None,
+            mark: None,
         })
         .await
+}
+
+fn read(
+    object: &ObjectRoad,
+    record: &Record,
+    images: &mut HashMap<RecordId, Image>,
+    report: &mut CaughtUp,
+) -> Option<Change> {
+    let Some(value) = &record.value else {
+        // A tombstone: the record was forgotten, its delete came before.
+        if let Some(id) = record_id(record) {
+            images.remove(&id);
+        }
+        return None;
+    };
+    match Change::decode(value) {
+        Ok(change) => Some(change),
+        Err(error) => {
+            report.unreadable += 1;
+            tracing::error!(
+                error = %error, topic = %object.topic, partition = record.partition,
+                offset = record.offset, "topic holds a record that is no change"
+            );
+            None
+        }
+    }
+}
+
+/// The topic's newest change of a record is older than its image, or knows less: an owner whose term was over woke
+/// up in the middle of an append. Compaction would keep it, so the image is published again, or read first.
+async fn heal(
+    road: &Road,
+    object: &ObjectRoad,
+    term: u64,
+    images: &HashMap<RecordId, Image>,
+    healed: &HashSet<RecordId>,
+) -> Result<(), Fault> {
+    let mut owe = Vec::new();
+    for record in healed {
+        tracing::warn!(object = %object.key, %record, "the topic ends with a change that came too late: publishing again");
+        if images
+            .get(record)
+            .is_some_and(|image| image.life != Life::Partial)
+        {
+            let (connection, name) = (&road.connection, &object.key.object);
+            road.state
+                .request_republish(connection, name, record)
+                .await?;
+        } else {
+            owe.push(Owed {
+                object: object.key.object.clone(),
+                record: record.clone(),
+                stamp: DateTime::UNIX_EPOCH,
+            });
+        }
+    }
+    if owe.is_empty() {
+        return Ok(());
+    }
+    let progress = Progress {
+        owe,
+        ..Progress::default()
+    };
+    road.state.commit(&road.connection, term, progress).await
 }
 
 fn record_id(record: &Record) -> Option<RecordId> {

@@ -3,11 +3,14 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::crm::port::Pages;
 use crate::fault::{Fault, FaultKind};
+use crate::image::merge::{Image, Life};
 use crate::model::change::Origin;
-use crate::model::event::Page;
+use crate::model::event::{Page, Row};
+use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
-use crate::state::port::{Evidence, SnapshotProgress};
+use crate::state::port::{Evidence, ObjectState, SnapshotProgress};
 
 use super::ingest::{Input, Read, ReadOutcome};
 use super::road::{ObjectRoad, Road};
@@ -24,17 +27,37 @@ impl Inlet {
     /// # Errors
     /// `Stopping` once ingest has ended.
     pub async fn read(&self, read: ReadInput<'_>) -> Result<ReadOutcome, Fault> {
+        self.pass(|done| {
+            Input::Read(Read {
+                object: read.object.key.object.clone(),
+                rows: read.rows,
+                absent: read.absent,
+                as_of: read.as_of,
+                by_id: read.by_id,
+                origin: read.origin,
+                done,
+            })
+        })
+        .await
+    }
+
+    /// Has images published again and waits until that is durable.
+    ///
+    /// # Errors
+    /// `Stopping` once ingest has ended.
+    pub async fn republish(
+        &self,
+        records: Vec<(ObjectName, RecordId)>,
+    ) -> Result<ReadOutcome, Fault> {
+        self.pass(|done| Input::Republish { records, done }).await
+    }
+
+    async fn pass(
+        &self,
+        input: impl FnOnce(oneshot::Sender<ReadOutcome>) -> Input,
+    ) -> Result<ReadOutcome, Fault> {
         let (done, answer) = oneshot::channel();
-        let input = Input::Read(Read {
-            object: read.object.key.object.clone(),
-            rows: read.rows,
-            absent: read.absent,
-            as_of: read.as_of,
-            origin: read.origin,
-            republish: read.republish,
-            done,
-        });
-        self.0.send(input).await.map_err(|_| ended())?;
+        self.0.send(input(done)).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())
     }
 }
@@ -44,165 +67,217 @@ pub struct ReadInput<'a> {
     /// The object.
     pub object: &'a ObjectRoad,
     /// Rows found.
-    pub rows: Vec<crate::model::event::Row>,
+    pub rows: Vec<Row>,
     /// Ids not found by a read by id.
     pub absent: Vec<RecordId>,
     /// A.
     pub as_of: DateTime<Utc>,
+    /// Whether the records were asked for by id.
+    pub by_id: bool,
     /// What the changes are published as.
     pub origin: Origin,
-    /// Published even if nothing differs.
-    pub republish: bool,
 }
 
 fn ended() -> Fault {
     Fault::new(FaultKind::Stopping, "ingest has ended")
 }
 
-/// Reads every record of an object that is not read yet, storing where to go on after each page; then reads
-/// by id what images hold and the read did not meet. Returns what closes a hole.
-///
-/// # Errors
-/// A fault of the CRM, the state or ingest; a later call goes on where this one stopped.
-pub async fn full_sync(
-    road: &Road,
-    term: u64,
-    object: &ObjectRoad,
-    inlet: &Inlet,
-    origin: Origin,
-) -> Result<Evidence, Fault> {
-    let (connection, name) = (&road.connection, &object.key.object);
-    let mut state = road.state.object(connection, name).await?;
-    let started = state.snapshot.clone().unwrap_or_else(|| SnapshotProgress {
-        resume: None,
-        rows: 0,
-        started_at: road.clock.now(),
-    });
-    let resumed = started.resume.is_some();
-    let mut rows = started.rows;
-    let mut deleted = 0;
-    let mut pages = road
-        .crm
-        .read_all(&object.selection, started.resume.as_deref())
-        .await?;
-    let mut as_of: Option<DateTime<Utc>> = None;
-    while let Some(page) = pages.next().await? {
-        as_of = Some(as_of.map_or(page.as_of, |first| first.min(page.as_of)));
-        let resume = page.resume.clone();
-        if !resumed {
-            check_total(object, &page, resume.is_none(), rows)?;
+/// A full sync of one object under one term.
+pub struct FullSync<'a> {
+    /// The road.
+    pub road: &'a Road,
+    /// The owner's term.
+    pub term: u64,
+    /// The object.
+    pub object: &'a ObjectRoad,
+    /// The way into ingest.
+    pub inlet: &'a Inlet,
+    /// What the changes are published as.
+    pub origin: Origin,
+    /// Pages as of this or earlier are worth nothing: a sync that they began is begun anew.
+    pub later_than: Option<DateTime<Utc>>,
+}
+
+impl FullSync<'_> {
+    /// Reads every record of the object that is not read yet, storing where to go on after each page; then reads
+    /// by id what images hold and the read did not meet. Returns what closes a hole.
+    ///
+    /// # Errors
+    /// A fault of the CRM, the state or ingest; a later call goes on where this one stopped.
+    pub async fn run(&self) -> Result<Evidence, Fault> {
+        let (connection, name) = (&self.road.connection, &self.object.key.object);
+        let mut state = self.road.state.object(connection, name).await?;
+        let (mut progress, mut pages) = self.begin(state.snapshot.take()).await?;
+        let resumed = progress.resume.is_some();
+        while let Some(page) = pages.next().await? {
+            if !resumed {
+                check_total(self.object, &page, progress.rows)?;
+            }
+            self.take(page, &mut progress).await?;
+            state.snapshot = Some(progress.clone());
+            self.store(&state).await?;
         }
-        rows += page.rows.len() as u64;
-        let total = page.total;
-        let outcome = inlet
+        let as_of = match progress.as_of {
+            Some(as_of) => as_of,
+            None => self.road.crm.clock().await?,
+        };
+        let deleted = self.find_deleted(as_of).await?;
+        state.snapshot = None;
+        state.synced_at = Some(self.road.clock.now());
+        state.fields.clone_from(&self.object.selection.fields);
+        self.store(&state).await?;
+        self.road.board.object(connection, name, |entry| {
+            entry.synced_at = state.synced_at;
+        });
+        Ok(Evidence {
+            as_of,
+            rows: progress.rows,
+            deleted,
+        })
+    }
+
+    /// Goes on where an earlier sync stopped, if its pages are worth it; else begins anew.
+    async fn begin(
+        &self,
+        stopped: Option<SnapshotProgress>,
+    ) -> Result<(SnapshotProgress, Box<dyn Pages>), Fault> {
+        let (crm, selection) = (&self.road.crm, &self.object.selection);
+        if let Some(progress) = stopped.filter(|progress| self.is_worth(progress)) {
+            match crm.read_all(selection, progress.resume.as_deref()).await {
+                Ok(pages) => return Ok((progress, pages)),
+                Err(fault) if fault.kind() == FaultKind::PositionLost => {
+                    tracing::warn!(
+                        object = %self.object.key, error = %fault,
+                        "the full sync can't go on where it stopped: beginning anew"
+                    );
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        let progress = SnapshotProgress {
+            resume: None,
+            fields: selection.fields.clone(),
+            as_of: None,
+            rows: 0,
+            started_at: self.road.clock.now(),
+        };
+        Ok((progress, crm.read_all(selection, None).await?))
+    }
+
+    /// Pages of other fields lack some; pages that are too old prove nothing.
+    fn is_worth(&self, progress: &SnapshotProgress) -> bool {
+        let late = progress
+            .as_of
+            .is_some_and(|as_of| self.later_than.is_none_or(|late| as_of > late));
+        progress.resume.is_some() && progress.fields == self.object.selection.fields && late
+    }
+
+    async fn take(&self, page: Page, progress: &mut SnapshotProgress) -> Result<(), Fault> {
+        let earliest = progress
+            .as_of
+            .map_or(page.as_of, |as_of| as_of.min(page.as_of));
+        progress.as_of = Some(earliest);
+        progress.rows += page.rows.len() as u64;
+        progress.resume = page.resume;
+        let outcome = self
+            .inlet
             .read(ReadInput {
-                object,
+                object: self.object,
                 rows: page.rows,
                 absent: Vec::new(),
                 as_of: page.as_of,
-                origin,
-                republish: false,
+                by_id: false,
+                origin: self.origin,
             })
             .await?;
-        if !outcome.again.is_empty() {
+        if outcome.again > 0 {
             return Err(Fault::new(
                 FaultKind::Unavailable,
                 format!(
                     "full sync of {} began before its stream was covered",
-                    object.key
+                    self.object.key
                 ),
             ));
         }
-        state.snapshot = Some(SnapshotProgress {
-            resume,
-            rows,
-            ..started.clone()
-        });
-        road.state
-            .put_object(connection, term, name, state.clone())
-            .await?;
-        road.board.object(connection, name, |entry| {
+        let (rows, total) = (progress.rows, page.total);
+        let (connection, name) = (&self.road.connection, &self.object.key.object);
+        self.road.board.object(connection, name, |entry| {
             entry.rows_read = rows;
             entry.rows_total = total.or(entry.rows_total);
         });
+        Ok(())
     }
-    let as_of = match as_of {
-        Some(as_of) => as_of,
-        None => road.crm.clock().await?,
-    };
-    deleted += find_deleted(road, object, inlet, as_of, resumed).await?;
-    state.snapshot = None;
-    state.synced_at = Some(road.clock.now());
-    state.fields.clone_from(&object.selection.fields);
-    road.state
-        .put_object(connection, term, name, state.clone())
-        .await?;
-    road.board
-        .object(connection, name, |entry| entry.synced_at = state.synced_at);
-    Ok(Evidence {
-        as_of,
-        rows,
-        deleted,
-    })
+
+    async fn store(&self, state: &ObjectState) -> Result<(), Fault> {
+        let (connection, name) = (&self.road.connection, &self.object.key.object);
+        self.road
+            .state
+            .put_object(connection, self.term, name, state.clone())
+            .await
+    }
+
+    /// "Not seen in a full sync" is a hint for a delete; a read by id decides. An image whose base is that of the
+    /// sync's first page or later was met by it. A record that only events told of is not older than the sync
+    /// either, but may lack what they were not asked for.
+    async fn find_deleted(&self, as_of: DateTime<Utc>) -> Result<u64, Fault> {
+        // Tables cut A to whole seconds.
+        let as_of = as_of.trunc_subsecs(0);
+        let mut after: Option<RecordId> = None;
+        let mut deleted = 0;
+        loop {
+            let images = self.road.images.scan(&self.object.key, after.take(), SCAN);
+            let images = images.await?;
+            let Some((last, _)) = images.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            let unseen: Vec<RecordId> = images
+                .into_iter()
+                .filter(|(_, image)| image.life == Life::Live)
+                .filter(|(_, image)| {
+                    is_unseen(image, as_of) || !self.object.is_whole(&image.fields)
+                })
+                .map(|(record, _)| record)
+                .collect();
+            if unseen.is_empty() {
+                continue;
+            }
+            let found = self
+                .road
+                .crm
+                .read_ids(&self.object.selection, &unseen)
+                .await?;
+            // Whose answer is not believed owes another read from here on.
+            let outcome = self
+                .inlet
+                .read(ReadInput {
+                    object: self.object,
+                    rows: found.rows,
+                    absent: found.absent,
+                    as_of: found.as_of,
+                    by_id: true,
+                    origin: Origin::Reconcile,
+                })
+                .await?;
+            deleted += outcome.deleted;
+        }
+        Ok(deleted)
+    }
+}
+
+fn is_unseen(image: &Image, as_of: DateTime<Utc>) -> bool {
+    image.base.is_none_or(|base| base < as_of)
+        && image.newest_touch().is_none_or(|touch| touch < as_of)
 }
 
 /// A read that ends short of the CRM's own count is no complete read.
-fn check_total(object: &ObjectRoad, page: &Page, last: bool, before: u64) -> Result<(), Fault> {
+fn check_total(object: &ObjectRoad, page: &Page, before: u64) -> Result<(), Fault> {
     let seen = before + page.rows.len() as u64;
     match page.total {
-        Some(total) if last && seen < total => Err(Fault::new(
+        Some(total) if page.resume.is_none() && seen < total => Err(Fault::new(
             FaultKind::Protocol,
             format!("full sync of {} read {seen} of {total} records", object.key),
         )),
         _ => Ok(()),
     }
-}
-
-/// "Not seen in a full sync" is a hint for a delete; a read by id decides.
-async fn find_deleted(
-    road: &Road,
-    object: &ObjectRoad,
-    inlet: &Inlet,
-    as_of: DateTime<Utc>,
-    resumed: bool,
-) -> Result<u64, Fault> {
-    // A resumed read began earlier than `as_of`: its first rows look unseen and are read by id, a few calls
-    // too many after a crash.
-    // Tables cut A to whole seconds; a base equal to that was met by this read.
-    let as_of = as_of.trunc_subsecs(0);
-    tracing::debug!(object = %object.key, resumed, "looking for images that the read did not meet");
-    let mut after: Option<RecordId> = None;
-    let mut deleted = 0;
-    loop {
-        let images = road.images.scan(&object.key, after.take(), SCAN).await?;
-        let Some((last, _)) = images.last() else {
-            break;
-        };
-        after = Some(last.clone());
-        let unseen: Vec<RecordId> = images
-            .into_iter()
-            .filter(|(_, image)| {
-                image.life == crate::image::merge::Life::Live
-                    && image.base.is_none_or(|base| base < as_of)
-                    && image.newest_touch().is_none_or(|touch| touch < as_of)
-            })
-            .map(|(record, _)| record)
-            .collect();
-        if unseen.is_empty() {
-            continue;
-        }
-        let found = road.crm.read_ids(&object.selection, &unseen).await?;
-        let outcome = inlet
-            .read(ReadInput {
-                object,
-                rows: found.rows,
-                absent: found.absent,
-                as_of: found.as_of,
-                origin: Origin::Reconcile,
-                republish: false,
-            })
-            .await?;
-        deleted += outcome.deleted;
-    }
-    Ok(deleted)
 }

@@ -5,6 +5,9 @@ pub mod catch_up;
 pub mod connection;
 pub mod full_sync;
 pub mod ingest;
+pub mod job;
 pub mod listen;
 pub mod repair;
 pub mod road;
+#[cfg(test)]
+mod simulation;

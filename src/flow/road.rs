@@ -10,10 +10,12 @@ use crate::crm::port::{Crm, Selection};
 use crate::fault::{Fault, FaultKind};
 use crate::image::port::ImageStore;
 use crate::log::port::{Log, Policy, TopicSpec};
-use crate::model::change::{Change, Op, Origin};
+use crate::model::change::Change;
 use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::model::schema::{FieldKind, ObjectSchema};
+use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
+use crate::schedule::Timetable;
 use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub refused_wait: Duration,
     /// How long engines get to end.
     pub grace: Duration,
+    /// When full syncs of an object are due after its first.
+    pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
 }
 
 impl Default for Settings {
@@ -81,6 +85,7 @@ impl Default for Settings {
             retry_cap: Duration::from_secs(30),
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            full_syncs: BTreeMap::new(),
         }
     }
 }
@@ -92,7 +97,7 @@ pub struct ObjectRoad {
     pub key: ObjectKey,
     /// The object's topic.
     pub topic: Arc<str>,
-    /// What reads select.
+    /// What reads select, its fields in order.
     pub selection: Selection,
     /// The selected fields that events tell; the others (formulas, a parent's fields) are only read.
     pub carried: BTreeSet<FieldName>,
@@ -154,16 +159,26 @@ impl ObjectRoad {
         })
     }
 
-    /// Whether a change of this operation leaves selected fields unknown that only a read can tell.
+    /// Whether the field is selected.
     #[must_use]
-    pub fn leaves_unread(&self, op: Op, origin: Origin) -> bool {
-        origin == Origin::Stream
-            && matches!(op, Op::Create | Op::Undelete)
-            && self
-                .selection
-                .fields
-                .iter()
-                .any(|field| field.as_str() != "Id" && !self.carried.contains(field))
+    pub fn selects(&self, field: &FieldName) -> bool {
+        self.selection.fields.binary_search(field).is_ok()
+    }
+
+    /// Whether a record's fields are all that are selected; events do not tell the id.
+    #[must_use]
+    pub fn is_whole(&self, fields: &Fields) -> bool {
+        let mut selected = self.selection.fields.iter();
+        selected.all(|field| field.as_str() == "Id" || fields.contains_key(field))
+    }
+
+    /// Whether selected fields are told by reads alone.
+    #[must_use]
+    pub fn reads_more(&self) -> bool {
+        self.selection
+            .fields
+            .iter()
+            .any(|field| field.as_str() != "Id" && !self.carried.contains(field))
     }
 }
 

@@ -7,9 +7,8 @@ use async_trait::async_trait;
 
 use crate::fault::Fault;
 use crate::image::merge::Image;
-use crate::image::port::{Held, ImageBatch, ImageStore};
+use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
 use crate::model::name::{ConnectionId, ObjectKey};
-use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 
 /// Images in memory.
@@ -20,7 +19,7 @@ pub struct MemoryImages(Mutex<Inner>);
 struct Inner {
     images: HashMap<ObjectKey, BTreeMap<RecordId, Image>>,
     held: HashMap<ObjectKey, Held>,
-    positions: HashMap<ConnectionId, Position>,
+    marks: HashMap<ConnectionId, Mark>,
 }
 
 impl MemoryImages {
@@ -59,8 +58,8 @@ impl ImageStore for MemoryImages {
                 .offsets
                 .insert(partition, offset);
         }
-        if let Some((connection, position)) = batch.position {
-            inner.positions.insert(connection, position);
+        if let Some((connection, mark)) = batch.mark {
+            inner.marks.insert(connection, mark);
         }
         Ok(())
     }
@@ -69,8 +68,8 @@ impl ImageStore for MemoryImages {
         Ok(self.lock().held.get(object).cloned().unwrap_or_default())
     }
 
-    async fn position(&self, connection: &ConnectionId) -> Result<Option<Position>, Fault> {
-        Ok(self.lock().positions.get(connection).cloned())
+    async fn mark(&self, connection: &ConnectionId) -> Result<Option<Mark>, Fault> {
+        Ok(self.lock().marks.get(connection).cloned())
     }
 
     async fn clear(&self, object: &ObjectKey, generation: &str) -> Result<(), Fault> {

@@ -82,7 +82,7 @@ pub struct Step {
 pub enum Verdict {
     /// It told nothing new.
     Drop,
-    /// The image was changed, nothing is to be published.
+    /// It told something, but nothing that is to be published.
     Keep,
     /// The image is to be published as this operation.
     Publish(Op),
@@ -151,7 +151,7 @@ impl Image {
 }
 
 /// The image that a topic's change stands for, when images are rebuilt from the topic: the highest version
-/// wins, whatever the order.
+/// wins, whatever the order; an image of the same version has it, and may know more.
 ///
 /// What the wire does not carry is set so that it can only cause a read too much: `base` is the row's own
 /// stamp (a row holds everything that was committed before it), and the fields of a stream change are touched
@@ -160,7 +160,7 @@ impl Image {
 pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     if image
         .as_ref()
-        .is_some_and(|held| held.version > change.version)
+        .is_some_and(|held| held.version >= change.version)
     {
         return image;
     }

@@ -1,13 +1,14 @@
 //! The image store's port: a cache of a prefix of the topics, which are the truth.
 //!
 //! Contract for every engine:
-//! * [`ImageStore::put`] is one transaction: images, the offsets up to which they hold, and the stream position
-//!   they hold. After a crash all of it is there or none.
+//! * [`ImageStore::put`] is one transaction: images, the offsets up to which they hold, and the newest event of
+//!   the stream that they hold. After a crash all of it is there or none.
 //! * What is lost can be rebuilt from the topic; nothing here is the only copy of anything.
 
 use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
 use crate::image::merge::Image;
@@ -25,14 +26,14 @@ pub trait ImageStore: Send + Sync {
         records: Vec<RecordId>,
     ) -> Result<HashMap<RecordId, Image>, Fault>;
 
-    /// Stores images with the offsets and the position up to which they hold, in one transaction.
+    /// Stores images with the offsets and the event up to which they hold, in one transaction.
     async fn put(&self, batch: ImageBatch) -> Result<(), Fault>;
 
     /// How far the images of an object hold.
     async fn held(&self, object: &ObjectKey) -> Result<Held, Fault>;
 
-    /// The stream position that a connection's images hold.
-    async fn position(&self, connection: &ConnectionId) -> Result<Option<Position>, Fault>;
+    /// The newest event of a connection's stream that its images hold.
+    async fn mark(&self, connection: &ConnectionId) -> Result<Option<Mark>, Fault>;
 
     /// Forgets an object's images and offsets, for a rebuild on another generation of its topic.
     async fn clear(&self, object: &ObjectKey, generation: &str) -> Result<(), Fault>;
@@ -56,8 +57,17 @@ pub struct ImageBatch {
     pub images: Vec<(ObjectKey, Vec<(RecordId, Image)>)>,
     /// The next offset per object and partition.
     pub offsets: Vec<(ObjectKey, u32, u64)>,
-    /// The stream position that they hold, of a connection.
-    pub position: Option<(ConnectionId, Position)>,
+    /// The newest event that they hold, of a connection's stream.
+    pub mark: Option<(ConnectionId, Mark)>,
+}
+
+/// An event of a stream, by its place and its commit stamp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Where the stream stands after it.
+    pub position: Position,
+    /// Its commit stamp.
+    pub committed_at: DateTime<Utc>,
 }
 
 /// How far an object's images hold.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use async_trait::async_trait;
+use chrono::DateTime;
 use rusqlite::{OptionalExtension, params};
 
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::Image;
-use crate::image::port::{Held, ImageBatch, ImageStore};
+use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
 use crate::model::name::{ConnectionId, ObjectKey};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
@@ -18,8 +19,9 @@ use crate::sqlite::lock::FileLock;
 use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 
-/// Its schema, step by step; steps are only ever added.
-const STEPS: &[&str] = &["
+/// Its schema, step by step; steps are only ever added. Instants are microseconds since 1970, UTC.
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE image (
     connection TEXT NOT NULL, object TEXT NOT NULL, record TEXT NOT NULL, image TEXT NOT NULL,
     PRIMARY KEY (connection, object, record)
@@ -33,7 +35,14 @@ CREATE TABLE generation (
     PRIMARY KEY (connection, object)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE position (connection TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+DROP TABLE position;
+CREATE TABLE mark (
+    connection TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL, committed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
+];
 const READERS: usize = 2;
 
 /// Images in a SQLite file.
@@ -177,11 +186,15 @@ impl ImageStore for SqliteImages {
                         number(offset)
                     ])?;
                 }
-                if let Some((connection, position)) = batch.position {
+                if let Some((connection, mark)) = batch.mark {
                     transaction.execute(
-                        "INSERT INTO position VALUES (?1, ?2)
-                         ON CONFLICT DO UPDATE SET position = excluded.position",
-                        params![connection.as_str(), position.as_str()],
+                        "INSERT INTO mark VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
+                         SET position = excluded.position, committed_at = excluded.committed_at",
+                        params![
+                            connection.as_str(),
+                            mark.position.as_str(),
+                            mark.committed_at.timestamp_micros()
+                        ],
                     )?;
                 }
                 Ok(())
@@ -217,18 +230,24 @@ impl ImageStore for SqliteImages {
             .await
     }
 
-    async fn position(&self, connection: &ConnectionId) -> Result<Option<Position>, Fault> {
+    async fn mark(&self, connection: &ConnectionId) -> Result<Option<Mark>, Fault> {
         let connection = connection.clone();
         self.readers
             .read(move |transaction| {
-                Ok(transaction
+                let stored: Option<(String, i64)> = transaction
                     .query_row(
-                        "SELECT position FROM position WHERE connection = ?1",
+                        "SELECT position, committed_at FROM mark WHERE connection = ?1",
                         [connection.as_str()],
-                        |row| row.get::<_, String>(0),
+                        |row| Ok((row.get(0)?, row.get(1)?)),
                     )
-                    .optional()?
-                    .map(Position::new))
+                    .optional()?;
+                // An instant out of range can't have been written here; without a mark, more is merged twice.
+                Ok(stored.and_then(|(position, micros)| {
+                    Some(Mark {
+                        position: Position::new(position),
+                        committed_at: DateTime::from_timestamp_micros(micros)?,
+                    })
+                }))
             })
             .await
     }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
+
 use crate::image::memory::MemoryImages;
 use crate::image::merge::{Image, Life};
-use crate::image::port::{ImageBatch, ImageStore};
+use crate::image::port::{ImageBatch, ImageStore, Mark};
 use crate::image::sqlite::SqliteImages;
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::position::Position;
@@ -29,6 +31,13 @@ fn image(name: &str, counter: u64) -> Image {
         &Value::number("12345678901234567890.10").unwrap(),
     );
     image
+}
+
+fn mark(second: i64) -> Mark {
+    Mark {
+        position: Position::new(format!("p:{second}")),
+        committed_at: DateTime::from_timestamp(second, 0).unwrap(),
+    }
 }
 
 fn ids(names: &[&str]) -> Vec<RecordId> {
@@ -56,7 +65,7 @@ async fn conforms(store: &dyn ImageStore) {
                 ),
             ],
             offsets: vec![(account.clone(), 0, 7), (account.clone(), 3, 1)],
-            position: Some((ConnectionId::new("acme"), Position::new("p:1"))),
+            mark: Some((ConnectionId::new("acme"), mark(1))),
         })
         .await
         .unwrap();
@@ -67,8 +76,8 @@ async fn conforms(store: &dyn ImageStore) {
     assert_eq!(held.generation.as_deref(), Some("g1"));
     assert_eq!(held.offsets, BTreeMap::from([(0, 7), (3, 1)]));
     assert_eq!(
-        store.position(&ConnectionId::new("acme")).await.unwrap(),
-        Some(Position::new("p:1"))
+        store.mark(&ConnectionId::new("acme")).await.unwrap(),
+        Some(mark(1))
     );
 
     store
@@ -78,7 +87,7 @@ async fn conforms(store: &dyn ImageStore) {
                 vec![(RecordId::stored("b"), image("changed", 9))],
             )],
             offsets: vec![(account.clone(), 0, 8)],
-            position: None,
+            mark: None,
         })
         .await
         .unwrap();

@@ -56,8 +56,13 @@ impl Database {
     /// Opens a connection that only reads; the file must be there. Blocking.
     ///
     /// # Errors
-    /// `Engine`.
+    /// `Absent`, `Engine`.
     pub fn open_reader(&self) -> Result<Connection, SqliteError> {
+        if !self.path.exists() {
+            return Err(SqliteError::Absent {
+                file: self.path.clone(),
+            });
+        }
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection
             .pragma_update(None, "query_only", true)

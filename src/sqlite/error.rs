@@ -33,6 +33,12 @@ pub enum SqliteError {
         #[source]
         cause: Arc<std::io::Error>,
     },
+    /// Nothing has been written yet.
+    #[error("`{}` is not there", file.display())]
+    Absent {
+        /// The database file.
+        file: PathBuf,
+    },
     /// Written by a later build.
     #[error("`{}` has schema version {found}, this build knows {known}", file.display())]
     Newer {
@@ -158,6 +164,13 @@ fn fate(error: &SqliteError) -> (FaultKind, Option<String>) {
                 "let this user read and write `{}` and its folder",
                 file.display()
             )),
+        ),
+        SqliteError::Absent { .. } => (
+            FaultKind::Missing,
+            Some(
+                "run the daemon with this config first, or name the config of the one that runs"
+                    .to_owned(),
+            ),
         ),
         SqliteError::Newer { .. } => (
             FaultKind::Config,

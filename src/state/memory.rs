@@ -136,6 +136,13 @@ impl State for MemoryState {
             let stamp = inner.owed.entry(key).or_insert(owed.stamp);
             *stamp = (*stamp).max(owed.stamp);
         }
+        inner.republish.retain(|(of, object, record)| {
+            of != connection
+                || !progress
+                    .republished
+                    .iter()
+                    .any(|done| (&done.0, &done.1) == (object, record))
+        });
         for new in progress.open {
             let known = inner.holes.iter().any(|hole| {
                 hole.connection == *connection
@@ -255,6 +262,21 @@ impl State for MemoryState {
         Ok(self.lock().objects.get(&key).cloned().unwrap_or_default())
     }
 
+    async fn objects(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, ObjectState)>, Fault> {
+        let inner = self.lock();
+        let mut objects: Vec<_> = inner
+            .objects
+            .iter()
+            .filter(|((of, _), _)| of == connection)
+            .map(|((_, object), state)| (object.clone(), state.clone()))
+            .collect();
+        objects.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(objects)
+    }
+
     async fn put_object(
         &self,
         connection: &ConnectionId,
@@ -284,21 +306,16 @@ impl State for MemoryState {
         Ok(())
     }
 
-    async fn take_republish(
+    async fn to_republish(
         &self,
         connection: &ConnectionId,
         limit: usize,
     ) -> Result<Vec<(ObjectName, RecordId)>, Fault> {
-        let mut inner = self.lock();
-        let (taken, left) = std::mem::take(&mut inner.republish)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(of, ..)| of == connection);
-        inner.republish = left;
-        inner.republish.extend(taken.iter().skip(limit).cloned());
-        Ok(taken
-            .into_iter()
+        let inner = self.lock();
+        let of = inner.republish.iter().filter(|(of, ..)| of == connection);
+        Ok(of
             .take(limit)
-            .map(|(_, object, record)| (object, record))
+            .map(|(_, object, record)| (object.clone(), record.clone()))
             .collect())
     }
 

@@ -5,8 +5,11 @@
 //! * [`State::commit`] is one transaction (I1): a position never becomes visible without what it owes.
 //! * Nothing here is guessed after a loss: a lost file means a new term, no position, and so a hole.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultKind};
@@ -86,6 +89,12 @@ pub trait State: Send + Sync {
         object: &ObjectName,
     ) -> Result<ObjectState, Fault>;
 
+    /// Every object of which something is known, by name; also those that no job selects any more.
+    async fn objects(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, ObjectState)>, Fault>;
+
     /// Stores what is known of an object.
     async fn put_object(
         &self,
@@ -103,8 +112,8 @@ pub trait State: Send + Sync {
         record: &RecordId,
     ) -> Result<(), Fault>;
 
-    /// Takes such requests.
-    async fn take_republish(
+    /// Such requests; each stays until a [`Progress`] says that it was met.
+    async fn to_republish(
         &self,
         connection: &ConnectionId,
         limit: usize,
@@ -130,8 +139,10 @@ pub struct Progress {
     pub position: Option<StoredPosition>,
     /// Reads that are owed.
     pub owe: Vec<Owed>,
-    /// Reads that were done.
+    /// Reads that were done. They settle what was owed before this commit, not what it owes.
     pub settle: Vec<Settled>,
+    /// Records that were published again because a job asked for it.
+    pub republished: Vec<(ObjectName, RecordId)>,
     /// Holes that opened. One equal in cause, object and window to an open one is not opened twice.
     pub open: Vec<NewHole>,
 }
@@ -272,6 +283,19 @@ pub struct ObjectState {
     pub snapshot: Option<SnapshotProgress>,
     /// When the first full sync was done; `None`: it is not.
     pub synced_at: Option<DateTime<Utc>>,
+    /// Where the newest owner found the ends of the object's topic.
+    #[serde(default)]
+    pub fence: Option<Fence>,
+}
+
+/// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was
+/// published by somebody who owned the connection no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The owner's term.
+    pub term: u64,
+    /// The next offset per partition.
+    pub ends: BTreeMap<u32, u64>,
 }
 
 /// Where a full sync stands.
@@ -279,6 +303,12 @@ pub struct ObjectState {
 pub struct SnapshotProgress {
     /// Where the next page begins; `None` before the first.
     pub resume: Option<String>,
+    /// The selected fields of the pages so far; a read of others begins anew.
+    #[serde(default)]
+    pub fields: Vec<FieldName>,
+    /// The earliest A of the pages so far: what the whole read is true of.
+    #[serde(default)]
+    pub as_of: Option<DateTime<Utc>>,
     /// Rows so far.
     pub rows: u64,
     /// When it began.
@@ -324,6 +354,16 @@ impl HoleScope {
     pub const fn end(&self) -> DateTime<Utc> {
         match self {
             Self::Window { to, .. } | Self::Object { to } => *to,
+        }
+    }
+}
+
+impl fmt::Display for HoleScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        match self {
+            Self::Window { from, to } => write!(f, "{} to {}", at(from), at(to)),
+            Self::Object { to } => write!(f, "everything up to {}", at(to)),
         }
     }
 }

@@ -241,6 +241,16 @@ fn store(
             micros(owed.stamp)
         ])?;
     }
+    let mut met = transaction.prepare_cached(
+        "DELETE FROM republish WHERE connection = ?1 AND object = ?2 AND record = ?3",
+    )?;
+    for (object, record) in &progress.republished {
+        met.execute(params![
+            connection.as_str(),
+            object.as_str(),
+            record.as_str()
+        ])?;
+    }
     for new in &progress.open {
         open_hole(transaction, connection, new)?;
     }
@@ -466,6 +476,27 @@ impl State for SqliteState {
             .await
     }
 
+    async fn objects(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, ObjectState)>, Fault> {
+        let connection = connection.clone();
+        self.readers
+            .read(move |transaction| {
+                let mut statement = transaction.prepare_cached(
+                    "SELECT object, state FROM object WHERE connection = ?1 ORDER BY object",
+                )?;
+                let mut rows = statement.query([connection.as_str()])?;
+                let mut objects = Vec::new();
+                while let Some(row) = rows.next()? {
+                    let state = parse(&row.get::<_, String>(1)?)?;
+                    objects.push((ObjectName::new(row.get::<_, String>(0)?), state));
+                }
+                Ok(objects)
+            })
+            .await
+    }
+
     async fn put_object(
         &self,
         connection: &ConnectionId,
@@ -504,18 +535,17 @@ impl State for SqliteState {
             .await
     }
 
-    async fn take_republish(
+    async fn to_republish(
         &self,
         connection: &ConnectionId,
         limit: usize,
     ) -> Result<Vec<(ObjectName, RecordId)>, Fault> {
         let connection = connection.clone();
-        self.writer
-            .grouped(move |transaction| {
+        self.readers
+            .read(move |transaction| {
                 let mut statement = transaction.prepare_cached(
-                    "DELETE FROM republish WHERE (connection, object, record) IN (
-                         SELECT connection, object, record FROM republish WHERE connection = ?1 LIMIT ?2)
-                     RETURNING object, record",
+                    "SELECT object, record FROM republish WHERE connection = ?1
+                     ORDER BY object, record LIMIT ?2",
                 )?;
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let rows = statement.query_map(params![connection.as_str(), limit], |row| {

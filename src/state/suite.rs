@@ -8,8 +8,8 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::state::memory::MemoryState;
 use crate::state::port::{
-    Evidence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress, Settled,
-    SnapshotProgress, State, StoredPosition,
+    Evidence, Fence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
+    Settled, SnapshotProgress, State, StoredPosition,
 };
 use crate::state::sqlite::SqliteState;
 
@@ -180,10 +180,16 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         covered: Some(at(3)),
         snapshot: Some(SnapshotProgress {
             resume: Some("x".into()),
+            fields: vec!["Id".into()],
+            as_of: Some(at(1)),
             rows: 7,
             started_at: at(2),
         }),
         synced_at: None,
+        fence: Some(Fence {
+            term: 7,
+            ends: [(0, 3), (5, 1)].into(),
+        }),
     };
     state
         .put_object(&acme(), term, &account(), known.clone())
@@ -195,6 +201,10 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         state.object(&acme(), &other).await.unwrap(),
         ObjectState::default()
     );
+    assert_eq!(
+        state.objects(&acme()).await.unwrap(),
+        vec![(account(), known)]
+    );
 
     let record = RecordId::stored("a");
     for _ in 0..2 {
@@ -203,11 +213,19 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
             .await
             .unwrap();
     }
-    assert_eq!(
-        state.take_republish(&acme(), 10).await.unwrap(),
-        vec![(account(), record)]
-    );
-    assert!(state.take_republish(&acme(), 10).await.unwrap().is_empty());
+    // Asked again until a commit says that it was met.
+    for _ in 0..2 {
+        assert_eq!(
+            state.to_republish(&acme(), 10).await.unwrap(),
+            vec![(account(), record.clone())]
+        );
+    }
+    let met = Progress {
+        republished: vec![(account(), record)],
+        ..Progress::default()
+    };
+    state.commit(&acme(), term, met).await.unwrap();
+    assert!(state.to_republish(&acme(), 10).await.unwrap().is_empty());
 }
 
 async fn conforms(state: &dyn State) {

@@ -7,12 +7,33 @@
 //! * **J2** A row whose version is lower than the crosswalk's is skipped, an equal one is applied. Rows that
 //!   would not change are not written.
 //! * **J4** Identity first by crosswalk (connection, object, record, table), then by identifiers.
+//! * A row acts in the order of its offset: it sees the identifiers and the rows that an earlier one of its batch
+//!   left, and of two that write one row the later one's cells stay. Self look-ups alone see the whole batch.
+//! * Numbers keep their value to the last digit and are equal by value (`0.10` = `0.1`), so a target may
+//!   spell them without needless zeros. Instants keep microseconds.
+//! * Texts are compared without ASCII white space at their ends; case-blind means the case of ASCII letters. An
+//!   identifier without a value (one of several is enough) matches nothing. `@id` finds the rows of a record of
+//!   this connection in the looked-up table, whatever its object, if it is not gone from it.
 //! * A record that left for good (`on_delete = delete`) keeps its crosswalk entry with GSID and version: older
-//!   changes stay older (J2), and when it comes back its row gets the same GSID.
+//!   changes stay older (J2), and when it comes back its row gets the same GSID. References to its row are
+//!   left as they are, and are right again then. A delete of a record that was never stored leaves an entry
+//!   without GSID; when it comes, it is matched by identifiers. A filtered record without an entry leaves none.
+//! * `keep`, `mark` and `delete` raise the version. A row is deleted when no record holds it: a kept or marked
+//!   one still does. A row is marked when all records that hold it are, with the newest mark.
 //! * `mark` writes the columns `crm_state` (`deleted`, `filtered`; null once it is present again) and
-//!   `crm_state_at`, which every table has besides `gsid`, `created_date` and `modified_date`.
-//! * **J5** An empty reference is no reference. A reference without a row is parked, and released by
-//!   [`Target::release`], which both sides call after commit.
+//!   `crm_state_at` (the change's `committed_at`, else the batch's `now` at the first delivery), which every table
+//!   has besides `gsid`, `created_date` and `modified_date`. It and `delete` leave the mapped columns alone. A row
+//!   that is kept or marked goes on waiting for what its columns lack, at the new version.
+//! * **J5** An empty reference is no reference. A reference without a row is parked (key: connection, job, table,
+//!   record, column), and released by [`Target::release`], which both sides call after commit. A write of the
+//!   record replaces or clears what it parked; a reference that the image lacks goes on waiting at the new version.
+//! * A change that waits (`on_none = reject`) is parked once per connection, job and record. It writes nothing for
+//!   the destination that lacks the row and for those after it, which answer [`Outcome::Parked`] too. It counts as
+//!   the version held: a lower one is stale. Any other outcome but stale and rejected clears it; equal
+//!   versions replace it.
+//! * What is parked again at the same version keeps the date from which its time to live counts.
+//! * `on_none = skip` writes nothing, neither row nor version nor parked references.
+//! * A [`Outcome::Rejected`] row has the same outcome in the destinations after it.
 //! * Destinations come in config order; each sees the rows of those before it.
 //! * Statements are set-based: their number does not grow with the batch.
 //! * A future may be dropped; the transaction it started still ends whole, committed or not. A caller that
@@ -49,12 +70,15 @@ pub trait Target: Send + Sync {
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault>;
 
     /// Fills parked references whose rows have come, and returns the parked *changes* (`on_none = reject`)
-    /// whose rows have come, for the job to run again. Called after each commit with the tables it wrote,
-    /// and for all tables each minute.
+    /// whose rows have come, for the job to run again. Called after each commit and each minute.
+    ///
+    /// Acts only if the record's version is still the parked one. What has found several rows where that is
+    /// an error goes on waiting. A returned change stays parked until the record is applied again: a
+    /// crash between loses nothing. At most `limit` references and as many changes a call, oldest first.
     async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault>;
 
-    /// Moves parked references and changes older than their time to live out of the ledger, for the dead
-    /// letters.
+    /// Moves parked references and changes older than their time to live (parked before `older_than`) out
+    /// of the ledger, for the dead letters.
     async fn expire(
         &self,
         connection: &ConnectionId,
@@ -62,10 +86,11 @@ pub trait Target: Send + Sync {
         older_than: chrono::DateTime<chrono::Utc>,
     ) -> Result<Vec<Expired>, Fault>;
 
-    /// Rows of a table, newest first, for `rows` and tests.
+    /// Rows of a table, newest first (by `modified_date`, then GSID), for `rows` and tests. An unknown table or
+    /// column is `Missing`.
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault>;
 
-    /// The stored rows of one record, for `explain`.
+    /// The stored rows of one record, by table, for `explain`.
     async fn trace(
         &self,
         connection: &ConnectionId,
@@ -113,7 +138,8 @@ pub struct Batch {
     pub epoch: u64,
     /// The offset row's value before this batch.
     pub expect: u64,
-    /// Its value after.
+    /// Its value after. Equal to `expect` for a part of a batch that was refused whole; lower when a job goes back
+    /// because its topic was cut.
     pub next: u64,
     /// The source object.
     pub object: ObjectName,
@@ -158,7 +184,7 @@ pub enum Outcome {
     Unchanged,
     /// The crosswalk holds a higher version; carries it, so that the caller sees a lower term (I7).
     Stale(Version),
-    /// Deleted.
+    /// The record left the row, and the row went if no other record holds it.
     Deleted,
     /// Marked as deleted or filtered out.
     Marked,
@@ -238,7 +264,7 @@ pub struct RowsPage {
     pub limit: usize,
     /// Skip this many.
     pub offset: usize,
-    /// Only rows where the column equals the text.
+    /// Only rows where the column equals the text, spelled as in [`StoredRow::to_json`]; a null equals none.
     pub filter: Vec<(String, String)>,
 }
 

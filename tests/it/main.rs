@@ -6,5 +6,8 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod config;
+mod dashboards;
 mod log;
+mod road;
 mod wire;

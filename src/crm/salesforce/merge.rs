@@ -2,7 +2,8 @@
 //!
 //! C is an event's commit stamp in whole seconds. A is the instant as of which a read is true, cut to whole seconds
 //! here: an event of C < A was committed before A, so the row holds it; one of C ≥ A may be newer than the row.
-//! A record's events merge in stream order.
+//! A record's events merge in stream order. The stream delivers at least once, so an event may come again, late:
+//! what a newer event told is never undone by an older one.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +14,7 @@ use crate::model::change::Op;
 use crate::model::event::{Event, EventKind, Row};
 use crate::model::name::FieldName;
 use crate::model::value::Value;
+use crate::model::version::Version;
 
 /// The table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,11 +23,7 @@ pub struct SalesforceTable;
 impl MergeTable for SalesforceTable {
     fn event(&self, image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step {
         let c = event.committed_at;
-        if image
-            .as_ref()
-            .and_then(|image| image.base)
-            .is_some_and(|base| c < base)
-        {
+        if image.as_ref().is_some_and(|image| holds(image, c)) {
             return Step::dropped();
         }
         match event.kind {
@@ -91,7 +89,9 @@ impl MergeTable for SalesforceTable {
         if image.life != Life::Dead && seen_since.is_some_and(|seen| seen >= a) {
             return Step::read_again();
         }
-        let was_live = image.life == Life::Live;
+        // Also one that the topic has as alive though this side never knew it.
+        let was_live = image.life == Life::Live
+            || (image.life == Life::Partial && image.version > Version::default());
         bury(&mut image, a);
         let owe = answer(&mut image, a);
         let verdict = if was_live {
@@ -108,13 +108,25 @@ impl MergeTable for SalesforceTable {
     }
 }
 
+/// Whether an image holds everything that was committed in second `c`, by a row or by a death of later. A death
+/// counts, too: its read missed the record as of then, or its event came later in the stream. Else an event that
+/// is delivered again would revive a record whose hard delete no event will ever tell.
+fn holds(image: &Image, c: DateTime<Utc>) -> bool {
+    image.base.max(image.dead).is_some_and(|since| c < since)
+}
+
+/// Whether a newer event than one of `c` told the field.
+fn is_newer(image: &Image, field: &FieldName, c: DateTime<Utc>) -> bool {
+    image.touched.get(field).is_some_and(|touched| *touched > c)
+}
+
 /// An update tells the fields that changed, null for "now empty".
 fn update(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step {
     let c = event.committed_at;
     let mut image = image.unwrap_or_else(Image::partial);
     let mut changed = Vec::new();
     for (field, value) in &event.fields {
-        if carried.contains(field) {
+        if carried.contains(field) && !is_newer(&image, field, c) {
             image.set(field, value);
             image.touched.insert(field.clone(), c);
             changed.push(field.clone());
@@ -122,8 +134,11 @@ fn update(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) ->
     }
     let known = image.life == Life::Live;
     if known && changed.is_empty() {
-        // Only fields that nobody selected changed.
-        return Step::dropped();
+        // Only fields that nobody selected changed; what the CRM derives from them may have, too.
+        return Step {
+            verdict: Verdict::Keep,
+            ..Step::dropped()
+        };
     }
     Step {
         image: Some(image),
@@ -142,7 +157,14 @@ fn live(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>, op: 
     let c = event.committed_at;
     let mut image = image.unwrap_or_else(Image::partial);
     let mut changed = Vec::new();
-    for field in carried {
+    let told: Vec<&FieldName> = carried
+        .iter()
+        .filter(|field| !is_newer(&image, field, c))
+        .collect();
+    if told.is_empty() && image.life == Life::Live {
+        return Step::dropped();
+    }
+    for field in told {
         let value = event.fields.get(field).unwrap_or(&Value::Null);
         if image.set(field, value) {
             changed.push(field.clone());
@@ -160,6 +182,9 @@ fn live(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>, op: 
 
 fn delete(image: Option<Image>, c: DateTime<Utc>) -> Step {
     let mut image = image.unwrap_or_else(Image::partial);
+    if image.newest_touch().is_some_and(|seen| seen > c) {
+        return Step::dropped();
+    }
     let was_live = image.life == Life::Live;
     bury(&mut image, c);
     if image.needs.is_some_and(|needs| needs <= c) {

@@ -1,20 +1,26 @@
 //! Ingest: the one place where what a CRM says becomes changes; one task per connection.
 //!
 //! The order of a step is the invariant I1: merge in memory, publish, await the log, store images with offsets
-//! and position, then the position with everything owed. A fault anywhere ends the task like a crash; the
-//! restart reads the topics back and the stream repeats what was not stored.
+//! and mark, then the position with everything owed. A fault anywhere ends the task like a crash; the restart
+//! reads the topics back and the stream repeats what was not stored.
 
+mod gathered;
+mod hear;
+mod lease;
+mod recent;
 mod redelivery;
 mod step;
+mod take;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::crm::port::Heard;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
+use crate::image::port::Mark;
 use crate::model::change::Origin;
 use crate::model::event::Row;
 use crate::model::name::ObjectName;
@@ -22,11 +28,13 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::runtime::shutdown::StopSignal;
-use crate::state::port::{NewHole, Progress, StoredPosition};
+use crate::state::port::{Progress, StoredPosition};
 use crate::telemetry::metrics;
 
 use super::road::{Objects, Road};
 
+pub use lease::Lease;
+use recent::Recent;
 pub use redelivery::Redelivery;
 
 /// How many inputs may wait; reading from the CRM stops beyond.
@@ -40,14 +48,12 @@ pub enum Input {
     Heard(Heard),
     /// A read answered.
     Read(Read),
-    /// The stream was opened, and something may have been missed before.
-    Missed {
-        /// The holes to open.
-        holes: Vec<NewHole>,
-        /// CRM time since which the stream tells everything.
-        confirmed_at: DateTime<Utc>,
-        /// Confirmed when they are durable.
-        done: oneshot::Sender<()>,
+    /// Jobs asked for records to be published again.
+    Republish {
+        /// Which.
+        records: Vec<(ObjectName, RecordId)>,
+        /// Told when everything is durable.
+        done: oneshot::Sender<ReadOutcome>,
     },
 }
 
@@ -61,10 +67,10 @@ pub struct Read {
     pub absent: Vec<RecordId>,
     /// A.
     pub as_of: DateTime<Utc>,
+    /// Whether the records were asked for by id: what they owed before A is settled then.
+    pub by_id: bool,
     /// What the changes are published as.
     pub origin: Origin,
-    /// Published even if nothing differs, because a job asked for it.
-    pub republish: bool,
     /// Told when everything is durable.
     pub done: oneshot::Sender<ReadOutcome>,
 }
@@ -76,52 +82,72 @@ pub struct ReadOutcome {
     pub published: u64,
     /// Records found deleted.
     pub deleted: u64,
-    /// Records whose answer came too early to be believed.
-    pub again: Vec<RecordId>,
+    /// Records whose answer came too early to be believed. Those asked for by id are owed another read.
+    pub again: u64,
 }
+
+/// Where a connection's ingest begins.
+pub struct Beginning {
+    /// The owner's term.
+    pub term: u64,
+    /// Until when it may publish.
+    pub lease: Arc<Lease>,
+    /// The stored place of the stream.
+    pub stored: StoredPosition,
+    /// Reads as of before this are not believed: the object's stream is unbroken only since.
+    pub covered: BTreeMap<ObjectName, DateTime<Utc>>,
+    /// What the stream may repeat.
+    pub redelivery: Redelivery,
+    /// The end of every partition, up to which the images hold the topics.
+    pub ends: Ends,
+    /// Notified whenever reads or holes are newly owed.
+    pub owed: Arc<Notify>,
+}
+
+/// Per object and partition the offset that the next change gets.
+pub type Ends = BTreeMap<(ObjectName, u32), u64>;
 
 /// One connection's ingest.
 pub struct Ingest {
     road: Road,
     objects: Arc<Objects>,
     redelivery: Redelivery,
-    covered: HashMap<ObjectName, DateTime<Utc>>,
+    recent: Recent,
+    covered: BTreeMap<ObjectName, DateTime<Utc>>,
     confirmed_at: DateTime<Utc>,
     position: Option<Position>,
+    /// The newest event merged in this life.
+    mark: Option<Mark>,
+    ends: Ends,
+    /// Partitions whose stored offset is held back, so that a second crash still finds what the stream repeats.
+    held_back: BTreeSet<(ObjectName, u32)>,
+    lease: Arc<Lease>,
     term: u64,
     counter: u64,
     owed: Arc<Notify>,
 }
 
 impl Ingest {
-    /// Ingest for a term. `owed` is notified whenever reads or holes are newly owed.
-    pub fn new(
-        road: Road,
-        objects: Arc<Objects>,
-        redelivery: Redelivery,
-        term: u64,
-        stored: Option<StoredPosition>,
-        owed: Arc<Notify>,
-    ) -> Self {
-        let confirmed_at = stored
-            .as_ref()
-            .map_or(DateTime::<Utc>::MIN_UTC, |stored| stored.confirmed_at);
+    /// Ingest for a term.
+    #[must_use]
+    pub fn new(road: Road, objects: Arc<Objects>, beginning: Beginning) -> Self {
+        let held_back = beginning.redelivery.partitions();
         Self {
             road,
             objects,
-            redelivery,
-            covered: HashMap::new(),
-            confirmed_at,
-            position: stored.and_then(|stored| stored.position),
-            term,
+            redelivery: beginning.redelivery,
+            recent: Recent::default(),
+            covered: beginning.covered,
+            confirmed_at: beginning.stored.confirmed_at,
+            position: beginning.stored.position,
+            mark: None,
+            ends: beginning.ends,
+            held_back,
+            lease: beginning.lease,
+            term: beginning.term,
             counter: 0,
-            owed,
+            owed: beginning.owed,
         }
-    }
-
-    /// Reads as of before this are not believed: the stream is unbroken only since.
-    pub fn cover(&mut self, object: ObjectName, since: DateTime<Utc>) {
-        self.covered.insert(object, since);
     }
 
     /// Runs until the stop signal, or until every sender is gone.
@@ -140,10 +166,16 @@ impl Ingest {
                 ("queue", "ingest"),
             ],
         );
+        let mut look = tokio::time::interval(self.road.settings.lease);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
                 biased;
                 () = stop.stopped() => return Ok(()),
+                _ = look.tick() => {
+                    self.check_ends().await?;
+                    continue;
+                }
                 input = inputs.recv() => match input {
                     Some(input) => input,
                     None => return Ok(()),
@@ -164,6 +196,21 @@ impl Ingest {
     fn next_version(&mut self) -> Version {
         self.counter += 1;
         Version::new(self.term, self.counter)
+    }
+
+    /// Whether nobody else has written to the topics: an owner that stalled in an append may wake up long after
+    /// another took over, and its old change then lies last in the topic, where compaction keeps it.
+    async fn check_ends(&self) -> Result<(), Fault> {
+        for road in self.objects.values() {
+            let bounds = self.road.log.bounds(&road.topic).await?;
+            for (partition, bounds) in bounds {
+                let expected = self.ends.get(&(road.key.object.clone(), partition));
+                if expected.is_some_and(|expected| *expected != bounds.end) {
+                    return Err(foreign(&road.topic, partition, bounds.end));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Stores what a step owes and where the stream stands: the last act of a step.
@@ -190,10 +237,21 @@ impl Ingest {
     }
 }
 
+/// Somebody else's record was met where ours belonged; the restart reads it back and heals the topic.
+fn foreign(topic: &str, partition: u32, end: u64) -> Fault {
+    Fault::new(
+        FaultKind::Protocol,
+        format!("another writer moved the end of partition {partition} of topic {topic} to {end}"),
+    )
+    .remedy(
+        "make sure that one daemon owns the connection, and that nothing else writes to its topics",
+    )
+}
+
 fn weight(input: &Input) -> usize {
     match input {
         Input::Heard(heard) => heard.events.len().max(1),
         Input::Read(read) => (read.rows.len() + read.absent.len()).max(1),
-        Input::Missed { .. } => 1,
+        Input::Republish { records, .. } => records.len().max(1),
     }
 }

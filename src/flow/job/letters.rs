@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::fault::Fault;
-use crate::log::port::{Entry, Record};
+use crate::log::port::{Entry, MAX_ENTRY_BYTES, Record};
 use crate::target::port::Expired;
 use crate::telemetry::metrics;
 
 use super::JobRoad;
+
+/// Reasons are cut after this many characters.
+const MAX_REASON: usize = 4000;
 
 /// A record set aside.
 #[derive(Debug, Clone)]
@@ -42,25 +45,15 @@ pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Faul
     let topic: Arc<str> = format!("{}.dead", road.topic).into();
     let entries = letters
         .iter()
-        .map(|letter| Entry {
-            topic: Arc::clone(&topic),
-            key: letter.key.clone(),
-            value: letter.value.clone(),
-            headers: vec![
-                ("tributary_reason".to_owned(), letter.reason.clone().into_bytes()),
-                ("tributary_job".to_owned(), plan.job.as_str().as_bytes().to_vec()),
-                ("tributary_topic".to_owned(), road.topic.as_bytes().to_vec()),
-                ("tributary_partition".to_owned(), letter.partition.to_string().into_bytes()),
-                ("tributary_offset".to_owned(), letter.offset.to_string().into_bytes()),
-            ],
-        })
+        .map(|letter| entry(road, &topic, letter))
         .collect();
     road.log.append(entries).await?;
     road.metrics
         .counter(metrics::DEAD_LETTERS, &road.labels())
         .increment(letters.len() as u64);
-    road.board
-        .job(&plan.connection, &plan.job, |entry| entry.dead_letters += letters.len() as u64);
+    road.board.job(&plan.connection, &plan.job, |entry| {
+        entry.dead_letters += letters.len() as u64
+    });
     for letter in letters {
         tracing::warn!(
             connection = %plan.connection, job = %plan.job, partition = letter.partition,
@@ -70,6 +63,40 @@ pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Faul
     Ok(())
 }
 
+/// A letter as a log entry. A value that would make it too large stays behind: the topic still has it.
+fn entry(road: &JobRoad, topic: &Arc<str>, letter: &Letter) -> Entry {
+    let job = &road.mapping.plan().job;
+    let reason: String = letter.reason.chars().take(MAX_REASON).collect();
+    let mut entry = Entry {
+        topic: Arc::clone(topic),
+        key: letter.key.clone(),
+        value: letter.value.clone(),
+        headers: vec![
+            ("tributary_reason".to_owned(), reason.into_bytes()),
+            ("tributary_job".to_owned(), job.as_str().as_bytes().to_vec()),
+            ("tributary_topic".to_owned(), road.topic.as_bytes().to_vec()),
+            (
+                "tributary_partition".to_owned(),
+                letter.partition.to_string().into_bytes(),
+            ),
+            (
+                "tributary_offset".to_owned(),
+                letter.offset.to_string().into_bytes(),
+            ),
+        ],
+    };
+    if entry.size() > MAX_ENTRY_BYTES
+        && let Some(value) = entry.value.take()
+    {
+        let bytes = value.len().to_string().into_bytes();
+        entry
+            .headers
+            .push(("tributary_left_out_bytes".to_owned(), bytes));
+    }
+    entry
+}
+
+/// Letters of what was parked too long.
 pub(super) fn of_expired(road: &JobRoad, expired: Vec<Expired>) -> Vec<Letter> {
     expired
         .into_iter()
@@ -77,12 +104,23 @@ pub(super) fn of_expired(road: &JobRoad, expired: Vec<Expired>) -> Vec<Letter> {
             key: Bytes::copy_from_slice(expired.record.as_str().as_bytes()),
             value: expired.image,
             reason: format!(
-                "waited {} days for {}, which did not come",
-                road.parked_ttl.num_days(),
+                "waited {} for {}, which did not come",
+                spell(road.parked_ttl),
                 expired.waited_for
             ),
             partition: expired.place.0,
             offset: expired.place.1,
         })
         .collect()
+}
+
+fn spell(time: chrono::TimeDelta) -> String {
+    let (days, hours, minutes) = (time.num_days(), time.num_hours(), time.num_minutes());
+    if days > 0 {
+        format!("{days} d")
+    } else if hours > 0 {
+        format!("{hours} h")
+    } else {
+        format!("{minutes} min")
+    }
 }

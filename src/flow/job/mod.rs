@@ -1,32 +1,39 @@
 //! A job: topic in, rows out. Stateless; its offsets lie in the target's ledger (J1).
 
 mod batch;
+mod commit;
 mod letters;
+mod release;
+mod show;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::time::Instant;
 
-use crate::runtime::shutdown::StopSignal;
 use crate::fault::{Fate, Fault, FaultKind};
-use crate::log::port::{Delivery, From, Log, Record};
+use crate::log::port::{Delivery, From, Log, Reader, Record};
 use crate::mapping::compile::Mapping;
+use crate::model::record_id::RecordId;
 use crate::runtime::backoff::{Attempts, Backoff};
 use crate::runtime::clock::Clock;
+use crate::runtime::shutdown::StopSignal;
 use crate::state::port::State;
 use crate::target::port::{ReaderKey, Target};
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::Metrics;
 
-use super::board::{Board, FaultPicture, Life};
+use super::board::{Board, Life};
+use batch::{Run, Work};
+use commit::Seat;
 
 const MAX_RECORDS: usize = 1000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(500);
-const RELEASE_EVERY: Duration = Duration::from_secs(60);
-const RELEASE_SOME: usize = 1000;
+const RELEASE_EVERY: Duration = Duration::from_mins(1);
 const LAG_EVERY: Duration = Duration::from_secs(1);
+const PARKED_EVERY: Duration = Duration::from_secs(10);
 
 /// What a job runs on.
 #[derive(Clone)]
@@ -53,11 +60,18 @@ pub struct JobRoad {
     pub retry: (Duration, Duration),
 }
 
-/// A partition that this job owns.
+/// A partition that this job owns: what the ledger's offset row holds.
 #[derive(Debug, Clone, Copy)]
 struct Owned {
     next: u64,
     epoch: u64,
+}
+
+/// Why a run ended without a fault.
+enum Ended {
+    Stopped,
+    /// The topic has another generation, which has offsets of its own.
+    TopicMadeAgain,
 }
 
 struct Job {
@@ -65,26 +79,35 @@ struct Job {
     reader: ReaderKey,
     owned: BTreeMap<u32, Owned>,
     stop: StopSignal,
+    /// Parked changes that were refused when they were run again; they stay parked, and are tried each minute.
+    held_back: HashSet<RecordId>,
 }
 
-/// Keeps a job running until the stop signal; a fault that passes is retried for ever and shown as such.
+/// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
+/// shown as `failed` and looked at again now and then, since an operator may have acted.
 pub async fn keep(road: JobRoad, stop: StopSignal) {
     let mut backoff = road.attempts();
+    road.show_life(Life::Starting);
     while !stop.is_stopping() {
-        let began = std::time::Instant::now();
-        let Err(fault) = run(&road, &stop).await else { break };
+        let began = Instant::now();
+        let fault = match run(&road, &stop).await {
+            Ok(Ended::Stopped) => break,
+            Ok(Ended::TopicMadeAgain) => continue,
+            Err(fault) => fault,
+        };
         if stop.is_stopping() || fault.kind() == FaultKind::Stopping {
             break;
         }
+        // A run that held for a while is a new story.
         if began.elapsed() > road.retry.1 {
             backoff.succeeded();
         }
-        let passes = matches!(fault.fate(), Fate::Retry) || fault.kind() == FaultKind::Fenced;
-        let life = if passes { Life::Retrying } else { Life::Failed };
-        let wait = if passes {
-            backoff.failed(fault.wait_hint())
+        // Whoever was fenced takes the partition over again, or is not given it.
+        let passes = fault.fate() == Fate::Retry || fault.kind() == FaultKind::Fenced;
+        let (life, wait) = if passes {
+            (Life::Retrying, backoff.failed(fault.wait_hint()))
         } else {
-            road.retry.1 * 2
+            (Life::Failed, road.retry.1 * 2)
         };
         road.show_fault(&fault, life);
         tracing::error!(
@@ -97,15 +120,20 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
             () = tokio::time::sleep(wait) => {}
         }
     }
-    let plan = road.mapping.plan();
-    road.board.job(&plan.connection, &plan.job, |entry| entry.state = Life::Stopped);
+    road.show_life(Life::Stopped);
 }
 
-async fn run(road: &JobRoad, stop: &StopSignal) -> Result<(), Fault> {
+/// One membership of the job's group.
+async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
-    road.board.job(&plan.connection, &plan.job, |entry| entry.state = Life::Starting);
-    let generation = road.log.ensure(&super::road::topic_spec(&road.topic)).await?;
-    road.log.ensure(&super::road::dead_spec(&road.topic)).await?;
+    let generation = road
+        .log
+        .ensure(&super::road::topic_spec(&road.topic))
+        .await?;
+    road.log
+        .ensure(&super::road::dead_spec(&road.topic))
+        .await?;
+    road.target.prepare(plan).await?;
     let mut job = Job {
         reader: ReaderKey {
             connection: plan.connection.clone(),
@@ -116,50 +144,169 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<(), Fault> {
         road: road.clone(),
         owned: BTreeMap::new(),
         stop: stop.clone(),
+        held_back: HashSet::new(),
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
-    let mut released_at = std::time::Instant::now();
-    let mut lag_at: Option<std::time::Instant> = None;
-    road.board.job(&plan.connection, &plan.job, |entry| entry.state = Life::Streaming);
-    loop {
-        let delivery = tokio::select! {
-            biased;
-            () = stop.stopped() => return Ok(()),
-            delivery = reader.next(MAX_RECORDS, MAX_BYTES, WAIT) => delivery?,
-        };
-        match delivery {
-            Delivery::Assigned(partition) => {
-                let assignment = road.target.assign(&job.reader, partition).await?;
-                let owned = Owned { next: assignment.next, epoch: assignment.epoch };
-                reader.start(partition, owned.next).await?;
-                job.owned.insert(partition, owned);
-            }
-            Delivery::Revoked(partition) => {
-                job.owned.remove(&partition);
-                reader.release(partition).await?;
-            }
-            // No `select!` here: a batch in hand is committed or fails as a whole.
-            Delivery::Batch(records) => job.apply(records).await?,
-            Delivery::Idle => {}
-        }
-        if lag_at.is_none_or(|at| at.elapsed() > LAG_EVERY) {
-            lag_at = Some(std::time::Instant::now());
-            job.show_lag().await?;
-        }
-        if released_at.elapsed() > RELEASE_EVERY {
-            released_at = std::time::Instant::now();
-            job.release().await?;
-            job.expire().await?;
-        }
-    }
+    job.read(reader.as_mut()).await
 }
 
 impl Job {
+    /// Reads until the stop signal.
+    async fn read(&mut self, reader: &mut dyn Reader) -> Result<Ended, Fault> {
+        let mut released_at = Instant::now();
+        let (mut lag_at, mut parked_at) = (None, None);
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = self.stop.stopped() => return Ok(Ended::Stopped),
+                delivery = reader.next(MAX_RECORDS, MAX_BYTES, WAIT) => delivery,
+            };
+            match delivery {
+                Ok(Delivery::Assigned(partition)) => self.take_over(reader, partition).await?,
+                // One task does all: no batch is in hand here.
+                Ok(Delivery::Revoked(partition)) => {
+                    self.owned.remove(&partition);
+                    reader.release(partition).await?;
+                }
+                // No `select!` here: a batch in hand is committed or fails as a whole.
+                Ok(Delivery::Batch(records)) => self.apply(records).await?,
+                Ok(Delivery::Idle) => self.road.show_streaming(),
+                Err(fault) if fault.kind() == FaultKind::PositionLost => {
+                    if self.is_topic_new().await? {
+                        return Ok(Ended::TopicMadeAgain);
+                    }
+                    self.rewind_lost(reader, fault).await?;
+                }
+                Err(fault) => return Err(fault),
+            }
+            if is_due(&mut lag_at, LAG_EVERY) {
+                self.show_lag().await?;
+            }
+            if is_due(&mut parked_at, PARKED_EVERY) {
+                self.show_parked().await?;
+            }
+            if released_at.elapsed() > RELEASE_EVERY {
+                released_at = Instant::now();
+                // A topic that was made again and has grown past our offsets is not seen by reading it.
+                if self.is_topic_new().await? {
+                    return Ok(Ended::TopicMadeAgain);
+                }
+                self.held_back.clear();
+                self.release().await?;
+                self.expire().await?;
+            }
+        }
+    }
+
+    /// Answers an assignment: the ledger says where to go on.
+    async fn take_over(&mut self, reader: &mut dyn Reader, partition: u32) -> Result<(), Fault> {
+        let assignment = self.road.target.assign(&self.reader, partition).await?;
+        let owned = Owned {
+            next: assignment.next,
+            epoch: assignment.epoch,
+        };
+        self.owned.insert(partition, owned);
+        match reader.start(partition, owned.next).await {
+            Err(fault) if fault.kind() == FaultKind::PositionLost => {
+                self.rewind(reader, partition, fault).await?;
+            }
+            started => started?,
+        }
+        self.road.show_streaming();
+        Ok(())
+    }
+
+    async fn is_topic_new(&self) -> Result<bool, Fault> {
+        let spec = super::road::topic_spec(&self.road.topic);
+        let is_new = self.road.log.ensure(&spec).await? != self.reader.generation;
+        if is_new {
+            tracing::warn!(
+                connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
+                "topic was made again, job begins it from the start"
+            );
+        }
+        Ok(is_new)
+    }
+
+    /// The reader lost a position and does not say whose: every partition that lies out of bounds goes back, and
+    /// all of them if none does any more, since one of them was passed over.
+    async fn rewind_lost(&mut self, reader: &mut dyn Reader, fault: Fault) -> Result<(), Fault> {
+        let bounds = self.road.log.bounds(&self.road.topic).await?;
+        let is_lost = |partition: &u32, owned: &Owned| {
+            bounds
+                .get(partition)
+                .is_none_or(|ends| owned.next < ends.start || owned.next > ends.end)
+        };
+        let mut lost: Vec<u32> = self
+            .owned
+            .iter()
+            .filter(|(partition, owned)| is_lost(partition, owned))
+            .map(|(partition, _)| *partition)
+            .collect();
+        if lost.is_empty() {
+            lost = self.owned.keys().copied().collect();
+        }
+        for partition in lost {
+            let told = Fault::new(FaultKind::PositionLost, fault.report());
+            self.rewind(reader, partition, told).await?;
+        }
+        Ok(())
+    }
+
+    /// A partition whose end was cut (a broker restored from a backup) is read again from its beginning: ingest
+    /// publishes again what the cut took, at offsets that the ledger counts as done, and versions make everything
+    /// else a repetition (J2). The ledger goes back first, so that no restart passes those offsets over.
+    ///
+    /// If what the ledger asks for was removed from the topic's beginning, nobody can tell what it was: the fault is
+    /// handed on, and holds the job until an operator has acted.
+    async fn rewind(
+        &mut self,
+        reader: &mut dyn Reader,
+        partition: u32,
+        fault: Fault,
+    ) -> Result<(), Fault> {
+        let Some(owned) = self.owned.get(&partition).copied() else {
+            return Err(fault);
+        };
+        let bounds = self.road.log.bounds(&self.road.topic).await?;
+        let start = bounds.get(&partition).map_or(0, |ends| ends.start);
+        if owned.next < start {
+            return Err(fault.remedy(format!(
+                "records that job {} had not applied were removed from topic {}; delete the topic, so that it is made \
+                 again and filled by a full sync",
+                self.reader.job, self.road.topic
+            )));
+        }
+        self.road.show_fault(&fault, Life::Retrying);
+        tracing::error!(
+            connection = %self.reader.connection, job = %self.reader.job, partition,
+            lost = owned.next, from = start, error = fault.report(),
+            "topic was cut, partition is read again from its beginning"
+        );
+        let seat = Seat {
+            partition,
+            epoch: owned.epoch,
+            expect: owned.next,
+            next: start,
+        };
+        self.commit(seat, &mut Work::empty(&self.road, Run::First))
+            .await?;
+        self.owned.insert(
+            partition,
+            Owned {
+                next: start,
+                ..owned
+            },
+        );
+        reader.start(partition, start).await
+    }
+
     /// One partition's records: mapped, applied, their letters written first.
     async fn apply(&mut self, records: Vec<Record>) -> Result<(), Fault> {
-        let Some(first) = records.first() else { return Ok(()) };
-        let partition = first.partition;
+        let Some(partition) = records.first().map(|record| record.partition) else {
+            return Ok(());
+        };
         let Some(owned) = self.owned.get(&partition).copied() else {
             return Err(Fault::new(
                 FaultKind::Protocol,
@@ -167,201 +314,66 @@ impl Job {
             ));
         };
         // After a restart of the reader the log may repeat what is committed.
-        let records: Vec<Record> =
-            records.into_iter().filter(|record| record.offset >= owned.next).collect();
-        if records.is_empty() {
+        let fresh = records.partition_point(|record| record.offset < owned.next);
+        let records = &records[fresh..];
+        let Some(last) = records.last() else {
             return Ok(());
-        }
-        let mut work = batch::prepare(&self.road, &records)?;
+        };
+        let seat = Seat {
+            partition,
+            epoch: owned.epoch,
+            expect: owned.next,
+            next: last.offset + 1,
+        };
+        let mut work = batch::prepare(&self.road, records, Run::First);
         letters::write(&self.road, &work.letters).await?;
-        let next = self.commit(partition, owned, &mut work).await?;
-        self.owned.insert(partition, Owned { next, ..owned });
-        self.after_commit(&work);
-        // The ledger holds a higher term than the change (I7): its owner lost state, and publishes again.
-        for record in &work.outranked {
-            let plan = self.road.mapping.plan();
-            self.road
-                .state
-                .request_republish(&plan.connection, &plan.source, record)
-                .await?;
-        }
-        if work.released {
+        self.commit(seat, &mut work).await?;
+        let next = Owned {
+            next: seat.next,
+            ..owned
+        };
+        self.owned.insert(partition, next);
+        self.show_commit(&work);
+        self.ask_to_republish(&work).await?;
+        if work.wrote {
             self.release().await?;
         }
         Ok(())
     }
 
-    /// Applies until it is committed: a passing fault is retried, a refused record is set aside.
-    async fn commit(
-        &self,
-        partition: u32,
-        owned: Owned,
-        work: &mut batch::Work,
-    ) -> Result<u64, Fault> {
+    /// The ledger holds a higher term than a change has (I7): its owner lost state, and publishes the record again.
+    async fn ask_to_republish(&self, work: &Work) -> Result<(), Fault> {
+        let plan = self.road.mapping.plan();
         let mut backoff = self.road.attempts();
-        loop {
-            let batch = work.batch(&self.reader, partition, owned.epoch, owned.next, self.road.clock.now());
-            let next = batch.next;
-            match self.road.target.apply(batch).await {
-                Ok(applied) if applied.committed => {
-                    work.take_outcomes(applied);
-                    return Ok(next);
-                }
-                Ok(applied) => {
-                    // Nothing was written: the letters come first, then the rest is applied (J1).
-                    let refused = work.refuse(&self.road, applied);
-                    letters::write(&self.road, &refused).await?;
-                }
-                Err(fault) if fault.fate() == Fate::Retry => {
-                    self.road.show_fault(&fault, Life::Retrying);
-                    let wait = backoff.failed(fault.wait_hint());
-                    tracing::warn!(
-                        job = %self.reader.job, error = fault.report(),
-                        again_in_seconds = wait.as_secs_f64(), "target did not take the batch"
-                    );
-                    tokio::select! {
-                        () = self.stop.stopped() => {
-                            return Err(Fault::new(FaultKind::Stopping, "job is stopping"));
-                        }
-                        () = tokio::time::sleep(wait) => {}
-                    }
-                }
-                Err(fault) if fault.fate() == Fate::DeadLetter => {
-                    let record = self.bisect(partition, owned, work).await?;
-                    let refused = work.refuse_record(&self.road, &record, &fault.report());
-                    letters::write(&self.road, &refused).await?;
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-
-    /// Finds one record that the target refuses: batches that only probe don't move the offset.
-    async fn bisect(
-        &self,
-        partition: u32,
-        owned: Owned,
-        work: &batch::Work,
-    ) -> Result<crate::model::record_id::RecordId, Fault> {
-        let mut suspects = work.records();
-        while suspects.len() > 1 {
-            let half = suspects[..suspects.len() / 2].to_vec();
-            let probe = work.probe(
-                &self.reader,
-                partition,
-                (owned.epoch, owned.next),
-                &half,
-                self.road.clock.now(),
-            );
-            match self.road.target.apply(probe).await {
-                Ok(_) => suspects.drain(..half.len()).for_each(drop),
-                Err(fault) if fault.fate() == Fate::DeadLetter => suspects = half,
-                Err(fault) => return Err(fault),
-            }
-        }
-        suspects.pop().ok_or_else(|| {
-            Fault::new(FaultKind::Corrupt, "target refuses an empty batch")
-        })
-    }
-
-    /// Fills parked references, and runs parked changes again whose rows have come.
-    async fn release(&mut self) -> Result<(), Fault> {
-        loop {
-            let connection = &self.reader.connection;
-            let released = self.road.target.release(connection, RELEASE_SOME).await?;
-            let mut progress = released.filled > 0;
-            let mut by_partition: HashMap<u32, Vec<Record>> = HashMap::new();
-            for change in released.changes {
-                if change.job != self.reader.job || !self.owned.contains_key(&change.place.0) {
-                    continue;
-                }
-                by_partition.entry(change.place.0).or_default().push(Record {
-                    partition: change.place.0,
-                    offset: change.place.1,
-                    at: self.road.clock.now(),
-                    key: bytes::Bytes::copy_from_slice(change.record.as_str().as_bytes()),
-                    value: Some(change.image),
-                    headers: Vec::new(),
-                });
-            }
-            for (partition, mut records) in by_partition {
-                records.sort_by_key(|record| record.offset);
-                let Some(owned) = self.owned.get(&partition).copied() else { continue };
-                let mut work = batch::prepare(&self.road, &records)?;
-                letters::write(&self.road, &work.letters).await?;
-                work.next = owned.next;
-                self.commit(partition, owned, &mut work).await?;
-                self.after_commit(&work);
-                progress = true;
-            }
-            // Changes of other jobs stay for them.
-            if !released.more || !progress {
-                return Ok(());
-            }
-        }
-    }
-
-    /// What waited too long goes to the dead letters.
-    async fn expire(&self) -> Result<(), Fault> {
-        let older = self.road.clock.now() - self.road.parked_ttl;
-        let expired = self
-            .road
-            .target
-            .expire(&self.reader.connection, &self.reader.job, older)
-            .await?;
-        letters::write(&self.road, &letters::of_expired(&self.road, expired)).await
-    }
-
-    fn after_commit(&self, work: &batch::Work) {
-        let now = self.road.clock.now();
-        let plan = self.road.mapping.plan();
-        let labels = self.road.labels();
-        for (outcome, count) in &work.counts {
-            let labels = [labels[0], labels[1], ("outcome", *outcome)];
-            self.road.metrics.counter(metrics::ROWS_APPLIED, &labels).increment(*count);
-        }
-        let histogram = self.road.metrics.histogram(metrics::LAG_SECONDS, &labels);
-        let mut newest = None;
-        for committed_at in &work.streamed {
-            let lag = (now - *committed_at).as_seconds_f64().max(0.0);
-            histogram.record(lag);
-            newest = Some(lag);
-        }
-        self.road
-            .metrics
-            .gauge(metrics::JOB_COMMITTED_AT, &labels)
-            .set(now.timestamp() as f64);
-        self.road.board.job(&plan.connection, &plan.job, |entry| {
-            entry.state = Life::Streaming;
-            entry.fault = None;
-            entry.committed_at = Some(now);
-            entry.lag_seconds = newest.or(entry.lag_seconds);
-            for (outcome, count) in &work.counts {
-                *entry.rows.entry(outcome).or_default() += count;
-            }
-        });
-    }
-
-    async fn show_lag(&self) -> Result<(), Fault> {
-        let bounds = self.road.log.bounds(&self.road.topic).await?;
-        let lag: u64 = self
-            .owned
-            .iter()
-            .filter_map(|(partition, owned)| {
-                Some(bounds.get(partition)?.end.saturating_sub(owned.next))
-            })
-            .sum();
-        let plan = self.road.mapping.plan();
-        self.road.metrics.gauge(metrics::LAG_RECORDS, &self.road.labels()).set(lag as f64);
-        self.road
-            .board
-            .job(&plan.connection, &plan.job, |entry| entry.lag_records = lag);
-        for (connection, job, parked) in self.road.target.parked().await? {
-            if connection == plan.connection && job == plan.job {
-                self.road.metrics.gauge(metrics::PARKED, &self.road.labels()).set(parked as f64);
+        for record in &work.outranked {
+            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds a higher term");
+            let state = &self.road.state;
+            while let Err(fault) = state
+                .request_republish(&plan.connection, &plan.source, record)
+                .await
+            {
+                // The offset has passed the change: given up here, it would not be asked for again.
+                self.pause(fault, &mut backoff).await?;
             }
         }
         Ok(())
+    }
+
+    /// Shows a fault that passes, and waits before the next attempt.
+    ///
+    /// # Errors
+    /// The fault, if it does not pass; `Stopping`.
+    async fn pause(&self, fault: Fault, backoff: &mut Attempts) -> Result<(), Fault> {
+        if fault.fate() != Fate::Retry {
+            return Err(fault);
+        }
+        self.road.show_fault(&fault, Life::Retrying);
+        let wait = backoff.failed(fault.wait_hint());
+        tracing::warn!(
+            connection = %self.reader.connection, job = %self.reader.job, error = fault.report(),
+            again_in_seconds = wait.as_secs_f64(), "job waits"
+        );
+        self.stop.or(tokio::time::sleep(wait)).await
     }
 }
 
@@ -375,20 +387,16 @@ impl JobRoad {
         };
         Attempts::new(backoff, seed)
     }
-
-    fn labels(&self) -> [(&'static str, &str); 2] {
-        let plan = self.mapping.plan();
-        [("connection", plan.connection.as_str()), ("sync_job", plan.job.as_str())]
-    }
-
-    fn show_fault(&self, fault: &Fault, life: Life) {
-        let plan = self.mapping.plan();
-        let picture = FaultPicture::of(fault, self.clock.now());
-        let labels = [("connection", plan.connection.as_str()), ("kind", picture.kind)];
-        self.metrics.counter(metrics::FAULTS, &labels).increment(1);
-        self.board.job(&plan.connection, &plan.job, |entry| {
-            entry.state = life;
-            entry.fault = Some(picture);
-        });
-    }
 }
+
+/// Whether `every` has passed since the last time; notes this one.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|at| at.elapsed() > every);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests;

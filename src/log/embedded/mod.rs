@@ -6,6 +6,7 @@
 
 mod headers;
 mod house;
+pub mod read_only;
 mod rows;
 
 #[cfg(test)]
@@ -211,17 +212,7 @@ impl Log for EmbeddedLog {
     }
 
     async fn at_time(&self, topic: &str, at: DateTime<Utc>) -> Result<BTreeMap<u32, u64>, Fault> {
-        let topic = self.topic(topic)?;
-        let first = first_millisecond(at);
-        self.readers
-            .read(move |tx| {
-                let mut offsets = BTreeMap::new();
-                for (partition, id) in (0..).zip(&topic.stored.partitions) {
-                    offsets.insert(partition, rows::first_at(tx, *id, first)?);
-                }
-                Ok(offsets)
-            })
-            .await
+        offsets_at(&self.readers, self.topic(topic)?, at).await
     }
 
     async fn reader(&self, topic: &str, from: From) -> Result<Box<dyn Reader>, Fault> {
@@ -249,6 +240,23 @@ impl Log for EmbeddedLog {
         self.readers.close();
         self.writer.close().await
     }
+}
+
+async fn offsets_at(
+    readers: &Readers,
+    topic: Arc<Topic>,
+    at: DateTime<Utc>,
+) -> Result<BTreeMap<u32, u64>, Fault> {
+    let first = first_millisecond(at);
+    readers
+        .read(move |tx| {
+            let mut offsets = BTreeMap::new();
+            for (partition, id) in (0..).zip(&topic.stored.partitions) {
+                offsets.insert(partition, rows::first_at(tx, *id, first)?);
+            }
+            Ok(offsets)
+        })
+        .await
 }
 
 /// A topic of a log that may be closed.

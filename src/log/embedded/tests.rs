@@ -219,3 +219,25 @@ async fn settings_come_back_as_they_were() {
     bench.reopen().await;
     assert_eq!(bench.log.topics().await.unwrap(), [spec]);
 }
+
+#[tokio::test]
+async fn a_reader_beside_the_writer_sees_what_is_there_and_writes_nothing() {
+    let bench = Embedded::open(Settings::default()).await;
+    compacted(&*bench.log, "t", 2).await;
+    put(&*bench.log, "t", "a", [1, 2, 3]).await;
+    let beside = read_only::ReadOnlyLog::open(bench.folder.path())
+        .await
+        .unwrap();
+    assert_eq!(
+        beside.bounds("t").await.unwrap(),
+        bench.log.bounds("t").await.unwrap()
+    );
+    let mut lines = Vec::new();
+    let written = crate::log::transfer::export(&beside, "t", &mut lines)
+        .await
+        .unwrap();
+    assert_eq!(written, 3);
+    let refused = beside.append(vec![entry("t", "a", "4")]).await.unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::Config);
+    put(&*bench.log, "t", "a", [5]).await;
+}

@@ -97,7 +97,48 @@ fn an_update_of_unselected_fields_tells_nothing() {
         Some(known()),
         &event(EventKind::Update, 11, &[("Other", Some("x"))]),
     );
-    assert_eq!(step, Step::dropped());
+    let told = (step.image, step.verdict, step.owe);
+    assert_eq!(told, (None, Verdict::Keep, None));
+}
+
+/// The stream delivers at least once: an event that comes again, late, undoes nothing.
+#[test]
+fn an_older_event_undoes_nothing_of_a_newer_one() {
+    let first = event(
+        EventKind::Update,
+        20,
+        &[("A", Some("a20")), ("B", Some("b20"))],
+    );
+    let image = hear(Some(known()), &first).image;
+    let image = hear(image, &event(EventKind::Update, 21, &[("A", Some("a21"))])).image;
+    let again = hear(image.clone(), &first).image.unwrap();
+    assert_eq!(value(&again, "A"), Some(&Value::from("a21")));
+    let again = hear(image, &event(EventKind::Create, 19, &[("A", Some("a19"))]));
+    assert_eq!(again, Step::dropped());
+}
+
+#[test]
+fn a_delete_older_than_the_undelete_is_dropped() {
+    let delete = event(EventKind::Delete, 11, &[]);
+    let dead = hear(Some(known()), &delete).image;
+    let undelete = event(EventKind::Undelete, 12, &[("A", Some("back"))]);
+    let alive = hear(dead, &undelete).image;
+    assert_eq!(hear(alive.clone(), &delete), Step::dropped());
+    let dead = hear(alive, &event(EventKind::Delete, 13, &[])).image;
+    assert_eq!(hear(dead, &undelete), Step::dropped());
+}
+
+/// Nothing would ever tell of its death again.
+#[test]
+fn an_older_event_revives_nobody_that_a_read_missed() {
+    let dead = T.absent(Some(known()), at(30), None).image;
+    let create = event(EventKind::Create, 12, &[("A", Some("ghost"))]);
+    assert_eq!(hear(dead.clone(), &create), Step::dropped());
+    let undelete = event(EventKind::Undelete, 30, &[("A", Some("back"))]);
+    assert_eq!(
+        hear(dead, &undelete).verdict,
+        Verdict::Publish(Op::Undelete)
+    );
 }
 
 #[test]
@@ -267,6 +308,8 @@ enum Deed {
     Deliver(u8),
     /// Deliver the last so many events again, then go on.
     Repeat(u8),
+    /// Deliver one event again, out of its place.
+    Again(u8),
     /// A read by id; the replica is behind by so many milliseconds, at most the lag.
     Read {
         behind: u16,
@@ -281,6 +324,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         4 => (0..3000_u16).prop_map(Deed::Wait),
         4 => (1..4_u8).prop_map(Deed::Deliver),
         1 => (1..3_u8).prop_map(Deed::Repeat),
+        1 => any::<u8>().prop_map(Deed::Again),
         2 => (0..LAG as u16).prop_map(|behind| Deed::Read { behind }),
     ];
     prop::collection::vec(deed, 1..40)
@@ -445,6 +489,17 @@ impl<M: MergeTable> Run<M> {
                 let from = self.delivered.saturating_sub(usize::from(count));
                 (from..self.delivered).for_each(|index| self.deliver(index));
             }
+            Deed::Again(number) if self.delivered > 0 => {
+                let events = &self.org.events;
+                let index = usize::from(number) % self.delivered;
+                // Within one second stamps tell nothing; ingest knows its newest events by name.
+                let mut later = events[index + 1..self.delivered].iter();
+                let c = events[index].committed_at;
+                if later.all(|event| event.committed_at > c) {
+                    self.deliver(index);
+                }
+            }
+            Deed::Again(_) => {}
             Deed::Read { behind } => self.read(i64::from(behind)),
             Deed::Set { .. } | Deed::GapSet { .. } => {}
         }

@@ -1,0 +1,388 @@
+//! The composition root: builds everything once, wires it, runs, drains.
+
+mod selection;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::admin;
+use crate::config::Config;
+use crate::config::connection::{Auth, ConnectionConfig};
+use crate::config::problem::Problems;
+use crate::config::web::WebUrl;
+use crate::crm::port::Crm;
+use crate::crm::salesforce::Salesforce;
+use crate::crm::salesforce::settings::SalesforceSettings;
+use crate::fault::{Fault, FaultKind};
+use crate::flow::board::{Board, Life, Picture};
+use crate::flow::connection::{self, Selected};
+use crate::flow::job::{self, JobRoad};
+use crate::flow::road::{Road, Settings, topic_name};
+use crate::mapping::compile::Mapping;
+use crate::model::name::ConnectionId;
+use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::shutdown::StopSignal;
+use crate::runtime::tasks::Tasks;
+use crate::telemetry::exposition::{Exposition, UPKEEP_EVERY};
+
+use selection::{selected, timetables};
+use stores::Stores;
+
+/// How long a drain may take before what still runs is cut off; a container gets 30 s as a rule.
+const GRACE: Duration = Duration::from_secs(25);
+/// How often the embedded log is compacted and retained.
+const HOUSEKEEPING: Duration = Duration::from_secs(300);
+
+/// Runs the daemon of the config at `path` until SIGTERM or SIGINT; SIGHUP reads the config again.
+///
+/// # Errors
+/// `Config` for a config that can't be used, with every mistake; a fault of what the daemon stands on.
+pub async fn serve(path: &Path) -> Result<(), Fault> {
+    let mut config = load(path)?;
+    let mut signals = Signals::new()?;
+    loop {
+        let daemon = Daemon::start(config).await?;
+        config = loop {
+            match signals.next().await {
+                Signal::Stop => return daemon.stop().await,
+                Signal::Reload => match load(path) {
+                    Ok(config) => break config,
+                    Err(fault) => tracing::error!(
+                        error = fault.report(),
+                        "config not reloaded, going on with the old one"
+                    ),
+                },
+            }
+        };
+        tracing::info!("reloading the config");
+        daemon.stop().await?;
+    }
+}
+
+/// Reads the config and compiles its jobs.
+///
+/// # Errors
+/// `Config`, naming every mistake.
+pub fn load(path: &Path) -> Result<Config, Fault> {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let config = Config::load(path, &environment)?;
+    compile(&config)?;
+    Ok(config)
+}
+
+/// Compiles every job that is enabled.
+///
+/// # Errors
+/// Every mistake in every job.
+pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
+    let mut mappings = Vec::new();
+    let mut problems = Vec::new();
+    for job in &config.jobs {
+        match Mapping::compile(job, &config.objects) {
+            Ok(mapping) if job.enabled => mappings.push(Arc::new(mapping)),
+            Ok(_) => {}
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        Ok(mappings)
+    } else {
+        Err(Problems::new(problems))
+    }
+}
+
+/// A running daemon.
+pub struct Daemon {
+    address: SocketAddr,
+    board: Arc<Board>,
+    ready: Arc<AtomicBool>,
+    stores: Stores,
+    /// Connections and jobs; they end first.
+    work: Tasks,
+    /// What shows and keeps the rest; it ends last.
+    house: Tasks,
+}
+
+impl Daemon {
+    /// Opens the stores, binds the HTTP side, starts connections and jobs. A CRM that can't be reached is no
+    /// reason not to start.
+    ///
+    /// # Errors
+    /// `Config`, `Storage` or `Corrupt` for what the daemon stands on.
+    pub async fn start(config: Config) -> Result<Self, Fault> {
+        let mappings = compile(&config)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let exposition = Exposition::new().map_err(|error| {
+            Fault::new(FaultKind::Config, "setting up the metrics").source(error)
+        })?;
+        let token = config
+            .admin
+            .token
+            .as_ref()
+            .map(|token| token.read())
+            .transpose()?;
+        let listener = admin::bind(config.admin.listen, token.as_ref()).await?;
+        let address = listener.local_addr().map_err(|error| {
+            Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
+        })?;
+        let stores = Stores::open(&config, Arc::clone(&clock)).await?;
+        let objects: Vec<_> = config.objects.values().cloned().collect();
+        stores.target.ensure(&objects).await?;
+
+        let stop = StopSignal::new();
+        let mut daemon = Self {
+            address,
+            board: Arc::default(),
+            ready: Arc::default(),
+            stores,
+            work: Tasks::new(stop.child()),
+            house: Tasks::new(stop),
+        };
+        daemon.keep_house(&exposition);
+        for (id, connection) in &config.connections {
+            let mine = mappings
+                .iter()
+                .filter(|mapping| mapping.plan().connection == *id);
+            let wanted = selected(mine);
+            if wanted.is_empty() {
+                continue;
+            }
+            let road = daemon.road(&config, id, connection, &exposition, &clock)?;
+            daemon.listen(road, wanted);
+        }
+        for mapping in mappings {
+            let job = config.jobs.iter().find(|job| {
+                job.connection == mapping.plan().connection && job.id == mapping.plan().job
+            });
+            let parked_ttl = job.map_or(TimeDelta::days(30), |job| job.parked_ttl);
+            let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            daemon.apply(road);
+        }
+        let sources = admin::Sources {
+            board: Arc::clone(&daemon.board),
+            exposition,
+            state: Arc::clone(&daemon.stores.state) as _,
+            target: Arc::clone(&daemon.stores.target),
+            ready: Arc::clone(&daemon.ready),
+        };
+        let stop = daemon.house.stop().clone();
+        daemon
+            .house
+            .spawn("serving HTTP", admin::serve(listener, sources, token, stop));
+        daemon.ready.store(true, Ordering::Release);
+        tracing::info!(
+            address = %address, connections = config.connections.len(),
+            jobs = config.jobs.len(), version = env!("CARGO_PKG_VERSION"), "daemon started"
+        );
+        Ok(daemon)
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the running parts last said of themselves.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        self.board.picture()
+    }
+
+    /// Drains: connections and jobs end what they have in hand, then the stores close.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming what had to be cut off, or the fault of a store that could not close.
+    pub async fn stop(mut self) -> Result<(), Fault> {
+        self.ready.store(false, Ordering::Release);
+        let began = std::time::Instant::now();
+        let work = self.work.drain(GRACE).await;
+        let house = self.house.drain(Duration::from_secs(2)).await;
+        self.stores.close().await?;
+        let cut = [work.cut, house.cut].concat();
+        if cut.is_empty() {
+            tracing::info!(seconds = began.elapsed().as_secs_f64(), "daemon stopped");
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Unavailable,
+            format!(
+                "draining: {} did not end in time and had to be cut off",
+                cut.join(", ")
+            ),
+        )
+        .remedy("nothing is lost: what was not stored is done again at the next start"))
+    }
+
+    fn keep_house(&mut self, exposition: &Exposition) {
+        let (stop, exposition) = (self.house.stop().clone(), exposition.clone());
+        self.house.spawn("metrics upkeep", async move {
+            while stop.or(tokio::time::sleep(UPKEEP_EVERY)).await.is_ok() {
+                exposition.upkeep();
+            }
+            Ok(())
+        });
+        let (stop, log) = (self.house.stop().clone(), Arc::clone(&self.stores.log));
+        self.house.spawn("log housekeeping", async move {
+            log.keep_house(&stop, HOUSEKEEPING).await
+        });
+    }
+
+    fn road(
+        &self,
+        config: &Config,
+        id: &ConnectionId,
+        connection: &ConnectionConfig,
+        exposition: &Exposition,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Road, Fault> {
+        let settings = Settings {
+            prefix: config.log.prefix.clone(),
+            owner: owner(),
+            read_lag: connection.read_lag,
+            full_syncs: timetables(config, id)?,
+            ..Settings::default()
+        };
+        Ok(Road {
+            connection: id.clone(),
+            crm: crm(id, connection, exposition, clock)?,
+            log: Arc::clone(&self.stores.log) as _,
+            images: Arc::clone(&self.stores.images) as _,
+            state: Arc::clone(&self.stores.state) as _,
+            clock: Arc::clone(clock),
+            metrics: exposition.metrics().clone(),
+            board: Arc::clone(&self.board),
+            settings: Arc::new(settings),
+        })
+    }
+
+    fn listen(&mut self, road: Road, wanted: Selected) {
+        let stop = self.work.stop().clone();
+        let id = road.connection.clone();
+        self.board
+            .connection(&id, |entry| entry.state = Life::Starting);
+        self.work.spawn(format!("connection {id}"), async move {
+            connection::keep(road, wanted, stop).await;
+            Ok(())
+        });
+    }
+
+    fn job_road(
+        &self,
+        config: &Config,
+        mapping: Arc<Mapping>,
+        parked_ttl: TimeDelta,
+        exposition: &Exposition,
+        clock: &Arc<dyn Clock>,
+    ) -> JobRoad {
+        let defaults = Settings::default();
+        let plan = mapping.plan();
+        JobRoad {
+            topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
+            log: Arc::clone(&self.stores.log) as _,
+            target: Arc::clone(&self.stores.target),
+            state: Arc::clone(&self.stores.state) as _,
+            clock: Arc::clone(clock),
+            metrics: exposition.metrics().clone(),
+            board: Arc::clone(&self.board),
+            parked_ttl,
+            retry: (defaults.retry_first, defaults.retry_cap),
+            mapping,
+        }
+    }
+
+    fn apply(&mut self, road: JobRoad) {
+        let stop = self.work.stop().clone();
+        let name = format!(
+            "job {}/{}",
+            road.mapping.plan().connection,
+            road.mapping.plan().job
+        );
+        self.work.spawn(name, async move {
+            job::keep(road, stop).await;
+            Ok(())
+        });
+    }
+}
+
+fn crm(
+    id: &ConnectionId,
+    connection: &ConnectionConfig,
+    exposition: &Exposition,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Crm>, Fault> {
+    let Auth::ClientCredentials {
+        client_id,
+        client_secret,
+        ..
+    } = &connection.auth;
+    let secret = client_secret.clone();
+    let url = |url: &WebUrl| url.as_str().to_owned();
+    let mut settings = SalesforceSettings::new(
+        id.clone(),
+        connection.login_url(),
+        client_id,
+        Arc::new(move || secret.read()),
+    );
+    settings.instance_url = connection.instance_url.as_ref().map(url);
+    if let Some(version) = &connection.api_version {
+        settings.api_version.clone_from(version);
+    }
+    settings.read_lag = connection.read_lag;
+    settings.ca_file.clone_from(&connection.ca_file);
+    settings.plain_text = connection.plain_text;
+    Ok(Arc::new(Salesforce::new(
+        settings,
+        exposition.metrics().clone(),
+        Arc::clone(clock),
+    )?))
+}
+
+/// Who we are, for leases: the host and the process.
+fn owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}", host.trim(), std::process::id())
+}
+
+/// What an operator's signal asks for.
+enum Signal {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Fault> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Fault::new(FaultKind::Config, "listening for signals").source(error)
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}

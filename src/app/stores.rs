@@ -1,0 +1,60 @@
+//! What the daemon stands on: log, images, state and target, opened together and closed in order.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::config::target::TargetConfig;
+use crate::fault::{Fault, FaultKind};
+use crate::image::port::ImageStore;
+use crate::image::sqlite::SqliteImages;
+use crate::log::embedded::{EmbeddedLog, Settings};
+use crate::log::port::Log;
+use crate::runtime::clock::Clock;
+use crate::state::port::State;
+use crate::state::sqlite::SqliteState;
+use crate::target::port::Target;
+use crate::target::sqlite::SqliteTarget;
+
+/// The daemon's stores.
+pub(super) struct Stores {
+    pub log: Arc<EmbeddedLog>,
+    pub images: Arc<SqliteImages>,
+    pub state: Arc<SqliteState>,
+    pub target: Arc<dyn Target>,
+}
+
+impl Stores {
+    /// Opens all of them under the config's `data_dir`, making it where it is missing.
+    ///
+    /// # Errors
+    /// `Config` if another daemon has one of them; `Storage`, `Corrupt`.
+    pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+        let dir = &config.daemon.data_dir;
+        std::fs::create_dir_all(dir).map_err(|error| {
+            Fault::new(
+                FaultKind::Storage,
+                format!("making `[daemon] data_dir` `{}`", dir.display()),
+            )
+            .source(error)
+            .remedy("let this user write there, or set another `data_dir`")
+        })?;
+        let TargetConfig::Sqlite { file } = &config.target;
+        Ok(Self {
+            log: Arc::new(EmbeddedLog::open(dir, Arc::clone(&clock), Settings::default()).await?),
+            images: Arc::new(SqliteImages::open(dir).await?),
+            state: Arc::new(SqliteState::open(dir).await?),
+            target: Arc::new(SqliteTarget::open(file, clock).await?),
+        })
+    }
+
+    /// Closes all of them; the first fault is told once all were tried.
+    pub async fn close(&self) -> Result<(), Fault> {
+        let closed = [
+            self.target.close().await,
+            self.images.close().await,
+            self.log.close().await,
+            self.state.close().await,
+        ];
+        closed.into_iter().collect()
+    }
+}

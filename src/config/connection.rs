@@ -1,0 +1,288 @@
+//! `[connection.<id>]`: a CRM org, how to sign in to it, how its changes are read.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::NaiveDate;
+
+use crate::config::document::{Node, Report, Shape};
+use crate::config::notify;
+use crate::config::org::Org;
+use crate::config::problem::{Located, Problem, Spot};
+use crate::config::reader::{Reader, shown};
+use crate::config::secret::SecretRef;
+use crate::config::web::WebUrl;
+use crate::model::name::ConnectionId;
+
+/// A connection to a Salesforce org, the one CRM of this version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectionConfig {
+    /// The id: its file's stem.
+    pub id: ConnectionId,
+    /// Where it stands.
+    pub spot: Spot,
+    /// `org`.
+    pub org: Located<Org>,
+    /// `auth`.
+    pub auth: Auth,
+    /// `transport`.
+    pub transport: Transport,
+    /// `login_url`: signs in there instead of at the org.
+    pub login_url: Option<WebUrl>,
+    /// `instance_url`: calls go there instead of where the token's reply says.
+    pub instance_url: Option<WebUrl>,
+    /// `api_version` (`66.0`), if another than the connector's own.
+    pub api_version: Option<String>,
+    /// `ca_file`: PEM certificates trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `plain_text`: `http` is allowed. For tests.
+    pub plain_text: bool,
+    /// `read_lag`: how long a committed row may stay invisible to a query.
+    pub read_lag: Duration,
+    /// `company_resolution`: a column of Company and the field that finds a company by it.
+    pub company_resolution: Vec<(Located<String>, Located<String>)>,
+}
+
+/// `auth`: how to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// `flow = "client_credentials"`: as the app's run-as user.
+    ClientCredentials {
+        /// `client_id`.
+        client_id: String,
+        /// `client_secret`.
+        client_secret: SecretRef,
+        /// `secret_expires`: the last day on which it works.
+        secret_expires: Option<NaiveDate>,
+    },
+}
+
+/// `transport`: how changes come. Chosen, never switched by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `"cometd"`: the Streaming API's long poll.
+    Cometd,
+}
+
+const NOT_HERE: &str = "is not available in this version";
+
+impl ConnectionConfig {
+    /// Where to sign in.
+    #[must_use]
+    pub fn login_url(&self) -> &str {
+        self.login_url
+            .as_ref()
+            .map_or_else(|| self.org.value.login_url(), WebUrl::as_str)
+    }
+
+    /// `known_names` are those of `[notify]`, absent where that can't be read.
+    pub(super) fn parse(
+        id: &str,
+        node: &Node,
+        root: &Path,
+        known_names: Option<&BTreeSet<String>>,
+        report: &Report,
+    ) -> Option<Self> {
+        let mut reader = Reader::open(node, report)?;
+        if !is_salesforce(&mut reader) {
+            return None;
+        }
+        let plain_text = reader.boolean("plain_text").unwrap_or(false);
+        let org = reader
+            .required_text("org", "write \"https://<name>.my.salesforce.com\"")
+            .and_then(|text| {
+                let org = Org::parse(&text, plain_text, report)?;
+                Some(Located::new(org, text.spot))
+            });
+        if reader.take("auth").is_none() {
+            reader.missing(
+                "auth",
+                "write { flow = \"client_credentials\", client_id = \"…\", client_secret = { env = \"…\" } }",
+            );
+        }
+        let auth = reader
+            .take("auth")
+            .and_then(|node| Auth::parse(node, root, report));
+        let mut url = |key| {
+            reader
+                .text(key)
+                .and_then(|text| WebUrl::parse(&text, plain_text, report))
+        };
+        let (login_url, instance_url) = (url("login_url"), url("instance_url"));
+        if let (Some(org), None) = (&org, reader.take("login_url")) {
+            own_host_only(org, report);
+        }
+        transport(&mut reader);
+        oob(&mut reader);
+        notify::check_names(&mut reader, known_names);
+        let api_version = api_version(&mut reader);
+        let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
+        let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
+        let company_resolution = company_resolution(&mut reader);
+        reader.close();
+        Some(Self {
+            id: ConnectionId::new(id),
+            spot: node.spot.clone(),
+            org: org?,
+            auth: auth?,
+            transport: Transport::Cometd,
+            login_url,
+            instance_url,
+            api_version,
+            ca_file,
+            plain_text,
+            read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
+            company_resolution,
+        })
+    }
+}
+
+/// What another CRM's connection holds is not looked at.
+fn is_salesforce(reader: &mut Reader<'_>) -> bool {
+    let remedy = "write \"salesforce\"";
+    let Some(kind) = reader.required_text("kind", remedy) else {
+        // Left out or mistyped: the rest is read as if it were said.
+        return true;
+    };
+    let what = match kind.value.as_str() {
+        "salesforce" => return true,
+        "dynamics" => NOT_HERE,
+        _ => "no CRM that this version knows",
+    };
+    let problem = Problem::new(&kind.spot, what, remedy);
+    reader.report.add(problem.value(shown(&kind.value)));
+    false
+}
+
+/// Salesforce Help, "Configure a Connected App for the OAuth 2.0 Client Credentials Flow": the token endpoint is
+/// the My Domain's.
+fn own_host_only(org: &Located<Org>, report: &Report) {
+    if !matches!(org.value, Org::MyDomain(_)) {
+        report.wrong(
+            &org.spot,
+            "client credentials need the org's own host",
+            "write the My Domain URL: \"https://<name>.my.salesforce.com\"",
+        );
+    }
+}
+
+fn transport(reader: &mut Reader<'_>) {
+    if let Some(text) = reader
+        .text("transport")
+        .filter(|text| text.value != "cometd")
+    {
+        let what = if text.value == "pubsub" {
+            NOT_HERE
+        } else {
+            "no transport"
+        };
+        let problem = Problem::new(&text.spot, what, "write \"cometd\", or remove the key");
+        reader.report.add(problem.value(shown(&text.value)));
+    }
+    reader.refuse("pubsub_address", NOT_HERE, "remove it");
+}
+
+fn oob(reader: &mut Reader<'_>) {
+    let report = reader.report;
+    let Some(mut inner) = reader
+        .take("oob")
+        .and_then(|node| Reader::open(node, report))
+    else {
+        return;
+    };
+    inner.integer("catalog", 1..=i64::from(u32::MAX));
+    if let Some(node) = inner.take("jobs")
+        && !matches!(&node.shape, Shape::Text(text) | Shape::Given(text) if text == "none")
+    {
+        let remedy = "write \"none\" and the jobs in files of their own";
+        report.wrong(
+            &node.spot,
+            "out-of-the-box jobs are not available in this version",
+            remedy,
+        );
+    }
+    inner.close();
+}
+
+fn api_version(reader: &mut Reader<'_>) -> Option<String> {
+    let version = reader.text("api_version")?;
+    let number = version.value.strip_suffix(".0").map(str::parse::<u32>);
+    // Bulk queries came with 47.0, the event schema does not depend on it (Bulk API 2.0 Developer Guide).
+    if matches!(number, Some(Ok(47..=199))) {
+        return Some(version.value);
+    }
+    let problem = Problem::new(
+        &version.spot,
+        "no API version",
+        "write one from \"47.0\" on, like \"66.0\", or remove the key",
+    );
+    reader.report.add(problem.value(shown(&version.value)));
+    None
+}
+
+fn company_resolution(reader: &mut Reader<'_>) -> Vec<(Located<String>, Located<String>)> {
+    let report = reader.report;
+    let Some(node) = reader.take("company_resolution") else {
+        return Vec::new();
+    };
+    let Some(inner) = Reader::open(node, report) else {
+        return Vec::new();
+    };
+    node.note_idle("this version looks no company up for a widget", report);
+    inner
+        .entries()
+        .iter()
+        .filter_map(|(column, node)| {
+            let column = Located::new(column.clone(), node.spot.clone());
+            Some((column, node.text(report)?))
+        })
+        .collect()
+}
+
+impl Auth {
+    fn parse(node: &Node, root: &Path, report: &Report) -> Option<Self> {
+        let mut reader = Reader::open(node, report)?;
+        if let Some(flow) = reader.required_text("flow", "write \"client_credentials\"")
+            && flow.value != "client_credentials"
+        {
+            let known = ["jwt_bearer", "web_server", "device", "refresh_token"];
+            let what = if known.contains(&flow.value.as_str()) {
+                NOT_HERE
+            } else {
+                "no way to sign in that this version knows"
+            };
+            let problem = Problem::new(&flow.spot, what, "write \"client_credentials\"");
+            report.add(problem.value(shown(&flow.value)));
+            return None;
+        }
+        let client_id = reader.required_text("client_id", "write the app's consumer key");
+        if reader.take("client_secret").is_none() {
+            reader.missing(
+                "client_secret",
+                "write { env = \"NAME\" } or { file = \"PATH\" }",
+            );
+        }
+        let client_secret = reader
+            .take("client_secret")
+            .and_then(|node| SecretRef::parse(node, root, report));
+        let secret_expires = reader.take("secret_expires").and_then(|node| {
+            let date = match &node.shape {
+                Shape::Date(date) => Some(*date),
+                Shape::Given(text) => text.parse().ok(),
+                Shape::Unreadable => return None,
+                _ => None,
+            };
+            if date.is_none() {
+                node.mistyped("a date", "write a day without quotes: 2027-01-31", report);
+            }
+            date
+        });
+        reader.close();
+        Some(Self::ClientCredentials {
+            client_id: client_id?.value,
+            client_secret: client_secret?,
+            secret_expires,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Reads a job's file.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::config::document::{Node, Report};
+use crate::config::job::destination::{self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT};
+use crate::config::job::{JobConfig, Routine, trial};
+use crate::config::nearest::nearest;
+use crate::config::notify;
+use crate::config::objects::Objects;
+use crate::config::problem::{Located, Problem};
+use crate::config::reader::{Reader, shown};
+use crate::config::schedule::Schedule;
+use crate::config::store::StoreConfig;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::policy::{OnEmptyIdentifier, OnExit};
+
+/// What a job's names are looked up in.
+pub(in crate::config) struct Context<'a> {
+    /// Stored objects.
+    pub(in crate::config) objects: &'a Objects,
+    /// `[store]`.
+    pub(in crate::config) store: &'a StoreConfig,
+    /// The names of `[notify]`, absent where that can't be read.
+    pub(in crate::config) names: Option<&'a BTreeSet<String>>,
+    /// The ids of the connection's jobs.
+    pub(in crate::config) jobs: &'a BTreeSet<&'a str>,
+    /// Where mistakes go.
+    pub(in crate::config) report: &'a Report,
+}
+
+pub(super) const NOT_HERE: &str = "is not available in this version";
+const NOT_OOB: &str = "patches an out-of-the-box job, which this version does not have";
+const DAY: Duration = Duration::from_hours(24);
+
+/// Reads `[job.<connection>.<id>]`. `None` if what is left has no source or no destination to go on with.
+pub(in crate::config) fn read(
+    connection: &str,
+    id: &str,
+    node: &Node,
+    context: &Context<'_>,
+) -> Option<(JobConfig, Routine)> {
+    let report = context.report;
+    let mut reader = Reader::open(node, report)?;
+    let source = source(&mut reader);
+    let name = reader.text("name");
+    let enabled = reader.boolean("enabled");
+    let realtime = reader.boolean("realtime");
+    let full_sync = Schedule::read(&mut reader, "full_sync");
+    let filter = reader.text("where");
+    let on_delete = reader.word("on_delete", &POLICIES_OF_EXIT);
+    let on_filter_exit = reader.word("on_filter_exit", &POLICIES_OF_EXIT);
+    let on_empty_identifier = reader.word("on_empty_identifier", &POLICIES_OF_EMPTY);
+    let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
+    reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
+    reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
+    reader.refuse(
+        "realtime_fields",
+        NOT_HERE,
+        "remove it: every mapped field moves in real time",
+    );
+    idle(&mut reader, id, context);
+    let destinations = destination::read_all(&mut reader, context);
+    let tests = trial::read_all(&mut reader);
+    reader.close();
+    let job = JobConfig {
+        connection: ConnectionId::new(connection),
+        id: JobId::new(id),
+        spot: node.spot.clone(),
+        name: name.map_or_else(|| id.to_owned(), |name| name.value),
+        source: source?,
+        enabled: enabled.unwrap_or(true),
+        realtime: realtime.unwrap_or(true),
+        filter,
+        on_delete: on_delete.unwrap_or(OnExit::Keep),
+        on_filter_exit: on_filter_exit.unwrap_or(OnExit::Keep),
+        on_empty_identifier: on_empty_identifier.unwrap_or(OnEmptyIdentifier::Reject),
+        parked_ttl: TimeDelta::from_std(parked_ttl.unwrap_or(DAY * 30)).unwrap_or(TimeDelta::MAX),
+        destinations,
+    };
+    let routine = Routine {
+        full_sync: full_sync.map_or_else(Schedule::nightly, |schedule| schedule.value),
+        tests,
+    };
+    Some((job, routine))
+}
+
+fn source(reader: &mut Reader<'_>) -> Option<Located<ObjectName>> {
+    let remedy = "write the CRM object's API name: source = \"Account\"";
+    let text = reader.required_text("source", remedy)?;
+    let good = text.value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.value.len() <= 128
+        && text
+            .value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !good {
+        let problem = Problem::new(&text.spot, "no API name of an object", remedy);
+        reader.report.add(problem.value(shown(&text.value)));
+        return None;
+    }
+    Some(text.map(ObjectName::new))
+}
+
+/// Keys that are checked, so that a config written for a later version is right, and do nothing yet.
+fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
+    reader.word("on_move", &[("update", ())]);
+    if let Some(true) = reader.word("refresh", &[("full_sync", false), ("on_change", true)]) {
+        let spot = reader.spot_of("refresh");
+        reader.report.wrong(
+            &spot,
+            format!("\"on_change\" {NOT_HERE}"),
+            "write \"full_sync\", or remove the key",
+        );
+    }
+    brakes(reader);
+    depends_on(reader, id, context);
+    Schedule::read(reader, "schedule");
+    reader.note_idle(
+        "schedule",
+        "changes are applied as they come, and a full sync as `full_sync` says",
+    );
+    reader.word("sync", &[("incremental", ()), ("full", ())]);
+    for key in ["digest", "freshness"] {
+        reader.duration(key, Duration::from_secs(1), DAY * 365);
+        reader.note_idle(
+            key,
+            "this version sends no mails and raises no alerts itself",
+        );
+    }
+    notify::check_names(reader, context.names);
+}
+
+fn brakes(reader: &mut Reader<'_>) {
+    let report = reader.report;
+    let Some(mut inner) = reader
+        .take("brakes")
+        .and_then(|node| Reader::open(node, report))
+    else {
+        return;
+    };
+    for key in [
+        "max_delete_percent",
+        "max_null_percent",
+        "max_rejected_percent",
+    ] {
+        inner.integer(key, 0..=100);
+    }
+    inner.close();
+    reader.note_idle("brakes", "this version stops no run by itself");
+}
+
+fn depends_on(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
+    for other in reader.texts("depends_on").unwrap_or_default() {
+        let (what, remedy) = if other.value == id {
+            ("depends on itself", "remove it".to_owned())
+        } else if !context.jobs.contains(other.value.as_str()) {
+            let near = nearest(&other.value, context.jobs.iter().copied());
+            let remedy = near.map_or_else(
+                || "write the id of a job of this connection".to_owned(),
+                |near| format!("did you mean {near:?}?"),
+            );
+            ("no job of this connection", remedy)
+        } else {
+            continue;
+        };
+        let problem = Problem::new(&other.spot, what, remedy);
+        context.report.add(problem.value(shown(&other.value)));
+    }
+    reader.note_idle(
+        "depends_on",
+        "a missing parent parks its children until it comes",
+    );
+}

@@ -1,0 +1,341 @@
+//! How a life begins, in the order that loses nothing: what was missed is written down before anything is
+//! forgotten that tells of it, and before the stream goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
+
+use crate::crm::port::{Listener, Start};
+use crate::fault::{Fault, FaultKind};
+use crate::flow::board::Life;
+use crate::flow::catch_up::{Owner, catch_up, inspect};
+use crate::flow::ingest::{Beginning, Ends, Lease, Redelivery};
+use crate::flow::road::{ObjectRoad, Objects, Road};
+use crate::model::name::ObjectName;
+use crate::model::position::Position;
+use crate::state::port::{
+    Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
+};
+
+use super::Selected;
+
+/// All that a life needs.
+pub(super) struct Begun {
+    pub org: String,
+    pub objects: Arc<Objects>,
+    pub listener: Box<dyn Listener>,
+    pub beginning: Beginning,
+}
+
+/// Objects with what is stored of them.
+type States = BTreeMap<ObjectName, ObjectState>;
+
+/// How a stream begins.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// CRM time since which this stream tells everything.
+    since: DateTime<Utc>,
+    /// It goes on where the stored one ended.
+    goes_on: bool,
+    /// Set when something may be missing between the stored one and this.
+    broken: Option<HoleCause>,
+}
+
+/// Reads everything back, opens the stream, and writes down what was missed.
+pub(super) async fn begin(
+    road: &Road,
+    selected: &Selected,
+    term: u64,
+    lease: Arc<Lease>,
+) -> Result<Begun, Fault> {
+    let identity = road.crm.identify().await?;
+    let org = identity.org_id;
+    road.board.connection(&road.connection, |entry| {
+        entry.org = Some(org.clone());
+    });
+    let objects = Arc::new(describe(road, selected).await?);
+    let mut states = prepare(road, &objects, term).await?;
+    let stored = road.state.position(&road.connection).await?;
+    let (mut redelivery, ends) =
+        read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
+
+    let (listener, opened) = open_stream(road, &objects, stored.as_ref()).await?;
+    if !opened.goes_on {
+        redelivery = Redelivery::none();
+    }
+    let stored = write_down(road, term, opened, stored, &states).await?;
+    let covered = cover(road, term, opened, &mut states).await?;
+    Ok(Begun {
+        org,
+        objects,
+        listener,
+        beginning: Beginning {
+            term,
+            lease,
+            stored,
+            covered,
+            redelivery,
+            ends,
+            owed: Arc::new(Notify::new()),
+        },
+    })
+}
+
+async fn describe(road: &Road, selected: &Selected) -> Result<Objects, Fault> {
+    let mut objects = Objects::new();
+    for (name, fields) in selected {
+        let schema = road.crm.describe(name).await?;
+        let object = ObjectRoad::new(&road.connection, &road.settings.prefix, fields, &schema)?;
+        objects.insert(name.clone(), object);
+    }
+    Ok(objects)
+}
+
+/// Brings the stored state of objects in line with what is selected now.
+///
+/// An object that no job selects is not listened to: its stream is broken from here on. A field that no job
+/// selects grows old in the images: added again, it is a new one. Both are stored before the position moves.
+async fn prepare(road: &Road, objects: &Objects, term: u64) -> Result<States, Fault> {
+    let mut states = States::new();
+    for (name, mut state) in road.state.objects(&road.connection).await? {
+        let before = state.clone();
+        match objects.get(&name) {
+            None => state.covered = None,
+            Some(object) => state.fields.retain(|field| object.selects(field)),
+        }
+        if state != before {
+            put(road, term, &name, &state).await?;
+        }
+        states.insert(name, state);
+    }
+    states.retain(|name, _| objects.contains_key(name));
+    for name in objects.keys() {
+        let state = states.entry(name.clone()).or_default();
+        let synced = state.synced_at;
+        road.board.object(&road.connection, name, |entry| {
+            entry.synced_at = synced;
+            entry.state = if synced.is_some() {
+                Life::Streaming
+            } else {
+                Life::Starting
+            };
+        });
+        let grown = objects.get(name).is_some_and(|object| {
+            let mut fields = object.selection.fields.iter();
+            synced.is_some() && fields.any(|field| !state.fields.contains(field))
+        });
+        if grown {
+            // One more of an object costs nothing: all its holes are mended by one read.
+            let to = end_of_now(road).await?;
+            let hole = object_hole(road, name, HoleCause::NewField, to);
+            open_holes(road, term, vec![hole]).await?;
+        }
+    }
+    Ok(states)
+}
+
+/// An instant of CRM time that is not before now: the clock is behind by the lag and cut to whole seconds.
+async fn end_of_now(road: &Road) -> Result<DateTime<Utc>, Fault> {
+    let lag = TimeDelta::from_std(road.settings.read_lag).unwrap_or_default();
+    Ok(road.crm.clock().await? + lag + TimeDelta::seconds(1))
+}
+
+fn object_hole(road: &Road, object: &ObjectName, cause: HoleCause, to: DateTime<Utc>) -> NewHole {
+    NewHole {
+        object: object.clone(),
+        cause,
+        scope: HoleScope::Object { to },
+        opened_at: road.clock.now(),
+    }
+}
+
+async fn open_holes(road: &Road, term: u64, open: Vec<NewHole>) -> Result<(), Fault> {
+    let progress = Progress {
+        open,
+        ..Progress::default()
+    };
+    road.state.commit(&road.connection, term, progress).await
+}
+
+async fn put(
+    road: &Road,
+    term: u64,
+    object: &ObjectName,
+    state: &ObjectState,
+) -> Result<(), Fault> {
+    road.state
+        .put_object(&road.connection, term, object, state.clone())
+        .await
+}
+
+/// Brings images up to the ends of the topics, and notes what the stream may repeat.
+async fn read_back(
+    road: &Road,
+    objects: &Objects,
+    states: &mut States,
+    term: u64,
+    stored: Option<&StoredPosition>,
+) -> Result<(Redelivery, Ends), Fault> {
+    let position = stored.and_then(|stored| stored.position.as_ref());
+    let mut redelivery = match (position, stored) {
+        (Some(_), Some(stored)) => Redelivery::after(stored.confirmed_at),
+        _ => Redelivery::none(),
+    };
+    let mut ends = Ends::new();
+    for (name, object) in objects {
+        let inspected = inspect(road, object).await?;
+        let state = states.entry(name.clone()).or_default();
+        if inspected.has_lost(state.synced_at.is_some()) {
+            // Durable before the images are cleared, which would forget that they were of another topic.
+            let to = end_of_now(road).await?;
+            let hole = object_hole(road, name, HoleCause::TopicRecreated, to);
+            open_holes(road, term, vec![hole]).await?;
+        }
+        let owner = Owner {
+            term,
+            fence: state.fence.as_ref(),
+        };
+        let caught_up = catch_up(road, object, &inspected, owner, &mut redelivery).await?;
+        if caught_up.read > 0 {
+            tracing::info!(object = %object.key, records = caught_up.read, "topic read back");
+        }
+        let found = inspected.bounds.into_iter();
+        let found: BTreeMap<u32, u64> =
+            found.map(|(number, bounds)| (number, bounds.end)).collect();
+        for (partition, end) in &found {
+            ends.insert((name.clone(), *partition), *end);
+        }
+        state.fence = Some(Fence { term, ends: found });
+        put(road, term, name, state).await?;
+    }
+    mark_imaged(road, position, &mut redelivery).await?;
+    Ok((redelivery, ends))
+}
+
+/// Images are stored before the position; after a crash between the two they are ahead.
+async fn mark_imaged(
+    road: &Road,
+    position: Option<&Position>,
+    redelivery: &mut Redelivery,
+) -> Result<(), Fault> {
+    let imaged = road.images.mark(&road.connection).await?;
+    if let (Some(mark), Some(position)) = (imaged, position)
+        && mark.position != *position
+    {
+        redelivery.imaged_up_to(mark);
+    }
+    Ok(())
+}
+
+async fn open_stream(
+    road: &Road,
+    objects: &Objects,
+    stored: Option<&StoredPosition>,
+) -> Result<(Box<dyn Listener>, Opened), Fault> {
+    let names: Vec<ObjectName> = objects.keys().cloned().collect();
+    let (start, mut broken) = match stored {
+        None => (Start::Now, None),
+        Some(StoredPosition {
+            position: Some(position),
+            ..
+        }) => (Start::After(position.clone()), None),
+        // The stream began anew and ended before it told a position: whatever the CRM still holds comes
+        // again, older events are dropped by the tables, and the window is read besides.
+        Some(StoredPosition { position: None, .. }) => {
+            (Start::Earliest, Some(HoleCause::NoPosition))
+        }
+    };
+    let listener = match road.crm.listen(&names, start).await {
+        Err(fault) if fault.kind() == FaultKind::PositionLost => {
+            tracing::warn!(
+                connection = %road.connection, error = %fault,
+                "stored position is no longer valid: opening a hole and listening from the earliest event"
+            );
+            broken = Some(HoleCause::ExpiredPosition);
+            road.crm.listen(&names, Start::Earliest).await?
+        }
+        listener => listener?,
+    };
+    // What is committed from `since` on is told: the stream was open before the clock was looked at.
+    let opened = Opened {
+        since: end_of_now(road).await?,
+        goes_on: stored.is_some() && broken.is_none(),
+        broken,
+    };
+    Ok((listener, opened))
+}
+
+/// Stores the holes that the stream's beginning leaves, with the place it begins at, before its first event.
+async fn write_down(
+    road: &Road,
+    term: u64,
+    opened: Opened,
+    stored: Option<StoredPosition>,
+    states: &States,
+) -> Result<StoredPosition, Fault> {
+    let from = stored
+        .as_ref()
+        .map_or(opened.since, |stored| stored.confirmed_at);
+    let mut open = Vec::new();
+    for (name, state) in states {
+        // An object that was never synced is read whole anyway.
+        let is_known = state.synced_at.is_some() || state.snapshot.is_some();
+        if is_known && state.covered.is_none() {
+            let hole = object_hole(road, name, HoleCause::NotCaptured, opened.since);
+            open.push(hole);
+        } else if is_known && let Some(cause) = opened.broken {
+            open.push(NewHole {
+                object: name.clone(),
+                cause,
+                scope: HoleScope::Window {
+                    from,
+                    to: opened.since,
+                },
+                opened_at: road.clock.now(),
+            });
+        }
+    }
+    // A stream that goes on has not told what lies between its stored place and now: only its events and
+    // keep-alives confirm that. One that begins anew leaves no place to go back to, and a hole for all before.
+    let next = match stored {
+        Some(stored) if opened.goes_on => stored,
+        stored => StoredPosition {
+            position: None,
+            confirmed_at: stored
+                .map_or(opened.since, |stored| stored.confirmed_at.max(opened.since)),
+        },
+    };
+    let progress = Progress {
+        position: (!opened.goes_on).then(|| next.clone()),
+        open,
+        ..Progress::default()
+    };
+    if progress != Progress::default() {
+        road.state.commit(&road.connection, term, progress).await?;
+    }
+    Ok(next)
+}
+
+/// Since when each object's stream is unbroken; stored, so that a restart need not forget it.
+async fn cover(
+    road: &Road,
+    term: u64,
+    opened: Opened,
+    states: &mut States,
+) -> Result<BTreeMap<ObjectName, DateTime<Utc>>, Fault> {
+    let mut covered = BTreeMap::new();
+    for (name, state) in states {
+        let since = match state.covered {
+            Some(since) if opened.goes_on => since,
+            _ => opened.since,
+        };
+        if state.covered != Some(since) {
+            state.covered = Some(since);
+            put(road, term, name, state).await?;
+        }
+        covered.insert(name.clone(), since);
+    }
+    Ok(covered)
+}

@@ -1,0 +1,139 @@
+//! What the stream says, merged in its order.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::crm::port::Heard;
+use crate::flow::road::{ObjectRoad, PARTITIONS};
+use crate::image::merge::Verdict;
+use crate::image::port::Mark;
+use crate::log::port::partition_of;
+use crate::model::change::Origin;
+use crate::model::event::{Event, EventKind, GapCause};
+use crate::model::record_id::RecordId;
+use crate::state::port::{HoleCause, HoleScope, NewHole};
+use crate::telemetry::metrics;
+
+use super::Ingest;
+use super::gathered::Gathered;
+use super::redelivery::Judgement;
+use super::step::Told;
+
+impl Ingest {
+    pub(super) fn hear(&mut self, heard: Heard, gathered: &mut Gathered) {
+        gathered.heard = true;
+        let objects = std::sync::Arc::clone(&self.objects);
+        for event in &heard.events {
+            // What no job selects is not merged.
+            let is_first = match objects.get(&event.object) {
+                Some(road) => self.hear_event(road, event, gathered),
+                None => false,
+            };
+            if is_first {
+                self.mark = Some(Mark {
+                    position: event.position.clone(),
+                    committed_at: event.committed_at,
+                });
+            }
+            self.redelivery.passed(&event.position);
+            self.confirmed_at = self.confirmed_at.max(event.committed_at);
+        }
+        if let Some(position) = heard.position {
+            self.position = Some(position);
+        }
+        if let Some(at) = heard.confirmed_at {
+            self.redelivery.reached(at);
+            self.confirmed_at = self.confirmed_at.max(at);
+        }
+    }
+
+    /// Takes an event; whether it came for the first time in this life: one that comes again, out of its place,
+    /// must not move the mark back.
+    fn hear_event(&mut self, road: &ObjectRoad, event: &Event, gathered: &mut Gathered) -> bool {
+        gathered.count(metrics::EVENTS, &event.object, 1);
+        if let EventKind::ObjectGap(cause) = event.kind {
+            gathered.holes.push(self.hole_of(event, cause));
+            return true;
+        }
+        let mut is_first = false;
+        for record in &event.records {
+            let first = self.recent.is_first(event, record);
+            is_first |= first;
+            match self.judge(road, event, record, first) {
+                Judgement::Fresh => self.merge(road, event, record, gathered),
+                Judgement::Known => gathered.count(metrics::EVENTS_REPEATED, &event.object, 1),
+                Judgement::Unsure => {
+                    gathered.count(metrics::EVENTS_REPEATED, &event.object, 1);
+                    gathered.owe(&event.object, record, event.committed_at);
+                }
+            }
+        }
+        is_first
+    }
+
+    /// An object's gap: what its second may have committed is unknown, and the second lasts to its end.
+    fn hole_of(&self, event: &Event, cause: GapCause) -> NewHole {
+        NewHole {
+            object: event.object.clone(),
+            cause: match cause {
+                GapCause::Overflow => HoleCause::Overflow,
+                GapCause::Wildcard => HoleCause::Wildcard,
+                GapCause::Undecodable => HoleCause::Undecodable,
+            },
+            scope: HoleScope::Object {
+                to: event.committed_at + TimeDelta::seconds(1),
+            },
+            opened_at: self.road.clock.now(),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        road: &ObjectRoad,
+        event: &Event,
+        record: &RecordId,
+        first: bool,
+    ) -> Judgement {
+        if !self.redelivery.is_over() {
+            let partition = partition_of(record.as_str().as_bytes(), PARTITIONS);
+            let judgement = self.redelivery.judge(event, record, partition);
+            // A change in the topic does not tell whether the read that it owed was written down.
+            let owes = event.kind != EventKind::Delete && road.reads_more();
+            match judgement {
+                Judgement::Fresh => {}
+                Judgement::Known if owes => return Judgement::Unsure,
+                Judgement::Known | Judgement::Unsure => return judgement,
+            }
+        }
+        if first {
+            Judgement::Fresh
+        } else {
+            Judgement::Known
+        }
+    }
+
+    fn merge(
+        &mut self,
+        road: &ObjectRoad,
+        event: &Event,
+        record: &RecordId,
+        gathered: &mut Gathered,
+    ) {
+        let image = gathered.image(&event.object, record);
+        let step = self.road.crm.table().event(image, event, &road.carried);
+        if step.verdict != Verdict::Drop && event.kind != EventKind::Delete && road.reads_more() {
+            // Formulas and a parent's fields may have moved with it; only a read tells them.
+            gathered.owe(&event.object, record, event.committed_at);
+        }
+        let told = Told {
+            origin: Origin::Stream,
+            committed_at: Some(event.committed_at),
+            event: Some(event),
+        };
+        self.take_step(road, record, step, &told, gathered);
+    }
+
+    /// Whether a read is as of after the stream's unbroken part began.
+    pub(super) fn covered(&self, road: &ObjectRoad) -> Option<DateTime<Utc>> {
+        self.covered.get(&road.key.object).copied()
+    }
+}

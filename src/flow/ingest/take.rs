@@ -1,0 +1,161 @@
+//! What reads say, merged; and images that are published again.
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+use crate::flow::road::ObjectRoad;
+use crate::image::merge::{Image, Life, Step, Verdict};
+use crate::model::change::{Op, Origin};
+use crate::model::name::ObjectName;
+use crate::model::record_id::RecordId;
+use crate::model::version::Version;
+use crate::telemetry::metrics;
+
+use super::gathered::Gathered;
+use super::step::Told;
+use super::{Ingest, Read, ReadOutcome};
+
+/// What a read tells of one record.
+struct Answer<'a> {
+    record: &'a RecordId,
+    step: Step,
+    committed_at: Option<DateTime<Utc>>,
+    /// It may settle what the record owes.
+    settles: bool,
+}
+
+/// What became of an answer.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Published,
+    Kept,
+    /// It came too early to be believed.
+    Again,
+}
+
+impl Ingest {
+    pub(super) fn take_read(&mut self, read: Read, gathered: &mut Gathered) {
+        let mut outcome = ReadOutcome::default();
+        let objects = std::sync::Arc::clone(&self.objects);
+        let Some(road) = objects.get(&read.object) else {
+            gathered.reads.push((read.done, outcome));
+            return;
+        };
+        gathered.count(metrics::ROWS_READ, &read.object, read.rows.len() as u64);
+        for row in &read.rows {
+            let image = gathered.image(&read.object, &row.record);
+            // A full sync meets every record; only those that owe something are worth a row of the ledger.
+            let settles = read.by_id || image.as_ref().is_some_and(|image| image.needs.is_some());
+            let table = self.road.crm.table();
+            let answer = Answer {
+                record: &row.record,
+                step: table.row(image, row, read.as_of, self.covered(road)),
+                committed_at: row.modified_at,
+                settles,
+            };
+            let taken = self.take_answer(road, &read, answer, gathered);
+            outcome.published += u64::from(taken == Taken::Published);
+            outcome.again += u64::from(taken == Taken::Again);
+        }
+        for record in &read.absent {
+            let image = gathered.image(&read.object, record);
+            let table = self.road.crm.table();
+            let answer = Answer {
+                record,
+                step: table.absent(image, read.as_of, self.covered(road)),
+                committed_at: Some(read.as_of),
+                settles: true,
+            };
+            let taken = self.take_answer(road, &read, answer, gathered);
+            outcome.published += u64::from(taken == Taken::Published);
+            outcome.deleted += u64::from(taken == Taken::Published);
+            outcome.again += u64::from(taken == Taken::Again);
+        }
+        gathered.reads.push((read.done, outcome));
+    }
+
+    /// Takes one record's answer over, and settles what it answers.
+    fn take_answer(
+        &mut self,
+        road: &ObjectRoad,
+        read: &Read,
+        answer: Answer<'_>,
+        gathered: &mut Gathered,
+    ) -> Taken {
+        if answer.step.verdict == Verdict::ReadAgain {
+            if read.by_id {
+                // A later read than this one is owed, whoever asked.
+                gathered.owe(&read.object, answer.record, read.as_of.trunc_subsecs(0));
+            }
+            return Taken::Again;
+        }
+        if answer.settles {
+            gathered.settle(&read.object, answer.record, read.as_of);
+        }
+        let told = Told {
+            origin: read.origin,
+            committed_at: answer.committed_at,
+            event: None,
+        };
+        let published = self.take_step(road, answer.record, answer.step, &told, gathered);
+        if read.by_id
+            && let Some(image) = gathered.image(&read.object, answer.record)
+            && let Some(dead) = image.dead
+            && image.life == Life::Live
+            && dead >= read.as_of.trunc_subsecs(0)
+            && !road.is_whole(&image.fields)
+        {
+            // The row was not newer than a death that the record came back from: it told nothing.
+            gathered.owe(&read.object, answer.record, dead);
+        }
+        if published {
+            Taken::Published
+        } else {
+            Taken::Kept
+        }
+    }
+
+    /// Publishes images as they are under a new version: a job's ledger holds a later one than the topic's.
+    pub(super) fn republish(
+        &mut self,
+        records: &[(ObjectName, RecordId)],
+        gathered: &mut Gathered,
+    ) -> ReadOutcome {
+        let mut outcome = ReadOutcome::default();
+        let objects = std::sync::Arc::clone(&self.objects);
+        for (object, record) in records {
+            gathered.republished.push((object.clone(), record.clone()));
+            let Some(road) = objects.get(object) else {
+                continue;
+            };
+            let Some((image, op)) = gathered.image(object, record).and_then(published) else {
+                continue;
+            };
+            let told = Told {
+                origin: Origin::Reconcile,
+                committed_at: match op {
+                    Op::Delete => image.dead,
+                    _ => image.base,
+                },
+                event: None,
+            };
+            let step = Step {
+                image: Some(image),
+                verdict: Verdict::Publish(op),
+                owe: None,
+                changed: Vec::new(),
+            };
+            self.take_step(road, record, step, &told, gathered);
+            outcome.published += 1;
+        }
+        outcome
+    }
+}
+
+/// The image and what it is published as; `None` for one that never was.
+fn published(image: Image) -> Option<(Image, Op)> {
+    match image.life {
+        Life::Live => Some((image, Op::Snapshot)),
+        Life::Dead if image.version > Version::default() => Some((image, Op::Delete)),
+        Life::Dead | Life::Partial => None,
+    }
+}

@@ -1,0 +1,228 @@
+//! First full syncs and holes: each object by itself, so that one that fails holds up no other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::fault::{Fault, FaultKind};
+use crate::flow::board::Life;
+use crate::flow::full_sync::{FullSync, ReadInput};
+use crate::flow::road::ObjectRoad;
+use crate::model::change::Origin;
+use crate::model::name::ObjectName;
+use crate::state::port::{Evidence, Hole, HoleScope, HoleState};
+
+use super::Repair;
+
+/// How far beyond its start a window read looks: its end is open, whatever the clocks say.
+const OPEN_END: TimeDelta = TimeDelta::days(30);
+
+impl Repair {
+    /// Syncs every object that never was; the first fault, after all were tried.
+    pub(super) async fn first_syncs(&self) -> Result<(), Fault> {
+        let mut failed = Ok(());
+        for (name, object) in self.objects.iter() {
+            let synced = self.first_sync(object).await;
+            let synced =
+                synced.map_err(|fault| fault.context(format!("first full sync of {name}")));
+            if failed.is_ok() {
+                failed = synced;
+            }
+        }
+        failed
+    }
+
+    async fn first_sync(&self, object: &ObjectRoad) -> Result<(), Fault> {
+        let (connection, name) = (&self.road.connection, &object.key.object);
+        let state = self.road.state.object(connection, name).await?;
+        if state.synced_at.is_some() {
+            return Ok(());
+        }
+        self.show_life(name, Life::Snapshotting);
+        self.wait_for_clock(self.covered(name)).await?;
+        let started = tokio::time::Instant::now();
+        let evidence = self.full_sync(object, Origin::Snapshot, None).await?;
+        tracing::info!(
+            %connection, object = %name, rows = evidence.rows,
+            seconds = started.elapsed().as_secs_f64(), "first full sync done"
+        );
+        self.show_life(name, Life::Streaming);
+        Ok(())
+    }
+
+    /// Reads as of before `until` would be discarded: waits until the CRM's clock is safely past it.
+    async fn wait_for_clock(&self, until: DateTime<Utc>) -> Result<(), Fault> {
+        while let Some(wait) = Self::until(self.road.crm.clock().await?, until) {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Mends open holes; how long until one that only waits for the CRM's clock can be mended. The first fault,
+    /// after all objects were tried.
+    pub(super) async fn mend_holes(&self) -> Result<Option<Duration>, Fault> {
+        let (connection, state) = (&self.road.connection, &self.road.state);
+        let mut by_object: BTreeMap<ObjectName, Vec<Hole>> = BTreeMap::new();
+        for hole in state.holes(Some(connection), false).await? {
+            by_object.entry(hole.object.clone()).or_default().push(hole);
+        }
+        let mut wait: Option<Duration> = None;
+        let mut failed = None;
+        for (name, holes) in by_object {
+            let Some(object) = self.objects.get(&name) else {
+                continue;
+            };
+            match self.mend_object(object, holes).await {
+                Ok(None) => {}
+                Ok(Some(left)) => wait = Some(wait.map_or(left, |wait| wait.min(left))),
+                Err(fault) => {
+                    failed.get_or_insert(fault.context(format!("repairing holes of {name}")));
+                }
+            }
+        }
+        failed.map_or(Ok(wait), Err)
+    }
+
+    /// Mends all holes of an object that the CRM's clock is past, by one read: the widest that one of them needs.
+    async fn mend_object(
+        &self,
+        object: &ObjectRoad,
+        holes: Vec<Hole>,
+    ) -> Result<Option<Duration>, Fault> {
+        let (connection, state) = (&self.road.connection, &self.road.state);
+        // Reads as of before a hole's end prove nothing: wait for the CRM's clock.
+        let clock = self.road.crm.clock().await?;
+        let covered = self.covered(&object.key.object);
+        let left = |hole: &Hole| Self::until(clock, hole.scope.end().max(covered));
+        let wait = holes.iter().filter_map(left).min();
+        let due: Vec<Hole> = holes
+            .into_iter()
+            .filter(|hole| left(hole).is_none())
+            .collect();
+        let Some(end) = due.iter().map(|hole| hole.scope.end()).max() else {
+            return Ok(wait);
+        };
+        self.show_life(&object.key.object, Life::Repairing);
+        for hole in due.iter().filter(|hole| hole.state == HoleState::Open) {
+            state.repairing(connection, self.term, hole.id).await?;
+        }
+        let evidence = match window_of(&due) {
+            Some(from) => self.mend_window(object, from, end).await?,
+            None => {
+                let origin = Origin::Reconcile;
+                self.full_sync(object, origin, Some(end)).await?
+            }
+        };
+        self.show_life(&object.key.object, Life::Streaming);
+        let mut wait = wait;
+        for hole in due {
+            if !self.close(&hole, &evidence).await? {
+                wait = Some(super::LATE);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Closes a hole that the evidence is later than; whether it is.
+    async fn close(&self, hole: &Hole, evidence: &Evidence) -> Result<bool, Fault> {
+        if evidence.as_of <= hole.scope.end() {
+            return Ok(false);
+        }
+        tracing::info!(
+            hole = hole.id, object = %hole.object, cause = hole.cause.label(),
+            rows = evidence.rows, deleted = evidence.deleted, "hole closed"
+        );
+        let (connection, now) = (&self.road.connection, self.road.clock.now());
+        let evidence = evidence.clone();
+        self.road
+            .state
+            .close_hole(connection, self.term, hole.id, evidence, now)
+            .await?;
+        Ok(true)
+    }
+
+    pub(super) async fn full_sync(
+        &self,
+        object: &ObjectRoad,
+        origin: Origin,
+        later_than: Option<DateTime<Utc>>,
+    ) -> Result<Evidence, Fault> {
+        let sync = FullSync {
+            road: &self.road,
+            term: self.term,
+            object,
+            inlet: &self.inlet,
+            origin,
+            later_than,
+        };
+        sync.run().await
+    }
+
+    /// What changed in the window, then what was deleted in it.
+    async fn mend_window(
+        &self,
+        object: &ObjectRoad,
+        from: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> Result<Evidence, Fault> {
+        // A row's stamp is set at the statement, not at the commit.
+        let from = from - self.road.settings.window_reach;
+        let mut evidence = Evidence {
+            as_of: self.road.crm.clock().await?,
+            rows: 0,
+            deleted: 0,
+        };
+        // Rows that changed again after the window carry the later stamp.
+        let until = evidence.as_of + OPEN_END;
+        let selection = &object.selection;
+        let mut pages = self.road.crm.read_window(selection, from, until).await?;
+        while let Some(page) = pages.next().await? {
+            evidence.rows += page.rows.len() as u64;
+            evidence.as_of = evidence.as_of.min(page.as_of);
+            let outcome = self
+                .inlet
+                .read(ReadInput {
+                    object,
+                    rows: page.rows,
+                    absent: Vec::new(),
+                    as_of: page.as_of,
+                    by_id: false,
+                    origin: Origin::Reconcile,
+                })
+                .await?;
+            if outcome.again > 0 {
+                // Nothing of it was believed: as if nothing had been read.
+                evidence.as_of = DateTime::<Utc>::MIN_UTC;
+                return Ok(evidence);
+            }
+        }
+        let crm = &self.road.crm;
+        let logged = crm.deleted(&object.key.object, from, evidence.as_of).await;
+        let deleted = match logged {
+            Ok(deleted) => deleted,
+            Err(fault) if fault.kind() == FaultKind::PositionLost => {
+                tracing::warn!(object = %object.key, error = %fault, "delete log is too short: comparing ids");
+                return self.full_sync(object, Origin::Reconcile, Some(end)).await;
+            }
+            Err(fault) => return Err(fault),
+        };
+        if !deleted.is_empty() {
+            let read = self.read_by_id(object, &deleted, Origin::Reconcile).await?;
+            evidence.rows += read.rows;
+            evidence.deleted += read.deleted;
+            evidence.as_of = evidence.as_of.min(read.as_of);
+        }
+        Ok(evidence)
+    }
+}
+
+/// Where one window begins that holds all holes; `None` if one of them is over the whole object.
+fn window_of(holes: &[Hole]) -> Option<DateTime<Utc>> {
+    let from = |hole: &Hole| match hole.scope {
+        HoleScope::Window { from, .. } => Some(from),
+        HoleScope::Object { .. } => None,
+    };
+    let all: Option<Vec<_>> = holes.iter().map(from).collect();
+    all?.into_iter().min()
+}

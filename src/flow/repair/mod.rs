@@ -1,0 +1,249 @@
+//! Repair: owed reads by id, open holes by the narrowest sufficient read. It never stops the stream: a read that
+//! fails is tried again here, and only a fault that concerns the owner or the credentials ends the connection.
+
+mod holes;
+mod owed;
+mod scheduled;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
+
+use crate::fault::{Fate, Fault, FaultKind};
+use crate::model::name::ObjectName;
+use crate::runtime::backoff::{Attempts, Backoff};
+use crate::runtime::shutdown::StopSignal;
+use crate::state::port::HoleCause;
+use crate::telemetry::metrics;
+
+use super::board::{FaultPicture, Life};
+use super::full_sync::Inlet;
+use super::road::{Objects, Road};
+
+use owed::Hydration;
+
+/// How often it looks for work that nobody announced.
+const IDLE: Duration = Duration::from_secs(1);
+/// The shortest wait between two tries.
+const SOON: Duration = Duration::from_millis(250);
+/// The longest wait for the CRM's clock before it is looked at again.
+const LATE: Duration = Duration::from_secs(5);
+
+/// One connection's repair.
+pub struct Repair {
+    /// The road.
+    pub road: Road,
+    /// Its objects.
+    pub objects: Arc<Objects>,
+    /// The owner's term.
+    pub term: u64,
+    /// Reads as of before this are not believed.
+    pub covered: BTreeMap<ObjectName, DateTime<Utc>>,
+    /// The way into ingest.
+    pub inlet: Inlet,
+    /// Notified when something is newly owed.
+    pub owed: Arc<Notify>,
+}
+
+/// A loop's faults in a row, and whether the board shows one.
+struct Trouble {
+    attempts: Attempts,
+    shown: bool,
+}
+
+impl Repair {
+    /// Reads owed records by id until the stop signal; quick, so it never waits behind a full sync.
+    ///
+    /// # Errors
+    /// A fault that concerns the whole connection; what is owed stays owed.
+    pub async fn run_quick(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
+        let mut hydration = Hydration::default();
+        let mut trouble = self.trouble();
+        loop {
+            let work = async {
+                let wait = self.hydrate(&mut hydration).await?;
+                self.republish().await?;
+                self.show().await?;
+                Ok(wait.unwrap_or(IDLE))
+            };
+            let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
+                return Ok(());
+            };
+            tokio::select! {
+                biased;
+                () = stop.stopped() => return Ok(()),
+                () = self.owed.notified(), if trouble.attempts.count() == 0 => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// First full syncs, then holes, then full syncs that are due, one after another, until the stop signal.
+    ///
+    /// # Errors
+    /// As [`Repair::run_quick`].
+    pub async fn run_deep(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
+        let mut trouble = self.trouble();
+        loop {
+            let work = async {
+                let synced = self.first_syncs().await;
+                let mended = self.mend_holes().await;
+                synced?;
+                self.scheduled_syncs().await?;
+                Ok(mended?.unwrap_or(IDLE))
+            };
+            let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
+                return Ok(());
+            };
+            tokio::select! {
+                biased;
+                () = stop.stopped() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn trouble(&self) -> Trouble {
+        let settings = &self.road.settings;
+        let backoff = Backoff {
+            first: settings.retry_first,
+            cap: settings.retry_cap,
+            ..Backoff::default()
+        };
+        Trouble {
+            attempts: Attempts::new(backoff, self.term),
+            shown: false,
+        }
+    }
+
+    /// Works once; the wait before the next time, `None` at the stop signal.
+    async fn attempt(
+        &self,
+        work: impl Future<Output = Result<Duration, Fault>>,
+        trouble: &mut Trouble,
+        stop: &StopSignal,
+    ) -> Result<Option<Duration>, Fault> {
+        let done = tokio::select! {
+            biased;
+            () = stop.stopped() => return Ok(None),
+            done = work => done,
+        };
+        match done {
+            Ok(wait) => {
+                trouble.attempts.succeeded();
+                if std::mem::take(&mut trouble.shown) {
+                    self.road
+                        .board
+                        .connection(&self.road.connection, |entry| entry.fault = None);
+                }
+                Ok(Some(wait))
+            }
+            Err(fault) if ends_the_connection(fault.kind()) => Err(fault),
+            Err(fault) => Ok(Some(self.wait_after(&fault, trouble))),
+        }
+    }
+
+    fn wait_after(&self, fault: &Fault, trouble: &mut Trouble) -> Duration {
+        let wait = if fault.fate() == Fate::Retry {
+            trouble.attempts.failed(fault.wait_hint())
+        } else {
+            trouble.attempts.failed(None);
+            let hint = fault.wait_hint().unwrap_or_default();
+            hint.max(self.road.settings.refused_wait)
+        };
+        let picture = FaultPicture::of(fault, self.road.clock.now());
+        let labels = [
+            ("connection", self.road.connection.as_str()),
+            ("kind", picture.kind),
+        ];
+        self.road
+            .metrics
+            .counter(metrics::FAULTS, &labels)
+            .increment(1);
+        tracing::warn!(
+            connection = %self.road.connection, kind = picture.kind, error = picture.text,
+            again_in_seconds = wait.as_secs_f64(), "a read failed; the stream goes on"
+        );
+        self.road.board.connection(&self.road.connection, |entry| {
+            entry.fault = Some(picture);
+        });
+        trouble.shown = true;
+        wait
+    }
+
+    /// How long until the CRM's clock, now at `clock`, is safely past `until`; `None` if it is.
+    fn until(clock: DateTime<Utc>, until: DateTime<Utc>) -> Option<Duration> {
+        // Dates come in whole seconds less a round trip: a later read may be as of a little earlier.
+        let left = until + TimeDelta::seconds(2) - clock;
+        let left = left.to_std().ok()?;
+        (!left.is_zero()).then(|| left.clamp(SOON, LATE))
+    }
+
+    fn covered(&self, object: &ObjectName) -> DateTime<Utc> {
+        let since = self.covered.get(object).copied();
+        since.unwrap_or(DateTime::<Utc>::MIN_UTC)
+    }
+
+    async fn show(&self) -> Result<(), Fault> {
+        let connection = &self.road.connection;
+        let counts: BTreeMap<_, _> = self
+            .road
+            .state
+            .owed_counts(connection)
+            .await?
+            .into_iter()
+            .collect();
+        for name in self.objects.keys() {
+            let owed = counts.get(name).copied().unwrap_or(0);
+            self.road
+                .board
+                .object(connection, name, |entry| entry.owed = owed);
+            let labels = [
+                ("connection", connection.as_str()),
+                ("object", name.as_str()),
+            ];
+            self.road
+                .metrics
+                .gauge(metrics::OWED_READS, &labels)
+                .set(owed as f64);
+        }
+        let holes = self.road.state.holes(Some(connection), false).await?;
+        self.road
+            .board
+            .connection(connection, |entry| entry.open_holes = holes.len() as u64);
+        for cause in HoleCause::ALL {
+            let open = holes.iter().filter(|hole| hole.cause == cause).count();
+            let labels = [
+                ("connection", connection.as_str()),
+                ("cause", cause.label()),
+            ];
+            self.road
+                .metrics
+                .gauge(metrics::HOLES_OPEN, &labels)
+                .set(open as f64);
+        }
+        Ok(())
+    }
+
+    fn show_life(&self, object: &ObjectName, life: Life) {
+        self.road
+            .board
+            .object(&self.road.connection, object, |entry| entry.state = life);
+    }
+}
+
+/// Another owner, ended ingest, dead credentials or contradicting files concern the stream as well.
+const fn ends_the_connection(kind: FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::Fenced
+            | FaultKind::Stopping
+            | FaultKind::Credentials
+            | FaultKind::Config
+            | FaultKind::Corrupt
+    )
+}

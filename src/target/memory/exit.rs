@@ -1,0 +1,87 @@
+//! How a record leaves its row in the memory target: kept, marked, deleted.
+
+use uuid::Uuid;
+
+use super::apply::{Item, Run};
+use super::ledger::{Entry, Standing};
+use super::tables::{STATE, STATE_AT};
+use crate::mapping::plan::{Cell, Life};
+use crate::model::policy::OnExit;
+use crate::target::port::Outcome;
+
+pub(super) const DELETED: &str = "deleted";
+pub(super) const FILTERED: &str = "filtered";
+
+/// Applies a delete or a filter exit.
+pub(super) fn leave(
+    run: &mut Run,
+    item: &Item,
+    entry: Option<Entry>,
+    policy: OnExit,
+    state: &'static str,
+) -> Outcome {
+    let version = item.row.version;
+    let (gsid, standing) = match entry {
+        Some(Entry {
+            gsid: Some(gsid),
+            standing,
+            ..
+        }) if standing != Standing::Gone => (gsid, standing),
+        Some(gone) => {
+            run.tx
+                .put_entry(item.own.clone(), Entry { version, ..gone });
+            return Outcome::Ignored;
+        }
+        None if item.row.life == Life::Filtered => return Outcome::Ignored,
+        None => {
+            let gone = Entry {
+                gsid: None,
+                version,
+                standing: Standing::Gone,
+            };
+            run.tx.put_entry(item.own.clone(), gone);
+            return Outcome::Ignored;
+        }
+    };
+    match policy {
+        OnExit::Keep | OnExit::Mark => run.carry_references(item),
+        OnExit::Delete => run.clear_references(item),
+    }
+    match policy {
+        OnExit::Keep => {
+            run.associate(item, gsid, standing);
+            Outcome::Ignored
+        }
+        OnExit::Mark => {
+            let at = match (item.row.committed_at, standing) {
+                (Some(at), _) => at,
+                (None, Standing::Marked(at, held)) if held == state => at,
+                (None, _) => run.batch.now,
+            };
+            run.associate(item, gsid, Standing::Marked(at, state));
+            show_standing(run, item, gsid);
+            Outcome::Marked
+        }
+        OnExit::Delete => {
+            run.associate(item, gsid, Standing::Gone);
+            show_standing(run, item, gsid);
+            Outcome::Deleted
+        }
+    }
+}
+
+/// Makes a row say what those who hold it are; without any it goes.
+fn show_standing(run: &mut Run, item: &Item, gsid: Uuid) {
+    let table = &item.own.table;
+    let standing = run.tx.store.ledger.standing_of(table, gsid);
+    let held = run.tx.store.tables.get(table);
+    let Some(mut cells) = held.and_then(|held| held.get(gsid)).cloned() else {
+        return;
+    };
+    (cells[STATE], cells[STATE_AT]) = match standing {
+        Standing::Gone => return run.tx.put_row(table, gsid, None),
+        Standing::Present => (Cell::Null, Cell::Null),
+        Standing::Marked(at, state) => (Cell::Text(state.into()), Cell::DateTime(at)),
+    };
+    run.tx.write(table, gsid, cells, run.batch.now);
+}

@@ -1,0 +1,316 @@
+//! One destination of a batch: which row a record is, and how that is written, marked and deleted.
+
+use uuid::{Timestamp, Uuid};
+
+use super::apply::Run;
+use super::cell::{Class, Stored, encode, instant};
+use super::derive::{Derive, Hindrance, Later, Meaning};
+use super::ledger::{Crosswalk, Entry};
+use super::lookup::{Finder, Found, Lookup, named};
+use super::parked::References;
+use super::rows::{Rows, Values, Written};
+use crate::fault::{Fault, FaultKind};
+use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
+use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::record_id::RecordId;
+use crate::sqlite::error::JobError;
+use crate::target::port::{DestinationBatch, Outcome};
+
+/// One destination under way.
+pub(super) struct Destination<'a> {
+    pub plan: &'a DestinationPlan,
+    pub rows: Rows<'a>,
+    pub references: References<'a>,
+    pub derives: Vec<Derive<'a>>,
+    /// Rows that were written: others may wait for them.
+    pub touched: Vec<String>,
+    /// Rows of which look-ups into the own table are open.
+    pub later: Later,
+    /// Nothing leaves in this batch: a record id that is found stays found.
+    pub nobody_leaves: bool,
+    crosswalk: Crosswalk<'a>,
+    identify: Finder<'a>,
+}
+
+/// One row of it.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'a> {
+    pub index: usize,
+    pub row: &'a MappedRow,
+    pub image: &'a [u8],
+}
+
+/// Which row a record is that has none by the crosswalk.
+enum Identity {
+    New,
+    Row(String),
+    Rejected(String),
+}
+
+impl<'a> Destination<'a> {
+    pub(super) fn new(run: &Run<'a>, batch: &'a DestinationBatch) -> Result<Self, JobError> {
+        let (transaction, plan) = (run.transaction, &*batch.plan);
+        for row in &batch.rows {
+            check_lengths(plan, row)?;
+        }
+        let identifiers = Lookup::of_identifiers(&plan.table, &plan.identifiers, &plan.columns);
+        let derives = plan.derives.iter();
+        Ok(Self {
+            plan,
+            rows: Rows::new(transaction, plan, run.now),
+            references: References::new(transaction, run.batch, &plan.table)?,
+            derives: derives
+                .map(|derive| Derive::new(transaction, &plan.table, derive))
+                .collect(),
+            touched: Vec::new(),
+            later: Later::default(),
+            nobody_leaves: batch.rows.iter().all(|row| row.life == Life::Present),
+            crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
+            identify: Finder::new(transaction, identifiers),
+        })
+    }
+
+    pub(super) fn begin_again(&mut self) {
+        self.touched.clear();
+        self.later.clear();
+    }
+
+    pub(super) fn entry(&mut self, record: &RecordId) -> Result<Option<Entry>, JobError> {
+        self.crosswalk.get(record)
+    }
+
+    /// Writes a record that takes part.
+    pub(super) fn present(
+        &mut self,
+        run: &mut Run<'a>,
+        item: Item<'a>,
+        entry: Option<&Entry>,
+        hindrance: Option<&Hindrance<'a>>,
+    ) -> Result<Outcome, JobError> {
+        let row = item.row;
+        if let Some(reason) = misfit(self.plan, row) {
+            return Ok(Outcome::Rejected(reason));
+        }
+        let mut meanings = match (self.derive(run.batch, row)?, hindrance) {
+            (Err(hindrance), _) => return self.hinder(run, item, &hindrance),
+            (Ok(_), Some(hindrance)) => return self.hinder(run, item, hindrance),
+            (Ok(meanings), None) => meanings,
+        };
+        let cells = row.cells.iter().map(|cell| cell.as_ref().map(encode));
+        let mut values: Values<'a> = cells.chain(meanings.iter().map(Meaning::value)).collect();
+        let known = entry.and_then(|entry| entry.gsid.clone());
+        let there = match known {
+            Some(gsid) => Some(gsid),
+            None => match self.identify(run, row, &values)? {
+                Identity::Rejected(reason) => return Ok(Outcome::Rejected(reason)),
+                Identity::Row(gsid) => Some(gsid),
+                Identity::New => None,
+            },
+        };
+        let written = match &there {
+            Some(gsid) => {
+                self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.rows.update(gsid, &mut values)?
+            }
+            None => Written::Missing,
+        };
+        let gsid = there.unwrap_or_else(|| new_gsid(run));
+        if written == Written::Missing {
+            self.rows.insert(&gsid, &values)?;
+        }
+        let outcome = match (written, entry.is_some_and(Entry::holds)) {
+            (Written::Missing, _) => Outcome::Inserted,
+            (_, false) => Outcome::Associated,
+            (Written::Changed, true) => Outcome::Updated,
+            (Written::Same, true) => Outcome::Unchanged,
+        };
+        let after = Entry {
+            gsid: Some(gsid),
+            version: row.version,
+            gone: false,
+            mark: None,
+        };
+        self.crosswalk.put(&row.record, entry, &after)?;
+        self.park(row, &meanings)?;
+        if let Some(gsid) = after.gsid {
+            self.look_later(item.index, &gsid, &meanings);
+            if outcome != Outcome::Unchanged {
+                self.touched.push(gsid);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Matches a record by its identifiers; all have to have a value, and be equal.
+    fn identify(
+        &mut self,
+        run: &Run<'a>,
+        row: &'a MappedRow,
+        values: &Values<'a>,
+    ) -> Result<Identity, JobError> {
+        let plan = self.plan;
+        if plan.identifiers.is_empty() {
+            return Ok(Identity::New);
+        }
+        let mut key = Vec::with_capacity(plan.identifiers.len());
+        for (place, identifier) in plan.identifiers.iter().enumerate() {
+            let mapped = plan
+                .columns
+                .iter()
+                .position(|column| column.name == identifier.column);
+            let derived = plan
+                .derives
+                .iter()
+                .position(|derive| derive.column == identifier.column);
+            let part = &self.identify.lookup().parts[place];
+            let value = match (mapped, derived) {
+                (Some(mapped), _) => row.cells[mapped].as_ref().and_then(|cell| part.value(cell)),
+                (None, Some(derived)) => match &values[plan.columns.len() + derived] {
+                    // A look-up into the own table that is open: as far as it has come.
+                    None => {
+                        let reference = row.references[derived].as_ref();
+                        self.derives[derived].row_as_yet(run.batch, row, reference)?
+                    }
+                    found => found.clone().filter(|value| *value != Stored::Null),
+                },
+                (None, None) => None,
+            };
+            let Some(value) = value else {
+                let reason = format!(
+                    "identifier `{}` of {} is empty",
+                    identifier.column, plan.label
+                );
+                return Ok(match plan.on_empty_identifier {
+                    OnEmptyIdentifier::Insert => Identity::New,
+                    OnEmptyIdentifier::Reject => Identity::Rejected(reason),
+                });
+            };
+            key.push(value);
+        }
+        Ok(match self.identify.find(&key)? {
+            Found::None => Identity::New,
+            Found::One(gsid) => Identity::Row(gsid),
+            Found::Several(gsids) => Identity::Rejected(format!(
+                "{} is what several rows of {} have: {}",
+                self.identify.lookup().describe(&key),
+                plan.label,
+                named(&gsids)
+            )),
+        })
+    }
+
+    /// Applies a delete, or that a record does not pass the filter.
+    pub(super) fn leave(
+        &mut self,
+        run: &Run<'a>,
+        row: &'a MappedRow,
+        entry: Option<&Entry>,
+        policy: OnExit,
+        state: &str,
+    ) -> Result<Outcome, JobError> {
+        let version = row.version;
+        let Some((before, gsid)) = entry.and_then(|entry| Some((entry, entry.held()?))) else {
+            let never_stored = Entry {
+                gsid: None,
+                version,
+                gone: true,
+                mark: None,
+            };
+            let after = entry.map_or(never_stored, |entry| Entry {
+                version,
+                ..entry.clone()
+            });
+            if entry.is_some() || row.life == Life::Deleted {
+                self.crosswalk.put(&row.record, entry, &after)?;
+            }
+            return Ok(Outcome::Ignored);
+        };
+        // A row that stays goes on waiting for what its columns lack.
+        for column in self.references.of(&row.record)? {
+            match policy {
+                OnExit::Keep | OnExit::Mark => {
+                    self.references.carry(&row.record, &column, version)?
+                }
+                OnExit::Delete => self.references.delete(&row.record, &column)?,
+            }
+        }
+        let mut after = Entry {
+            version,
+            ..before.clone()
+        };
+        let outcome = match policy {
+            OnExit::Keep => Outcome::Ignored,
+            OnExit::Mark => {
+                let held = before.mark.as_ref().filter(|(held, _)| held == state);
+                let at = match (row.committed_at, held) {
+                    (Some(at), _) => instant(at),
+                    (None, Some((_, at))) => at.clone(),
+                    (None, None) => run.now.to_owned(),
+                };
+                after.mark = Some((state.to_owned(), at));
+                Outcome::Marked
+            }
+            OnExit::Delete => {
+                (after.gone, after.mark) = (true, None);
+                Outcome::Deleted
+            }
+        };
+        self.crosswalk.put(&row.record, Some(before), &after)?;
+        if outcome != Outcome::Ignored {
+            match self.crosswalk.standing(gsid)? {
+                Some(mark) => self.rows.mark(gsid, mark.as_ref())?,
+                None => self.rows.delete(gsid)?,
+            }
+            self.touched.push(gsid.to_owned());
+        }
+        Ok(outcome)
+    }
+}
+
+/// GSIDs are UUIDv7 of the batch's date, in the order in which they are given: rows are appended.
+fn new_gsid(run: &Run<'_>) -> String {
+    let now = run.batch.now;
+    let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+    let at = Timestamp::from_unix(run.gsids, seconds, now.timestamp_subsec_nanos());
+    Uuid::new_v7(at).hyphenated().to_string()
+}
+
+fn check_lengths(plan: &DestinationPlan, row: &MappedRow) -> Result<(), Fault> {
+    if row.cells.len() == plan.columns.len() && row.references.len() == plan.derives.len() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultKind::Corrupt,
+        format!(
+            "record {} does not have the columns of the plan for {}",
+            row.record, plan.label
+        ),
+    ))
+}
+
+/// Why a cell does not fit its column, if one does not.
+fn misfit(plan: &DestinationPlan, row: &MappedRow) -> Option<String> {
+    let mut cells = plan.columns.iter().zip(&row.cells);
+    cells.find_map(|(column, cell)| {
+        let cell = cell.as_ref()?;
+        let fits = matches!(
+            (cell, Class::of(column.ty)),
+            (Cell::Null, _)
+                | (Cell::Boolean(_), Class::Boolean)
+                | (Cell::Number(_), Class::Number)
+                | (Cell::Text(_), Class::Text)
+                | (Cell::Date(_), Class::Date)
+                | (Cell::DateTime(_), Class::DateTime)
+                | (Cell::Gsid(_), Class::Gsid)
+        );
+        (!fits).then(|| {
+            format!(
+                "column `{}` of {} is {:?} and does not take `{}`",
+                column.name,
+                plan.label,
+                column.ty,
+                cell.to_json()
+            )
+        })
+    })
+}

@@ -1,0 +1,266 @@
+//! The SQLite target: tables and ledger in one file, written by one transaction at a time.
+//!
+//! A table is named as its object's file and is `STRICT`, so that what is stored is what was bound: `gsid`
+//! (UUIDv7, the primary key), `created_date`, `modified_date`, `crm_state`, `crm_state_at`, and the object's
+//! fields. Texts, dates (`2026-01-31`), instants (`2026-01-31T10:11:12.000Z`) and GSIDs are `TEXT`, booleans 0 and
+//! 1; a number is an integer if it fits 64 bits, a real if that has all its digits, else a text. The ledger is in
+//! the tables `tributary_*` of the same file, because attached files don't commit together (SQLite documentation,
+//! "ATTACH DATABASE").
+//!
+//! Every batch is a `BEGIN IMMEDIATE` transaction on the file's one writer: whoever comes second sees the first.
+//! So no claims are needed to insert a row once, and what waits is woken by the very write that brings its row. A
+//! row that another program writes into the file wakes nothing. SQLite runs in this process, so a prepared
+//! statement is run per row; the number of different statements depends on the plans, not on the batch.
+//!
+//! A row that leaves does not take the references to it along: they are right again when it comes back, with
+//! the same GSID.
+
+mod apply;
+mod cell;
+mod derive;
+mod destination;
+mod ledger;
+mod lookup;
+mod parked;
+mod read;
+mod release;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use rusqlite::{ErrorCode, Transaction};
+use uuid::ContextV7;
+
+use crate::fault::{Fault, FaultKind};
+use crate::mapping::plan::JobPlan;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredObject;
+use crate::runtime::clock::Clock;
+use crate::sqlite::database::Database;
+use crate::sqlite::error::JobError;
+use crate::sqlite::lock::FileLock;
+use crate::sqlite::readers::Readers;
+use crate::sqlite::writer::Writer;
+use crate::target::port::{
+    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+};
+
+const READERS: usize = 2;
+
+/// Rows and ledger in a SQLite file.
+pub struct SqliteTarget {
+    writer: Writer,
+    store: ReadOnlyStore,
+    clock: Arc<dyn Clock>,
+    /// Keeps the GSIDs of one process in the order in which they were given.
+    gsids: Arc<Mutex<ContextV7>>,
+}
+
+impl SqliteTarget {
+    /// Opens the file, alone; `clock` dates what is filled later.
+    ///
+    /// # Errors
+    /// `Config` while another process holds it or if a later build wrote it, `Storage` or `Corrupt` if it
+    /// can't be used.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+        let lock = FileLock::take(&lock_path(path))?;
+        let database = Database::new(path, ledger::STEPS);
+        Ok(Self {
+            writer: Writer::open(database.clone(), Some(lock)).await?,
+            store: ReadOnlyStore(Readers::new(database, READERS)),
+            clock,
+            gsids: Arc::default(),
+        })
+    }
+
+    /// Opens the file for reading beside a running daemon.
+    #[must_use]
+    pub fn read_only(path: &Path) -> ReadOnlyStore {
+        ReadOnlyStore(Readers::new(Database::new(path, ledger::STEPS), 1))
+    }
+
+    /// Runs a job in a transaction of its own.
+    async fn write<T, F>(&self, job: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, JobError> + Send + 'static,
+    {
+        self.writer
+            .alone(|transaction| job(transaction).map_err(told))
+            .await
+    }
+}
+
+/// `store.db.lock` beside `store.db`.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".lock");
+    name.into()
+}
+
+/// Says what SQLite's general errors mean here.
+fn told(error: JobError) -> JobError {
+    let JobError::Sqlite(cause) = error else {
+        return error;
+    };
+    let text = cause.to_string();
+    let missing = ["no such table", "no such column", "has no column named"];
+    if missing.iter().any(|known| text.contains(known)) {
+        return Fault::new(FaultKind::Missing, "the store lacks a table or a column")
+            .source(cause)
+            .remedy("declare it, and let the target bring its tables up to date")
+            .into();
+    }
+    // A type or a rule (an operator's unique index) of the store's own tables.
+    let refused = cause.sqlite_error_code() == Some(ErrorCode::ConstraintViolation);
+    if refused && !text.contains("tributary_") {
+        return Fault::new(FaultKind::Record, "the store refuses a row")
+            .source(cause)
+            .into();
+    }
+    JobError::Sqlite(cause)
+}
+
+#[async_trait]
+impl Target for SqliteTarget {
+    async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault> {
+        let objects = objects.to_vec();
+        self.write(move |transaction| {
+            objects
+                .iter()
+                .try_for_each(|object| schema::ensure(transaction, object))
+        })
+        .await
+    }
+
+    async fn prepare(&self, plan: &JobPlan) -> Result<(), Fault> {
+        let plan = plan.clone();
+        self.write(move |transaction| schema::prepare(transaction, &plan))
+            .await
+    }
+
+    async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
+        let reader = reader.clone();
+        self.write(move |transaction| ledger::assign(transaction, &reader, partition))
+            .await
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        let gsids = Arc::clone(&self.gsids);
+        // What is not to be committed leaves the transaction as a fault, which undoes it.
+        let refused = Arc::new(Mutex::new(None));
+        let outcomes = Arc::clone(&refused);
+        let done = self
+            .write(move |transaction| {
+                let gsids = gsids.lock().unwrap_or_else(PoisonError::into_inner);
+                let applied = apply::apply(transaction, &batch, &gsids)?;
+                if applied.committed {
+                    return Ok(applied);
+                }
+                *outcomes.lock().unwrap_or_else(PoisonError::into_inner) = Some(applied);
+                Err(Fault::new(FaultKind::Record, "the batch holds rejected rows").into())
+            })
+            .await;
+        let refused = refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        refused.map_or(done, Ok)
+    }
+
+    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
+        let (connection, now) = (connection.clone(), self.clock.now());
+        self.write(move |transaction| release::release(transaction, &connection, limit, now))
+            .await
+    }
+
+    async fn expire(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        older_than: DateTime<Utc>,
+    ) -> Result<Vec<Expired>, Fault> {
+        let (connection, job) = (connection.clone(), job.clone());
+        self.write(move |transaction| release::expire(transaction, &connection, &job, older_than))
+            .await
+    }
+
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+        self.store.rows(table, page).await
+    }
+
+    async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault> {
+        self.store.trace(connection, object, record).await
+    }
+
+    async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        self.store.parked().await
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        self.store.0.close();
+        self.writer.close().await
+    }
+}
+
+/// A store that another process may be writing.
+#[derive(Debug)]
+pub struct ReadOnlyStore(Readers);
+
+impl ReadOnlyStore {
+    /// As [`Target::rows`].
+    ///
+    /// # Errors
+    /// `Missing` for an unknown table or column; `Storage` or `Corrupt` if the file can't be read.
+    pub async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+        let table = table.to_owned();
+        self.0
+            .read(move |transaction| read::rows(transaction, &table, &page))
+            .await
+    }
+
+    /// As [`Target::trace`].
+    ///
+    /// # Errors
+    /// `Storage` or `Corrupt` if the file can't be read.
+    pub async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault> {
+        let (connection, object, record) = (connection.clone(), object.clone(), record.clone());
+        self.0
+            .read(move |transaction| read::trace(transaction, &connection, &object, &record))
+            .await
+    }
+
+    /// As [`Target::parked`].
+    ///
+    /// # Errors
+    /// `Storage` or `Corrupt` if the file can't be read.
+    pub async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        self.0.read(read::parked).await
+    }
+}
+
+impl std::fmt::Debug for SqliteTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteTarget")
+            .field("file", &self.writer.path())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,331 @@
+//! Broken sections, connections and jobs.
+
+use super::{AUTH, Case, ORG, USER};
+
+pub const SECTIONS: &[Case] = &[
+    ("no TOML", "kind = ", "kind "),
+    (
+        "no TOML, a text without its end",
+        ORG,
+        "org = \"https://acme",
+    ),
+    ("unknown section", "", "[deamon]\n"),
+    ("unknown section, far from any", "", "[pipeline]\n"),
+    ("unknown key", "", "[admin]\nlisten_on = \"127.0.0.1:1\"\n"),
+    (
+        "state has no section",
+        "",
+        "[state]\nurl = \"postgres://x\"\n",
+    ),
+    (
+        "wrong type of a section",
+        "connection.acme]\n",
+        "connection.acme]\nx = 1\n[[admin]]\n[connection.b]\n",
+    ),
+    ("data_dir empty", "", "[daemon]\ndata_dir = \" \"\n"),
+    ("time zone", "", "[daemon]\ntime_zone = \"Europe/Berlín\"\n"),
+    ("listen", "", "[admin]\nlisten = \"localhost:8080\"\n"),
+    ("listen, a number", "", "[admin]\nlisten = 8080\n"),
+    (
+        "listen to all without a token",
+        "",
+        "[admin]\nlisten = \"0.0.0.0:8080\"\n",
+    ),
+    (
+        "public_url",
+        "",
+        "[admin]\npublic_url = \"sync.example.com\"\n",
+    ),
+    (
+        "a secret in the config",
+        "",
+        "[admin]\ntoken = \"hunter2\"\n",
+    ),
+    (
+        "a secret at two places",
+        "",
+        "[admin]\ntoken = { env = \"A\", file = \"b\" }\n",
+    ),
+    (
+        "a secret's variable",
+        "",
+        "[admin]\ntoken = { env = \"A-B\" }\n",
+    ),
+    (
+        "log url, kafka",
+        "",
+        "[log]\nurl = \"kafka://broker:9092\"\n",
+    ),
+    ("log url, unknown", "", "[log]\nurl = \"file:log\"\n"),
+    (
+        "log kafka",
+        "",
+        "[log.kafka]\n\"security.protocol\" = \"ssl\"\n",
+    ),
+    ("log prefix", "", "[log]\nprefix = \"a.b\"\n"),
+    (
+        "log forget_after, no duration",
+        "",
+        "[log]\nforget_after = \"90\"\n",
+    ),
+    (
+        "log forget_after, a number",
+        "",
+        "[log]\nforget_after = 90\n",
+    ),
+    (
+        "log forget_after, out of range",
+        "",
+        "[log]\nforget_after = \"1h\"\n",
+    ),
+    (
+        "target, later",
+        "",
+        "[target]\nurl = \"postgres://me:pw@host/db\"\n",
+    ),
+    ("target, unknown", "", "[target]\nurl = \"mysql://host\"\n"),
+    ("target, no file", "", "[target]\nurl = \"sqlite:\"\n"),
+    (
+        "target, a sqlite URL",
+        "",
+        "[target]\nurl = \"sqlite://store.db\"\n",
+    ),
+    (
+        "person_key, unknown column",
+        "",
+        "[store]\nperson_key = [\"emial\"]\n",
+    ),
+    ("person_key, empty", "", "[store]\nperson_key = []\n"),
+    (
+        "corporate_currency",
+        "",
+        "[store]\ncorporate_currency = \"usd\"\n",
+    ),
+    ("smtp", "", "[mail]\nsmtp = \"mail.example:465\"\n"),
+    (
+        "notify, nothing",
+        "",
+        "[notify]\nrevops = { every = \"1m\" }\n",
+    ),
+    (
+        "notify, an address",
+        "",
+        "[notify]\nrevops = { mail = [\"revops\"] }\n",
+    ),
+];
+
+pub const CONNECTIONS: &[Case] = &[
+    ("id", "connection.acme]", "connection.\"acme.eu\"]"),
+    ("kind missing", "kind = \"salesforce\"", ""),
+    (
+        "kind, later",
+        "kind = \"salesforce\"",
+        "kind = \"dynamics\"",
+    ),
+    (
+        "kind, unknown",
+        "kind = \"salesforce\"",
+        "kind = \"hubspot\"",
+    ),
+    ("org missing", ORG, ""),
+    ("org, a word", ORG, "org = \"acme\""),
+    (
+        "org, plain text",
+        ORG,
+        "org = \"http://acme.my.salesforce.com\"",
+    ),
+    (
+        "org, Lightning",
+        ORG,
+        "org = \"https://acme--dev.sandbox.lightning.force.com/lightning/page/home\"",
+    ),
+    (
+        "org, Setup",
+        ORG,
+        "org = \"https://acme.my.salesforce-setup.com\"",
+    ),
+    (
+        "org, a page",
+        ORG,
+        "org = \"https://acme.my.salesforce.com/home/home.jsp\"",
+    ),
+    (
+        "org, a user in it",
+        ORG,
+        "org = \"https://me:pw@acme.my.salesforce.com\"",
+    ),
+    (
+        "org, production with client credentials",
+        ORG,
+        "org = \"production\"",
+    ),
+    ("auth missing", AUTH, ""),
+    ("auth, a text", AUTH, "auth = \"hunter2\""),
+    ("auth flow, later", "client_credentials", "jwt_bearer"),
+    ("auth flow, unknown", "client_credentials", "password"),
+    ("client_id missing", "client_id = \"3MVG9\", ", ""),
+    (
+        "client_secret missing",
+        ", client_secret = { env = \"ACME_SECRET\" }",
+        "",
+    ),
+    (
+        "client_secret literal",
+        "{ env = \"ACME_SECRET\" }",
+        "\"hunter2\"",
+    ),
+    (
+        "secret_expires",
+        " } }",
+        " }, secret_expires = \"2027-01-31\" }",
+    ),
+    (
+        "transport, later",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\ntransport = \"pubsub\"",
+    ),
+    (
+        "transport, unknown",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\ntransport = \"poll\"",
+    ),
+    (
+        "pubsub_address",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\npubsub_address = \"api.pubsub.salesforce.com:7443\"",
+    ),
+    (
+        "oob",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\noob = { catalog = 1, jobs = \"all\" }",
+    ),
+    (
+        "api_version",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\napi_version = \"v66\"",
+    ),
+    (
+        "api_version, a number",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\napi_version = 66.0",
+    ),
+    (
+        "plain_text",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nplain_text = \"yes\"",
+    ),
+    (
+        "read_lag",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nread_lag = \"1h\"",
+    ),
+    (
+        "login_url",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nlogin_url = \"http://127.0.0.1:1\"",
+    ),
+    (
+        "company_resolution",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\ncompany_resolution = { salesforce_acount_id = \"Id\" }",
+    ),
+    (
+        "notify, nobody",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nnotify = { failure = [\"revops\"] }",
+    ),
+    (
+        "unknown key",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nread_log = \"5s\"",
+    ),
+    (
+        "unknown connection",
+        "[connection.acme]",
+        "[connection.acne]",
+    ),
+];
+
+pub const JOBS: &[Case] = &[
+    ("id", "job.acme.user_sync", "job.acme.\"user sync\""),
+    ("source missing", USER, ""),
+    ("source", USER, "source = \"User Account\"\n"),
+    ("unknown key", USER, "source = \"User\"\nrealtme = true\n"),
+    ("realtime", USER, "source = \"User\"\nrealtime = \"on\"\n"),
+    (
+        "full_sync",
+        USER,
+        "source = \"User\"\nfull_sync = \"hourly\"\n",
+    ),
+    (
+        "on_delete",
+        USER,
+        "source = \"User\"\non_delete = \"remove\"\n",
+    ),
+    (
+        "on_filter_exit",
+        USER,
+        "source = \"User\"\non_filter_exit = \"marked\"\n",
+    ),
+    (
+        "on_empty_identifier",
+        USER,
+        "source = \"User\"\non_empty_identifier = \"skip\"\n",
+    ),
+    ("on_move", USER, "source = \"User\"\non_move = \"keep\"\n"),
+    (
+        "parked_ttl",
+        USER,
+        "source = \"User\"\nparked_ttl = \"30 days\"\n",
+    ),
+    ("where empty", USER, "source = \"User\"\nwhere = \"\"\n"),
+    ("replace", USER, "source = \"User\"\nreplace = true\n"),
+    (
+        "and_where",
+        USER,
+        "source = \"User\"\nand_where = \"IsActive = true\"\n",
+    ),
+    (
+        "realtime_fields",
+        USER,
+        "source = \"User\"\nrealtime_fields = [\"Name\"]\n",
+    ),
+    (
+        "refresh",
+        USER,
+        "source = \"User\"\nrefresh = \"on_change\"\n",
+    ),
+    (
+        "brakes",
+        USER,
+        "source = \"User\"\nbrakes = { max_delete_percent = 500, max_nul_percent = 1 }\n",
+    ),
+    (
+        "depends_on",
+        USER,
+        "source = \"User\"\ndepends_on = [\"company_synk\", \"user_sync\"]\n",
+    ),
+    (
+        "schedule",
+        USER,
+        "source = \"User\"\nschedule = \"monthly 31 02:00\"\n",
+    ),
+    (
+        "same name",
+        USER,
+        "source = \"User\"\nname = \"company_sync\"\n",
+    ),
+    ("J6", USER, "source = \"Account\"\n"),
+    ("J6 and two spellings", USER, "source = \"account\"\n"),
+    (
+        "test, nothing",
+        "",
+        "[[job.acme.user_sync.test]]\ngiven = { User = [{ Id = \"005\", Tags = [1] }] }\n",
+    ),
+    (
+        "chain",
+        "",
+        "[chain.acme.nightly]\njobs = [\"user_sync\", \"user_sync\", \"person_sync\"]\non_failure = \"go\"\n",
+    ),
+    ("chain, empty", "", "[chain.acme.nightly]\njobs = []\n"),
+];

@@ -1,0 +1,56 @@
+//! The first sync of an org whose rows all share one stamp.
+
+use super::data::tables;
+use super::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_becomes_the_org() {
+    let world = World::of(&tables(41, 85, 8_800)).await;
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    let counts = [
+        world.rows("user", "salesforce_user_id").len(),
+        world.rows("company", "salesforce_account_id").len(),
+        world.rows("opportunity", "external_id").len(),
+    ];
+    assert_eq!(counts, [41, 85, 8_800]);
+    let managed = world
+        .rows("user", "salesforce_user_id")
+        .values()
+        .filter(|row| !row["manager"].is_null())
+        .count();
+    assert_eq!(managed, 35);
+    let (status, lines) = daemon.stop();
+    assert!(status.success(), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_metrics_and_probes_tell_the_truth() {
+    let world = World::of(&tables(10, 20, 50)).await;
+    let daemon = world.daemon().await;
+    assert_eq!(daemon.get("/healthz").await.0, 200);
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    let health = daemon
+        .wait_for("the jobs' rows", |health| {
+            health["jobs"]["acme"]["opportunity_sync"]["rows"]["inserted"] == 50
+        })
+        .await;
+    assert_eq!(health["connections"]["acme"]["state"], "streaming");
+    assert_eq!(health["connections"]["acme"]["open_holes"], 0);
+    let (status, text) = daemon.get("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "tributary_rows_read_total{connection=\"acme\",object=\"Opportunity\"} 50",
+        "tributary_changes_published_total{connection=\"acme\",object=\"Account\",origin=\"snapshot\"} 20",
+        "tributary_rows_applied_total{connection=\"acme\",sync_job=\"user_sync\",outcome=\"inserted\"} 10",
+        "tributary_state{connection=\"acme\",state=\"streaming\"} 1",
+        "tributary_lag_records{connection=\"acme\",sync_job=\"company_sync\"} 0",
+    ] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+    let (_, page) = daemon.get("/").await;
+    assert!(page.contains("<title>Tributary</title>"));
+}

@@ -1,0 +1,144 @@
+//! `kill -9` at random moments of the first sync and of a stream of changes: nothing lost, nothing published twice.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::data::{id, tables};
+use super::world::World;
+
+const KILLS: u64 = 10;
+const CHANGES: usize = 5_000;
+
+/// Numbers from a seed (SplitMix64), so that a failure can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_during_the_first_sync_lose_nothing() {
+    let mut dice = Dice(seed());
+    let world = World::of(&tables(41, 85, 8_800)).await;
+    for _ in 0..KILLS {
+        let daemon = world.daemon().await;
+        // The moment of death is the point of the test: some of the way into a sync of about a second.
+        tokio::time::sleep(Duration::from_millis(dice.roll(900))).await;
+        daemon.kill();
+    }
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    once(&world, daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_during_a_stream_lose_nothing() {
+    let mut dice = Dice(seed());
+    let world = World::of(&tables(10, 300, 300)).await;
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    daemon.kill();
+    let mut done = 0;
+    for _ in 0..KILLS {
+        let daemon = world.daemon().await;
+        let share = CHANGES / usize::try_from(KILLS).unwrap();
+        let mut fatal = dice.roll(share as u64);
+        for _ in 0..share / 25 {
+            let batch: Vec<Vec<Json>> =
+                (0..25).map(|_| vec![any_change(&mut dice, done)]).collect();
+            done += 25;
+            world.commit(&batch).await;
+            if fatal < 25 {
+                break;
+            }
+            fatal -= 25;
+        }
+        tokio::time::sleep(Duration::from_millis(dice.roll(120))).await;
+        daemon.kill();
+    }
+    while done < CHANGES {
+        let batch: Vec<Vec<Json>> = (0..50).map(|_| vec![any_change(&mut dice, done)]).collect();
+        done += 50;
+        world.commit(&batch).await;
+    }
+    let daemon = world.daemon().await;
+    world.settled(&daemon).await;
+    // Killed before the stream told its first position, a daemon can't know what it missed: that is a hole.
+    daemon
+        .wait_for("the holes' end", |health| {
+            health["connections"]["acme"]["state"] == "streaming"
+                && health["connections"]["acme"]["open_holes"] == 0
+        })
+        .await;
+    once(&world, daemon);
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("TRIBUTARY_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("TRIBUTARY_TEST_SEED={seed}");
+    seed
+}
+
+fn any_change(dice: &mut Dice, number: usize) -> Json {
+    let account = id("001", usize::try_from(dice.roll(300)).unwrap());
+    match dice.roll(4) {
+        0 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "Name": format!("Name {number}") } })
+        }
+        1 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "NumberOfEmployees": number } })
+        }
+        2 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "Industry": null } })
+        }
+        _ => {
+            json!({ "op": "update", "object": "Opportunity", "id": id("006", usize::try_from(dice.roll(300)).unwrap()),
+                     "fields": { "Amount": number, "AccountId": account } })
+        }
+    }
+}
+
+/// No event of the stream stands in a topic twice.
+fn once(world: &World, daemon: super::world::Daemon) {
+    let (status, lines) = daemon.stop();
+    assert!(status.success(), "{lines}");
+    for object in ["Account", "Opportunity", "User"] {
+        let file = world.home.path().join(format!("{object}.jsonl"));
+        let exported = Command::new(env!("CARGO_BIN_EXE_tributary"))
+            .args(["topics", "export", &format!("tributary.acme.{object}")])
+            .arg(&file)
+            .arg("--config")
+            .arg(world.config())
+            .output()
+            .unwrap();
+        assert!(
+            exported.status.success(),
+            "{}",
+            String::from_utf8_lossy(&exported.stderr)
+        );
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for line in std::fs::read_to_string(&file).unwrap().lines() {
+            let record: Json = serde_json::from_str(line).unwrap();
+            let change = &record["value"]["json"];
+            if change["origin"] == "stream" {
+                let event = format!("{} {}", change["transaction"], change["id"]);
+                *seen.entry(event).or_default() += 1;
+            }
+        }
+        let twice: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(twice.is_empty(), "published twice: {twice:?}");
+    }
+}
