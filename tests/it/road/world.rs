@@ -350,10 +350,29 @@ impl Daemon {
 
     /// Starts the process and waits for nothing.
     pub fn spawn(config: &Path, http: &reqwest::Client, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+        command
             .args(["serve", "--log-json", "--config"])
             .arg(config)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::run(command, http)
+    }
+
+    /// Starts the daemon on a disk on which no file can grow past so many KiB.
+    pub fn on_a_small_disk(config: &Path, http: &reqwest::Client, kib: u32) -> Self {
+        // A file that would grow past the limit fails to be written, as on a full disk.
+        let script =
+            format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" serve --log-json --config \"$1\"");
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_tributary")])
+            .arg(config)
+            .env("ACME_SECRET", SECRET);
+        Self::run(command, http)
+    }
+
+    fn run(mut command: Command, http: &reqwest::Client) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
