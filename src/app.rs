@@ -245,7 +245,7 @@ impl Daemon {
     ) -> Result<Road, Fault> {
         let settings = Settings {
             prefix: config.log.prefix.clone(),
-            owner: owner(),
+            owner: owner(config),
             read_lag: connection.read_lag,
             full_syncs: timetables(config, id)?,
             ..Settings::default()
@@ -345,10 +345,13 @@ fn crm(
     )?))
 }
 
-/// Who we are, for leases: the host and the process.
-fn owner() -> String {
+/// Who we are, for leases: the host and the data directory, which one process has at a time (its lock files say so).
+/// A daemon that was killed comes back as itself and need not wait for its own lease.
+fn owner(config: &Config) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}", host.trim(), std::process::id())
+    let dir = &config.daemon.data_dir;
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    format!("{}:{}", host.trim(), dir.display())
 }
 
 /// What an operator's signal asks for.

@@ -233,4 +233,4 @@ fn chain_mentions(error: &dyn std::error::Error, word: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,4 +9,6 @@
 mod config;
 mod dashboards;
 mod log;
+mod road;
+mod salesforce;
 mod wire;

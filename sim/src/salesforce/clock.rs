@@ -88,6 +88,12 @@ impl SimClock {
         });
     }
 
+    /// Whether the clock stands still.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.state.borrow().frozen
+    }
+
     /// Lets the clock run again.
     pub fn thaw(&self) {
         self.state.send_modify(|state| {

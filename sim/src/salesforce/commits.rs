@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::clock::SimClock;
+use super::faults::rewrites::Rewrites;
 use super::journal::{Journal, JournalError, Line};
 use super::lock::lock;
 use super::random::Random;
@@ -92,6 +93,8 @@ pub struct CommitLog {
     newest: watch::Sender<u64>,
     clock: SimClock,
     journal: Arc<Journal>,
+    /// What scripts do to events before they are logged.
+    pub rewrites: Rewrites,
 }
 
 #[derive(Debug)]
@@ -120,6 +123,7 @@ impl CommitLog {
             newest: watch::Sender::new(base),
             clock,
             journal,
+            rewrites: Rewrites::default(),
         }
     }
 
@@ -160,13 +164,16 @@ impl CommitLog {
         events: Vec<ChangeEvent>,
         line: impl FnOnce(Vec<Arc<Committed>>, DateTime<Utc>) -> Line,
     ) -> Result<Vec<Arc<Committed>>, JournalError> {
+        let events = self.rewrites.apply(events);
         let at = self.clock.now();
         let mut state = lock(&self.state);
         let mut replay_id = state.newest;
         let committed: Vec<_> = events
             .into_iter()
             .map(|event| {
-                replay_id += state.random.between(1, 19);
+                if !self.rewrites.marks(&event).shared {
+                    replay_id += state.random.between(1, 19);
+                }
                 Arc::new(Committed {
                     replay_id,
                     at,

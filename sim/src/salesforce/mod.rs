@@ -1,11 +1,14 @@
 //! A Salesforce org on one machine: OAuth, REST, SOQL and change data capture over one record store and one commit log.
 
 pub mod clock;
+pub mod cometd;
 pub mod commits;
+mod control;
 pub mod counters;
 mod cursors;
 mod data_control;
 mod events;
+pub mod faults;
 mod ids;
 pub mod journal;
 mod load;

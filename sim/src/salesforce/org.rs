@@ -7,12 +7,14 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, Utc};
 
 use super::clock::SimClock;
+use super::cometd::Streaming;
 use super::commits::CommitLog;
 use super::counters::Counters;
 use super::cursors::Cursors;
+use super::faults::Faults;
 use super::ids;
 use super::journal::{Journal, JournalError, Line, Row};
-use super::load::{self, Defaults, LoadError};
+use super::load::{self, LoadError};
 use super::lock::{lock, read, write};
 use super::options::SimOptions;
 use super::random::{BASE62, Random};
@@ -30,6 +32,8 @@ pub struct Org {
     pub sessions: Sessions,
     pub counters: Counters,
     pub profile: Profile,
+    pub streaming: Streaming,
+    pub faults: Faults,
     pub(crate) cursors: Cursors,
     pub(crate) draws: Mutex<Draws>,
     store: RwLock<Store>,
@@ -90,15 +94,20 @@ impl Org {
             Some(Line::Born { at, org, .. }) => (*at, org.clone()),
             _ => (clock.second(), org_id),
         };
-        let default_user = ids::with_checksum(&format!("005{}", random.text(BASE62, 12)));
-        let store = loaded(options, born, &default_user)?;
+        let unknown = User {
+            id: ids::with_checksum(&format!("005{}", random.text(BASE62, 12))),
+            username: "integration@simulated.example".to_owned(),
+            view_all_data: true,
+        };
+        let (store, run_as) = loaded(options, born, unknown)?;
         let captured = captured(options, &store)?;
-        let run_as = run_as(&store, default_user);
         let log = CommitLog::new(options.seed, clock.clone(), Arc::new(journal));
         let org = Self {
             log,
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
+            streaming: Streaming::new(options.seed, options.event_limit),
+            faults: Faults::default(),
             cursors: Cursors::new(options.seed),
             profile: Profile {
                 org_id,
@@ -333,14 +342,20 @@ impl Org {
     }
 }
 
-fn loaded(options: &SimOptions, at: DateTime<Utc>, user: &str) -> Result<Store, OpenError> {
+fn loaded(
+    options: &SimOptions,
+    at: DateTime<Utc>,
+    unknown: User,
+) -> Result<(Store, User), OpenError> {
     let mut store = Store::default();
-    if let Some(dir) = &options.data {
-        for loaded in load::directory(dir, &Defaults { at, user })? {
-            store.add(loaded);
-        }
+    let Some(dir) = &options.data else {
+        return Ok((store, unknown));
+    };
+    let (objects, user) = load::directory(dir, at, unknown)?;
+    for object in objects {
+        store.add(object);
     }
-    Ok(store)
+    Ok((store, user))
 }
 
 fn captured(options: &SimOptions, store: &Store) -> Result<BTreeSet<String>, OpenError> {
@@ -359,30 +374,6 @@ fn captured(options: &SimOptions, store: &Store) -> Result<BTreeSet<String>, Ope
                 .ok_or_else(|| OpenError::Captured(name.clone()))
         })
         .collect()
-}
-
-/// The first active user of the data; without users, one that only the org knows.
-fn run_as(store: &Store, default_id: String) -> User {
-    let found = store.table("User").and_then(|table| {
-        let active = table.object.place("IsActive");
-        let record = table.heads().find(|record| {
-            !table.is_deleted(record)
-                && active.is_none_or(|place| *record.get(place) == Value::Bool(true))
-        })?;
-        let username = table
-            .object
-            .place("Username")
-            .and_then(|place| record.get(place).as_text())
-            .unwrap_or("integration@simulated.example");
-        Some((table.id(record)?.to_string(), username.to_owned()))
-    });
-    let (id, username) =
-        found.unwrap_or_else(|| (default_id, "integration@simulated.example".to_owned()));
-    User {
-        id,
-        username,
-        view_all_data: true,
-    }
 }
 
 fn restore(store: &mut Store, row: &Row, at: DateTime<Utc>) -> Result<(), JournalError> {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::options::SimOptions;
 use super::org::{OpenError, Org};
-use super::{data_control, rest};
+use super::{cometd, control, data_control, faults, rest};
 
 /// Why an org could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +123,14 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
     })
 }
 
-/// Every surface of the org, behind its date and its limits.
+/// Every surface of the org behind its faults, and the control API; all behind its date and its limits.
 fn router(org: &Arc<Org>) -> Router {
-    // The streaming surface and the control of faults are merged here, the layer of faults goes below the merges.
     rest::router(org)
-        .merge(data_control::router(org))
+        .merge(cometd::router(org))
         .fallback(rest::not_found)
+        .layer(from_fn_with_state(Arc::clone(org), faults::apply))
+        .merge(data_control::router(org))
+        .merge(control::router(org))
         .layer(from_fn_with_state(Arc::clone(org), rest::envelope))
 }
 

@@ -109,8 +109,8 @@ mod tests {
         ) {
             let found = with_address(&prefix);
             let column = column(&found, &format!("{prefix}Address"), part).map(FieldName::as_str);
-            let due = format!("{prefix}{part}");
-            prop_assert_eq!(column, Some(due.as_str()));
+            let expected = format!("{prefix}{part}");
+            prop_assert_eq!(column, Some(expected.as_str()));
         }
     }
 

@@ -209,7 +209,7 @@ impl Describer {
         let name = soql::identifier(object.as_str())?;
         let read = self.rest.get(&format!("/sobjects/{name}/describe/")).await;
         let answer = read.map_err(|refused| {
-            let missing = refused.fault.kind() == FaultKind::Missing;
+            let missing = refused.status == 404;
             let fault = refused.fault.context(format_args!("describing {object}"));
             if missing {
                 fault.remedy(format!(

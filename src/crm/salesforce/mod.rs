@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};
 use crate::image::merge::MergeTable;
 use crate::model::event::Found;
@@ -110,7 +110,7 @@ impl Crm for Salesforce {
     async fn identify(&self) -> Result<OrgIdentity, Fault> {
         // The list of resources needs a live session, the API permission, and the version.
         self.rest.get("/").await.map_err(|refused| {
-            let unknown = refused.fault.kind() == FaultKind::Missing;
+            let unknown = refused.status == 404;
             let fault = refused.fault.context(format_args!(
                 "reaching connection {}",
                 self.settings.connection
@@ -201,3 +201,6 @@ impl Crm for Salesforce {
         RecordId::salesforce(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

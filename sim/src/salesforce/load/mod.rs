@@ -20,6 +20,7 @@ use self::infer::Column;
 use self::sidecar::Sidecar;
 use super::ids;
 use super::schema::Object;
+use super::sessions::User;
 use super::store::Record;
 use super::value::Value;
 
@@ -67,9 +68,9 @@ pub(crate) struct Loaded {
 }
 
 /// What rows take that say nothing themselves.
-pub(crate) struct Defaults<'a> {
-    pub at: DateTime<Utc>,
-    pub user: &'a str,
+struct Defaults<'a> {
+    at: DateTime<Utc>,
+    user: &'a str,
 }
 
 struct Source {
@@ -79,17 +80,55 @@ struct Source {
     sidecar: Sidecar,
 }
 
-/// Loads every CSV file of a directory, in the order of their names.
-pub(crate) fn directory(dir: &Path, defaults: &Defaults<'_>) -> Result<Vec<Loaded>, LoadError> {
+/// Loads every CSV file of a directory, in the order of their names, and finds the user that runs the org.
+pub(crate) fn directory(
+    dir: &Path,
+    at: DateTime<Utc>,
+    unknown: User,
+) -> Result<(Vec<Loaded>, User), LoadError> {
     let sources = sources(dir)?;
     let prefixes = prefixes::assign(&sources);
-    let mut loaded = Vec::with_capacity(sources.len());
-    for source in &sources {
-        let object = compounds::object(source, &prefixes);
-        let rows = rows(source, &object, defaults)?;
+    let objects: Vec<_> = sources
+        .iter()
+        .map(|source| (source, compounds::object(source, &prefixes)))
+        .collect();
+    let user = match objects.iter().find(|(_, object)| object.name == "User") {
+        Some((source, object)) => {
+            let user = &unknown.id;
+            let rows = rows(source, object, &Defaults { at, user })?;
+            first_active(object, &rows).unwrap_or(unknown)
+        }
+        None => unknown,
+    };
+    let mut loaded = Vec::with_capacity(objects.len());
+    for (source, object) in objects {
+        let user = &user.id;
+        let rows = rows(source, &object, &Defaults { at, user })?;
         loaded.push(Loaded { object, rows });
     }
-    Ok(loaded)
+    Ok((loaded, user))
+}
+
+fn first_active(object: &Object, rows: &[Arc<Record>]) -> Option<User> {
+    let is = |record: &Record, field: &str, expected: bool| {
+        object
+            .place(field)
+            .is_none_or(|place| *record.get(place) == Value::Bool(expected))
+    };
+    let record = rows
+        .iter()
+        .filter(|record| is(record, "IsActive", true) && is(record, "IsDeleted", false))
+        .min_by_key(|record| record.get(object.system.id).as_text())?;
+    let id = record.get(object.system.id).as_text()?;
+    let username = object
+        .place("Username")
+        .and_then(|place| record.get(place).as_text())
+        .unwrap_or(id);
+    Some(User {
+        id: id.to_owned(),
+        username: username.to_owned(),
+        view_all_data: true,
+    })
 }
 
 fn sources(dir: &Path) -> Result<Vec<Source>, LoadError> {
