@@ -460,13 +460,10 @@ impl Daemon {
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> (ExitStatus, String) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let told = Command::new("bash")
+            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .status();
+        assert!(told.unwrap().success());
         let status = self.child.wait().unwrap();
         (status, self.tail())
     }
