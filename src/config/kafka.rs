@@ -179,7 +179,9 @@ fn gather(
     found: &mut BTreeMap<String, KafkaProperty>,
 ) {
     if let Shape::Table(table) = &node.shape {
-        if table.get("env").is_none() && table.get("file").is_none() {
+        let is_secret = ["env", "file"].iter().any(|key| table.get(key).is_some())
+            || SECRETS.contains(&name.as_str());
+        if !is_secret {
             for (part, node) in &table.0 {
                 gather(format!("{name}.{part}"), node, root, report, found);
             }

@@ -38,7 +38,10 @@ impl LogConfig {
         let brokers = url.as_ref().and_then(|url| brokers(url, report));
         let replication = reader.integer("replication", 1..=100);
         let kafka = reader.take("kafka");
-        if url.is_none_or(|url| url.value == "embedded") {
+        let is_embedded = url.is_none_or(|url| url.value == "embedded");
+        let kafka = kafka.filter(|_| !is_embedded);
+        let properties = kafka.map(|node| properties(node, root, report));
+        if is_embedded {
             for key in ["replication", "kafka"] {
                 reader.refuse(
                     key,
@@ -47,7 +50,6 @@ impl LogConfig {
                 );
             }
         }
-        let properties = kafka.map(|node| properties(node, root, report));
         let engine = brokers.map_or(LogEngine::Embedded, |brokers| {
             LogEngine::Kafka(KafkaConfig {
                 brokers,
