@@ -136,10 +136,15 @@ impl Process {
         self.stalled.send_replace(stalled);
     }
 
-    async fn alive(&self) {
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Waits while it is stalled; for ever once it is dead.
+    pub async fn alive(&self) {
         let mut stalled = self.stalled.subscribe();
         stalled.wait_for(|stalled| !stalled).await.unwrap();
-        if self.dead.load(Ordering::SeqCst) {
+        if self.is_dead() {
             std::future::pending::<()>().await;
         }
     }
