@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::fault::{Fault, FaultKind};
@@ -21,7 +21,7 @@ const UNAWARE: i64 = 20_000;
 
 pub struct Groups {
     inner: Mutex<Inner>,
-    changed: watch::Sender<u64>,
+    changed: Notify,
     trace: Trace,
 }
 
@@ -56,7 +56,7 @@ impl Groups {
                 joined: 0,
                 forced,
             }),
-            changed: watch::Sender::default(),
+            changed: Notify::new(),
             trace,
         }
     }
@@ -66,7 +66,7 @@ impl Groups {
     }
 
     fn told(&self) {
-        self.changed.send_modify(|count| *count += 1);
+        self.changed.notify_waiters();
     }
 
     /// A member of its own share.
@@ -220,7 +220,6 @@ pub struct SimReader {
     pub manner: Manner,
     rng: Rng,
     id: u64,
-    changed: watch::Receiver<u64>,
     held: BTreeMap<u32, Hold>,
     /// Reads what is held, as long as that does not change.
     inner: Option<Box<dyn Reader>>,
@@ -246,7 +245,6 @@ impl SimReader {
             manner,
             rng,
             id,
-            changed: groups.changed.subscribe(),
             held: BTreeMap::new(),
             inner: None,
         }
@@ -318,7 +316,12 @@ impl Reader for SimReader {
         let at_most = max_records.min(1 + self.rng.below(self.manner.most));
         loop {
             process.alive().await;
-            self.changed.mark_unchanged();
+            let chaos = Arc::clone(&process.chaos);
+            let groups = Arc::clone(&self.groups);
+            let mut moved = std::pin::pin!(groups.changed.notified());
+            let mut appended = std::pin::pin!(chaos.appended.notified());
+            moved.as_mut().enable();
+            appended.as_mut().enable();
             let later = match self.turn() {
                 Ok(turn) => {
                     let turn = std::future::ready(Ok(turn));
@@ -331,25 +334,22 @@ impl Reader for SimReader {
             if self.inner.is_none() {
                 self.open().await?;
             }
-            let until = later.map_or(deadline, |later| later.min(deadline));
-            let read = async {
-                match &mut self.inner {
-                    Some(inner) => inner.next(at_most, max_bytes, wait * 2).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let read = tokio::select! {
-                biased;
-                _ = self.changed.changed() => continue,
-                read = read => read?,
-                () = tokio::time::sleep_until(until) => {
-                    if Instant::now() >= deadline {
-                        return Ok(Delivery::Idle);
-                    }
-                    continue;
-                }
+            let read = match &mut self.inner {
+                Some(inner) => inner.next(at_most, max_bytes, Duration::ZERO).await?,
+                None => Delivery::Idle,
             };
             let Delivery::Batch(records) = read else {
+                let until = later.map_or(deadline, |later| later.min(deadline));
+                tokio::select! {
+                    biased;
+                    () = moved => {}
+                    () = appended => {}
+                    () = tokio::time::sleep_until(until) => {
+                        if Instant::now() >= deadline {
+                            return Ok(Delivery::Idle);
+                        }
+                    }
+                }
                 continue;
             };
             if let Some(last) = records.last() {
