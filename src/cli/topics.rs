@@ -9,13 +9,19 @@ use tokio::fs::File;
 use tokio::io::{BufReader, BufWriter};
 
 use crate::app;
+use crate::config::Config;
+use crate::config::kafka::KafkaConfig;
+use crate::config::log::LogEngine;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::topic_spec;
 use crate::log::embedded::read_only::ReadOnlyLog;
 use crate::log::embedded::{EmbeddedLog, Settings};
+use crate::log::kafka::KafkaLog;
+use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::{Bounds, Log};
 use crate::log::transfer;
 use crate::runtime::clock::SystemClock;
+use crate::telemetry::metrics::Metrics;
 
 use super::args::TopicsCommand;
 use super::output;
@@ -33,29 +39,54 @@ pub(super) async fn topics(
     command: TopicsCommand,
     json: bool,
 ) -> Result<ExitCode, Fault> {
-    let dir = app::load(config)?.daemon.data_dir;
+    let config = app::load(config)?;
     match command {
-        TopicsCommand::List => list(&ReadOnlyLog::open(&dir).await?, json).await?,
+        TopicsCommand::List => list(&*for_reading(&config).await?, json).await?,
         TopicsCommand::Export { topic, file } => {
-            let log = ReadOnlyLog::open(&dir).await?;
+            let log = for_reading(&config).await?;
             let out = File::create(&file)
                 .await
                 .map_err(|error| unusable("creating", &file, error))?;
-            let lines = transfer::export(&log, &topic, &mut BufWriter::new(out)).await?;
+            let lines = transfer::export(&*log, &topic, &mut BufWriter::new(out)).await?;
             told("exported", &topic, &file, lines, json);
         }
         TopicsCommand::Import { topic, file } => {
             let input = File::open(&file)
                 .await
                 .map_err(|error| unusable("opening", &file, error))?;
-            let log = EmbeddedLog::open(&dir, Arc::new(SystemClock), Settings::default()).await?;
+            let log = for_writing(&config).await?;
             log.ensure(&topic_spec(&topic)).await?;
-            let lines = transfer::import(&log, &topic, &mut BufReader::new(input)).await?;
+            let lines = transfer::import(&*log, &topic, &mut BufReader::new(input)).await?;
             log.close().await?;
             told("imported", &topic, &file, lines, json);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The log as it is now, beside a daemon that writes it.
+async fn for_reading(config: &Config) -> Result<Box<dyn Log>, Fault> {
+    match &config.log.engine {
+        LogEngine::Embedded => Ok(Box::new(ReadOnlyLog::open(&config.daemon.data_dir).await?)),
+        LogEngine::Kafka(kafka) => Ok(Box::new(on_kafka(kafka)?)),
+    }
+}
+
+/// The log for appending: the embedded one only while no daemon has it.
+async fn for_writing(config: &Config) -> Result<Box<dyn Log>, Fault> {
+    match &config.log.engine {
+        LogEngine::Embedded => {
+            let (dir, clock) = (&config.daemon.data_dir, Arc::new(SystemClock));
+            Ok(Box::new(
+                EmbeddedLog::open(dir, clock, Settings::default()).await?,
+            ))
+        }
+        LogEngine::Kafka(kafka) => Ok(Box::new(on_kafka(kafka)?)),
+    }
+}
+
+fn on_kafka(kafka: &KafkaConfig) -> Result<KafkaLog, Fault> {
+    KafkaLog::open(KafkaSettings::from_config(kafka)?, &Metrics::none())
 }
 
 async fn list(log: &dyn Log, json: bool) -> Result<(), Fault> {
