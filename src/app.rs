@@ -132,7 +132,7 @@ impl Daemon {
         let address = listener.local_addr().map_err(|error| {
             Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
         })?;
-        let stores = Stores::open(&config, Arc::clone(&clock)).await?;
+        let stores = Stores::open(&config, Arc::clone(&clock), exposition.metrics()).await?;
         let objects: Vec<_> = config.objects.values().cloned().collect();
         stores.target.ensure(&objects).await?;
 
@@ -229,10 +229,12 @@ impl Daemon {
             }
             Ok(())
         });
-        let (stop, log) = (self.house.stop().clone(), Arc::clone(&self.stores.log));
-        self.house.spawn("log housekeeping", async move {
-            log.keep_house(&stop, HOUSEKEEPING).await
-        });
+        if let Some(log) = self.stores.embedded.clone() {
+            let stop = self.house.stop().clone();
+            self.house.spawn("log housekeeping", async move {
+                log.keep_house(&stop, HOUSEKEEPING).await
+            });
+        }
     }
 
     fn road(
