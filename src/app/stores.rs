@@ -22,7 +22,7 @@ use crate::telemetry::metrics::Metrics;
 /// The daemon's stores.
 pub(super) struct Stores {
     pub log: Arc<dyn Log>,
-    /// The log again, if it is the embedded one, which has to be kept house for.
+    /// The same, if it is the embedded one, which keeps its own house.
     pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
     pub state: Arc<SqliteState>,
@@ -33,7 +33,7 @@ impl Stores {
     /// Opens all of them under the config's `data_dir`, making it where it is missing.
     ///
     /// # Errors
-    /// `Config` if another daemon has one of them; `Storage`, `Corrupt`.
+    /// `Config` if another daemon has one of them; `Storage`, `Corrupt`; `Credentials` for the log's secrets.
     pub async fn open(
         config: &Config,
         clock: Arc<dyn Clock>,
@@ -51,8 +51,8 @@ impl Stores {
         let TargetConfig::Sqlite { file } = &config.target;
         let (log, embedded): (Arc<dyn Log>, _) = match &config.log.engine {
             LogEngine::Embedded => {
-                let opened = EmbeddedLog::open(dir, Arc::clone(&clock), Settings::default());
-                let log = Arc::new(opened.await?);
+                let settings = Settings::default();
+                let log = Arc::new(EmbeddedLog::open(dir, Arc::clone(&clock), settings).await?);
                 (Arc::clone(&log) as _, Some(log))
             }
             LogEngine::Kafka(kafka) => {

@@ -10,7 +10,6 @@ use tokio::io::{BufReader, BufWriter};
 
 use crate::app;
 use crate::config::Config;
-use crate::config::kafka::KafkaConfig;
 use crate::config::log::LogEngine;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::topic_spec;
@@ -40,10 +39,16 @@ pub(super) async fn topics(
     json: bool,
 ) -> Result<ExitCode, Fault> {
     let config = app::load(config)?;
+    // A Kafka cluster has others' topics beside ours.
+    let prefix = match config.log.engine {
+        LogEngine::Embedded => String::new(),
+        LogEngine::Kafka(_) => format!("{}.", config.log.prefix),
+    };
+    let is_read = !matches!(command, TopicsCommand::Import { .. });
+    let log = open(&config, is_read).await?;
     match command {
-        TopicsCommand::List => list(&*for_reading(&config).await?, json).await?,
+        TopicsCommand::List => list(&*log, &prefix, json).await?,
         TopicsCommand::Export { topic, file } => {
-            let log = for_reading(&config).await?;
             let out = File::create(&file)
                 .await
                 .map_err(|error| unusable("creating", &file, error))?;
@@ -54,44 +59,35 @@ pub(super) async fn topics(
             let input = File::open(&file)
                 .await
                 .map_err(|error| unusable("opening", &file, error))?;
-            let log = for_writing(&config).await?;
             log.ensure(&topic_spec(&topic)).await?;
             let lines = transfer::import(&*log, &topic, &mut BufReader::new(input)).await?;
-            log.close().await?;
             told("imported", &topic, &file, lines, json);
         }
     }
+    log.close().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The log as it is now, beside a daemon that writes it.
-async fn for_reading(config: &Config) -> Result<Box<dyn Log>, Fault> {
-    match &config.log.engine {
-        LogEngine::Embedded => Ok(Box::new(ReadOnlyLog::open(&config.daemon.data_dir).await?)),
-        LogEngine::Kafka(kafka) => Ok(Box::new(on_kafka(kafka)?)),
-    }
-}
-
-/// The log for appending: the embedded one only while no daemon has it.
-async fn for_writing(config: &Config) -> Result<Box<dyn Log>, Fault> {
-    match &config.log.engine {
+/// The log that the config names; the embedded one beside a running daemon if it is only read.
+async fn open(config: &Config, is_read: bool) -> Result<Box<dyn Log>, Fault> {
+    let dir = &config.daemon.data_dir;
+    Ok(match &config.log.engine {
+        LogEngine::Embedded if is_read => Box::new(ReadOnlyLog::open(dir).await?),
         LogEngine::Embedded => {
-            let (dir, clock) = (&config.daemon.data_dir, Arc::new(SystemClock));
-            Ok(Box::new(
-                EmbeddedLog::open(dir, clock, Settings::default()).await?,
-            ))
+            let clock = Arc::new(SystemClock);
+            Box::new(EmbeddedLog::open(dir, clock, Settings::default()).await?)
         }
-        LogEngine::Kafka(kafka) => Ok(Box::new(on_kafka(kafka)?)),
-    }
+        LogEngine::Kafka(kafka) => {
+            let settings = KafkaSettings::from_config(kafka)?;
+            Box::new(KafkaLog::open(settings, &Metrics::none())?)
+        }
+    })
 }
 
-fn on_kafka(kafka: &KafkaConfig) -> Result<KafkaLog, Fault> {
-    KafkaLog::open(KafkaSettings::from_config(kafka)?, &Metrics::none())
-}
-
-async fn list(log: &dyn Log, json: bool) -> Result<(), Fault> {
+async fn list(log: &dyn Log, prefix: &str, json: bool) -> Result<(), Fault> {
     let mut listed = Vec::new();
-    for spec in log.topics().await? {
+    let topics = log.topics().await?.into_iter();
+    for spec in topics.filter(|spec| spec.name.starts_with(prefix)) {
         for (partition, Bounds { start, end }) in log.bounds(&spec.name).await? {
             listed.push(Listed {
                 topic: spec.name.clone(),

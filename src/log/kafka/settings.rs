@@ -33,6 +33,8 @@ const PRODUCER: &[(&str, &str)] = &[
 
 const CONSUMER: &[(&str, &str)] = &[
     ("check.crcs", "true"),
+    // How long a killed daemon's partitions wait for their next reader; the default is 45 s.
+    ("session.timeout.ms", "10000"),
     // Per partition, since each has a queue of its own; the default is 64 MiB.
     ("queued.max.messages.kbytes", "1024"),
     ("fetch.message.max.bytes", "1048576"),
