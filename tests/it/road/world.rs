@@ -20,6 +20,8 @@ pub const SECRET: &str = "demo-secret";
 /// An org, a place for the daemon's files, and whichever daemon runs.
 pub struct World {
     pub org: Running,
+    /// What the world's topics begin with: a broker may hold those of other worlds.
+    pub prefix: String,
     pub home: tempfile::TempDir,
     pub http: reqwest::Client,
 }
@@ -49,7 +51,9 @@ impl World {
         })
         .await
         .unwrap();
+        let prefix = home.path().file_name().unwrap().to_string_lossy();
         let world = Self {
+            prefix: prefix.trim_start_matches('.').to_owned(),
             org,
             home,
             http: reqwest::Client::new(),
@@ -64,10 +68,7 @@ impl World {
 
     pub fn write_config(&self, org: &str) {
         let files = [
-            (
-                "tributary.toml",
-                "[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned(),
-            ),
+            ("tributary.toml", self.main_section()),
             (
                 "connections/acme.toml",
                 format!(
@@ -88,6 +89,18 @@ impl World {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
+    }
+
+    /// The log is the embedded one, or the Kafka cluster that `TRIBUTARY_TEST_KAFKA` names.
+    pub fn main_section(&self) -> String {
+        let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
+            Ok(brokers) => format!("kafka://{brokers}"),
+            Err(_) => "embedded".to_owned(),
+        };
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{}\"\n",
+            self.prefix
+        )
     }
 
     /// Starts the daemon and waits until it serves.
