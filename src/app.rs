@@ -32,7 +32,7 @@ use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::exposition::{Exposition, UPKEEP_EVERY};
 
-use selection::selected;
+use selection::{selected, timetables};
 use stores::Stores;
 
 /// How long a drain may take before what still runs is cut off; a container gets 30 s as a rule.
@@ -122,12 +122,17 @@ impl Daemon {
         let exposition = Exposition::new().map_err(|error| {
             Fault::new(FaultKind::Config, "setting up the metrics").source(error)
         })?;
-        let token = config.admin.token.as_ref().map(|token| token.read()).transpose()?;
+        let token = config
+            .admin
+            .token
+            .as_ref()
+            .map(|token| token.read())
+            .transpose()?;
         let listener = admin::bind(config.admin.listen, token.as_ref()).await?;
         let address = listener.local_addr().map_err(|error| {
             Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
         })?;
-        let stores = Stores::open(&config, Arc::clone(&clock)).await?;
+        let stores = Stores::open(&config, Arc::clone(&clock), exposition.metrics()).await?;
         let objects: Vec<_> = config.objects.values().cloned().collect();
         stores.target.ensure(&objects).await?;
 
@@ -142,7 +147,9 @@ impl Daemon {
         };
         daemon.keep_house(&exposition);
         for (id, connection) in &config.connections {
-            let mine = mappings.iter().filter(|mapping| mapping.plan().connection == *id);
+            let mine = mappings
+                .iter()
+                .filter(|mapping| mapping.plan().connection == *id);
             let wanted = selected(mine);
             if wanted.is_empty() {
                 continue;
@@ -166,7 +173,9 @@ impl Daemon {
             ready: Arc::clone(&daemon.ready),
         };
         let stop = daemon.house.stop().clone();
-        daemon.house.spawn("serving HTTP", admin::serve(listener, sources, token, stop));
+        daemon
+            .house
+            .spawn("serving HTTP", admin::serve(listener, sources, token, stop));
         daemon.ready.store(true, Ordering::Release);
         tracing::info!(
             address = %address, connections = config.connections.len(),
@@ -204,7 +213,10 @@ impl Daemon {
         }
         Err(Fault::new(
             FaultKind::Unavailable,
-            format!("draining: {} did not end in time and had to be cut off", cut.join(", ")),
+            format!(
+                "draining: {} did not end in time and had to be cut off",
+                cut.join(", ")
+            ),
         )
         .remedy("nothing is lost: what was not stored is done again at the next start"))
     }
@@ -217,10 +229,12 @@ impl Daemon {
             }
             Ok(())
         });
-        let (stop, log) = (self.house.stop().clone(), Arc::clone(&self.stores.log));
-        self.house.spawn("log housekeeping", async move {
-            log.keep_house(&stop, HOUSEKEEPING).await
-        });
+        if let Some(log) = self.stores.embedded.clone() {
+            let stop = self.house.stop().clone();
+            self.house.spawn("log housekeeping", async move {
+                log.keep_house(&stop, HOUSEKEEPING).await
+            });
+        }
     }
 
     fn road(
@@ -233,14 +247,15 @@ impl Daemon {
     ) -> Result<Road, Fault> {
         let settings = Settings {
             prefix: config.log.prefix.clone(),
-            owner: owner(),
+            owner: owner(config),
             read_lag: connection.read_lag,
+            full_syncs: timetables(config, id)?,
             ..Settings::default()
         };
         Ok(Road {
             connection: id.clone(),
             crm: crm(id, connection, exposition, clock)?,
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             images: Arc::clone(&self.stores.images) as _,
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
@@ -253,7 +268,8 @@ impl Daemon {
     fn listen(&mut self, road: Road, wanted: Selected) {
         let stop = self.work.stop().clone();
         let id = road.connection.clone();
-        self.board.connection(&id, |entry| entry.state = Life::Starting);
+        self.board
+            .connection(&id, |entry| entry.state = Life::Starting);
         self.work.spawn(format!("connection {id}"), async move {
             connection::keep(road, wanted, stop).await;
             Ok(())
@@ -272,7 +288,7 @@ impl Daemon {
         let plan = mapping.plan();
         JobRoad {
             topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             target: Arc::clone(&self.stores.target),
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
@@ -286,7 +302,11 @@ impl Daemon {
 
     fn apply(&mut self, road: JobRoad) {
         let stop = self.work.stop().clone();
-        let name = format!("job {}/{}", road.mapping.plan().connection, road.mapping.plan().job);
+        let name = format!(
+            "job {}/{}",
+            road.mapping.plan().connection,
+            road.mapping.plan().job
+        );
         self.work.spawn(name, async move {
             job::keep(road, stop).await;
             Ok(())
@@ -320,13 +340,20 @@ fn crm(
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
-    Ok(Arc::new(Salesforce::new(settings, exposition.metrics(), Arc::clone(clock))?))
+    Ok(Arc::new(Salesforce::new(
+        settings,
+        exposition.metrics().clone(),
+        Arc::clone(clock),
+    )?))
 }
 
-/// Who we are, for leases: the host and the process.
-fn owner() -> String {
+/// Who we are, for leases: the host and the data directory, which one process has at a time (its lock files say so).
+/// A daemon that was killed comes back as itself and need not wait for its own lease.
+fn owner(config: &Config) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}", host.trim(), std::process::id())
+    let dir = &config.daemon.data_dir;
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    format!("{}:{}", host.trim(), dir.display())
 }
 
 /// What an operator's signal asks for.

@@ -1,3 +1,5 @@
 //! The `tributary` binary: parses arguments, runs, and sets the exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tributary::cli::run()
+}

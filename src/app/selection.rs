@@ -1,10 +1,15 @@
-//! What a connection's jobs select of its objects, together.
+//! What a connection's jobs want of its objects, together: fields, and full syncs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::config::Config;
+use crate::fault::{Fault, FaultKind};
 
 use crate::flow::connection::Selected;
 use crate::mapping::compile::Mapping;
-use crate::model::name::FieldName;
+use crate::model::name::{ConnectionId, FieldName, ObjectName};
+use crate::schedule::Timetable;
 
 /// The union of the fields that jobs read, per object.
 pub(super) fn selected<'a>(mappings: impl Iterator<Item = &'a Arc<Mapping>>) -> Selected {
@@ -16,4 +21,41 @@ pub(super) fn selected<'a>(mappings: impl Iterator<Item = &'a Arc<Mapping>>) -> 
         fields.extend(plan.fields.iter().cloned());
     }
     selected
+}
+
+/// When full syncs of each object are due, by the jobs that are enabled.
+///
+/// # Errors
+/// `Config` for a cron pattern that names no times.
+pub(super) fn timetables(
+    config: &Config,
+    connection: &ConnectionId,
+) -> Result<BTreeMap<ObjectName, Vec<Timetable>>, Fault> {
+    let mut found: BTreeMap<ObjectName, Vec<Timetable>> = BTreeMap::new();
+    let mine = config
+        .jobs
+        .iter()
+        .filter(|job| job.enabled && job.connection == *connection);
+    for job in mine {
+        let Some(routine) = config
+            .routines
+            .get(&(job.connection.clone(), job.id.clone()))
+        else {
+            continue;
+        };
+        let table =
+            Timetable::new(&routine.full_sync, config.daemon.time_zone).map_err(|error| {
+                Fault::new(
+                    FaultKind::Config,
+                    format!("reading `full_sync` of job {connection}/{}", job.id),
+                )
+                .source(error)
+                .remedy("write \"daily 03:00\" or a cron pattern of five fields")
+            })?;
+        found
+            .entry(job.source.value.clone())
+            .or_default()
+            .push(table);
+    }
+    Ok(found)
 }

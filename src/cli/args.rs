@@ -9,7 +9,13 @@ use clap::{Args, Parser, Subcommand};
 #[command(name = "tributary", version, about, propagate_version = true)]
 pub(super) struct Arguments {
     /// The config: a directory, or a single file.
-    #[arg(long, short, global = true, default_value = ".", env = "TRIBUTARY_CONFIG")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = ".",
+        env = "TRIBUTARY_CONFIG"
+    )]
     pub config: PathBuf,
     /// Print JSON.
     #[arg(long, global = true)]

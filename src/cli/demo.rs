@@ -60,11 +60,13 @@ async fn start_org(dir: &Path) -> Result<Running, Fault> {
         client_secret: SECRET.to_owned(),
         ..SimOptions::default()
     };
-    tributary_sim::salesforce::start(options).await.map_err(|error| {
-        Fault::new(FaultKind::Config, "starting the simulated org")
-            .source(error)
-            .remedy("choose another `--dir`, or delete it to begin anew")
-    })
+    tributary_sim::salesforce::start(options)
+        .await
+        .map_err(|error| {
+            Fault::new(FaultKind::Config, "starting the simulated org")
+                .source(error)
+                .remedy("choose another `--dir`, or delete it to begin anew")
+        })
 }
 
 /// The demo's config in one file, so that the other commands can be tried on it.
@@ -85,12 +87,12 @@ fn write_config(dir: &Path, org: &str, options: &DemoOptions) -> Result<PathBuf,
 
 fn greet(daemon: &Daemon, org: &Running, config: &Path) {
     output::print(&format!(
-        "page     http://{}\nmetrics  http://{0}/metrics\norg      {} (simulated Salesforce)\n\
-         try      tributary rows Company --config {1}\n         tributary holes --config {1}\n\
+        "page     http://{address}\nmetrics  http://{address}/metrics\norg      {} (simulated Salesforce)\n\
+         try      tributary rows Company --config {config}\n         tributary holes --config {config}\n\
          Ctrl-C stops it; the next start goes on from here.\n",
-        daemon.address(),
         org.url,
-        config.display()
+        address = daemon.address(),
+        config = config.display(),
     ));
 }
 
@@ -104,7 +106,9 @@ async fn show(daemon: &Daemon, seconds: Option<u64>, tasks: &mut Tasks) -> Resul
     };
     tokio::pin!(end);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| Fault::new(FaultKind::Config, "listening for signals").source(error))?;
+        .map_err(|error| {
+        Fault::new(FaultKind::Config, "listening for signals").source(error)
+    })?;
     let mut line = tokio::time::interval(Duration::from_secs(1));
     let mut shown = Shown::default();
     loop {
@@ -137,16 +141,25 @@ impl Shown {
             .flat_map(|connection| connection.objects.values())
             .map(|object| object.published)
             .sum();
-        let jobs: Vec<_> = picture.jobs.values().flat_map(|jobs| jobs.values()).collect();
-        let rows = |outcome: &str| -> u64 {
-            jobs.iter().filter_map(|job| job.rows.get(outcome)).sum()
-        };
+        let jobs: Vec<_> = picture
+            .jobs
+            .values()
+            .flat_map(|jobs| jobs.values())
+            .collect();
+        let rows =
+            |outcome: &str| -> u64 { jobs.iter().filter_map(|job| job.rows.get(outcome)).sum() };
         let (inserted, updated) = (rows("inserted") + rows("associated"), rows("updated"));
         let deleted = rows("deleted") + rows("marked");
         let applied = inserted + updated + deleted + rows("unchanged") + rows("folded");
         let lag: u64 = jobs.iter().map(|job| job.lag_records).sum();
-        let seconds = jobs.iter().filter_map(|job| job.lag_seconds).fold(0.0, f64::max);
-        let states: Vec<&str> = connections.clone().map(|connection| connection.state.label()).collect();
+        let seconds = jobs
+            .iter()
+            .filter_map(|job| job.lag_seconds)
+            .fold(0.0, f64::max);
+        let states: Vec<&str> = connections
+            .clone()
+            .map(|connection| connection.state.label())
+            .collect();
         let holes: u64 = connections.map(|connection| connection.open_holes).sum();
         let line = format!(
             "{}  {}  changes {published} (+{})  rows: {inserted} new, {updated} changed, {deleted} gone (+{})  lag {lag} records, {seconds:.2} s  holes {holes}",
@@ -181,7 +194,7 @@ impl Trickle {
             accounts,
             made: Vec::new(),
             // Another place in the sequence at each start.
-            step: chrono::Utc::now().timestamp().unsigned_abs(),
+            step: chrono::Utc::now().timestamp_millis().unsigned_abs(),
         })
     }
 
@@ -205,23 +218,33 @@ impl Trickle {
     fn operation(&mut self) -> Json {
         self.step += 1;
         let step = self.step;
-        let any = |of: usize| usize::try_from(step.wrapping_mul(7919) % of.max(1) as u64).unwrap_or(0);
+        let any =
+            |of: usize| usize::try_from(step.wrapping_mul(7919) % of.max(1) as u64).unwrap_or(0);
         let account = demo_org::id("001", any(self.accounts));
         match step % 12 {
-            0 => json!({ "op": "create", "object": "Account", "fields": { "Name": format!("Newcomer {step}"), "Industry": "Retail" } }),
+            0 => {
+                json!({ "op": "create", "object": "Account", "fields": { "Name": format!("Newcomer {step}"), "Industry": "Retail" } })
+            }
             5 if self.made.len() > 3 => {
                 json!({ "op": "delete", "object": "Account", "id": self.made.remove(0) })
             }
-            1 | 7 => json!({ "op": "update", "object": "Account", "id": account, "fields": { "Industry": null } }),
-            2..=5 => json!({ "op": "update", "object": "Account", "id": account, "fields": { "NumberOfEmployees": 10 + step % 9000, "Industry": "Energy" } }),
-            _ => json!({ "op": "update", "object": "Opportunity", "id": demo_org::id("006", any(self.accounts * 3)), "fields": { "Amount": 1000 + step % 90_000, "StageName": "Engaging" } }),
+            1 | 7 => {
+                json!({ "op": "update", "object": "Account", "id": account, "fields": { "Industry": null } })
+            }
+            2..=5 => {
+                json!({ "op": "update", "object": "Account", "id": account, "fields": { "NumberOfEmployees": 10 + step % 9000, "Industry": "Energy" } })
+            }
+            _ => {
+                json!({ "op": "update", "object": "Opportunity", "id": demo_org::id("006", any(self.accounts * 3)), "fields": { "Amount": 1000 + step % 90_000, "StageName": "Engaging" } })
+            }
         }
     }
 
     /// Keeps the ids of created accounts, to delete them later.
     fn remember(&mut self, made: &Json) {
-        let ids = made.pointer("/transactions/0/ids").and_then(Json::as_array);
-        let id = ids.and_then(|ids| ids.first()).and_then(Json::as_str);
+        let id = made
+            .pointer("/transactions/0/results/0/id")
+            .and_then(Json::as_str);
         if let Some(id) = id
             && self.step.is_multiple_of(12)
         {

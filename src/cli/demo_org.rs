@@ -10,7 +10,8 @@ const OPPORTUNITIES_EACH: usize = 3;
 const STAMP: &str = "2026-01-01T00:00:00.000+0000";
 
 const FIRST: [&str; 12] = [
-    "Ada", "Bruno", "Chidi", "Dana", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena",
+    "Ada", "Bruno", "Chidi", "Dana", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kaya",
+    "Lena",
 ];
 const LAST: [&str; 8] = [
     "Abel", "Brandt", "Costa", "Duarte", "Egger", "Fischer", "Gomez", "Hansen",
@@ -19,9 +20,23 @@ const HEAD: [&str; 10] = [
     "Amber", "Birch", "Copper", "Delta", "Ember", "Flint", "Granite", "Harbor", "Indigo", "Juniper",
 ];
 const TAIL: [&str; 8] = [
-    "Logistics", "Foods", "Robotics", "Energy", "Textiles", "Optics", "Media", "Tools",
+    "Logistics",
+    "Foods",
+    "Robotics",
+    "Energy",
+    "Textiles",
+    "Optics",
+    "Media",
+    "Tools",
 ];
-const INDUSTRY: [&str; 6] = ["Energy", "Retail", "Software", "Transport", "Finance", "Health"];
+const INDUSTRY: [&str; 6] = [
+    "Energy",
+    "Retail",
+    "Software",
+    "Transport",
+    "Finance",
+    "Health",
+];
 const COUNTRY: [&str; 5] = ["Germany", "France", "Poland", "Spain", "Norway"];
 const STAGE: [&str; 4] = ["Prospecting", "Engaging", "Closed Won", "Closed Lost"];
 
@@ -48,9 +63,12 @@ pub(super) fn write(dir: &Path, accounts: usize) -> Result<(), Fault> {
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Fault {
-    Fault::new(FaultKind::Storage, format!("writing the demo's org `{}`", path.display()))
-        .source(error)
-        .remedy("choose another `--dir`")
+    Fault::new(
+        FaultKind::Storage,
+        format!("writing the demo's org `{}`", path.display()),
+    )
+    .source(error)
+    .remedy("choose another `--dir`")
 }
 
 /// The id of the `number`th record of a key prefix.
@@ -65,9 +83,21 @@ fn users() -> String {
     );
     for number in 0..USERS {
         let (first, last) = (FIRST[number % FIRST.len()], LAST[number % LAST.len()]);
-        let address = format!("{}.{}@demo.example", first.to_lowercase(), last.to_lowercase());
-        let manager = if number == 0 { String::new() } else { id("005", number / 4) };
-        let title = if number < 3 { "Sales Manager" } else { "Account Executive" };
+        let address = format!(
+            "{}.{}@demo.example",
+            first.to_lowercase(),
+            last.to_lowercase()
+        );
+        let manager = if number == 0 {
+            String::new()
+        } else {
+            id("005", number / 4)
+        };
+        let title = if number < 3 {
+            "Sales Manager"
+        } else {
+            "Account Executive"
+        };
         rows += &format!(
             "{},{first},{last},{address},{address},{title},EMEA,{manager},Standard,true,{STAMP},{STAMP},{STAMP}\n",
             id("005", number)
@@ -87,7 +117,11 @@ fn account_rows(accounts: usize) -> String {
             TAIL[(number / HEAD.len()) % TAIL.len()],
             number + 1
         );
-        let parent = if number % 7 == 3 { id("001", number / 7) } else { String::new() };
+        let parent = if number % 7 == 3 {
+            id("001", number / 7)
+        } else {
+            String::new()
+        };
         rows += &format!(
             "{},{name},{},{},{},{},{parent},{},{STAMP},{STAMP},{STAMP},false\n",
             id("001", number),

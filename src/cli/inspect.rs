@@ -21,9 +21,9 @@ use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::state::sqlite::read_holes;
-use crate::telemetry::metrics::Metrics;
 use crate::target::port::{RowsPage, StoredRow, Traced};
 use crate::target::sqlite::{ReadOnlyStore, SqliteTarget};
+use crate::telemetry::metrics::Metrics;
 
 use super::output;
 
@@ -52,15 +52,22 @@ pub(super) async fn rows(
         return Ok(ExitCode::SUCCESS);
     };
     let filled: Vec<usize> = (0..first.columns.len())
-        .filter(|column| rows.iter().any(|row| !row.columns[*column].1.to_json().is_null()))
+        .filter(|column| {
+            rows.iter()
+                .any(|row| !row.columns[*column].1.to_json().is_null())
+        })
         .collect();
-    let mut heads = vec!["gsid"];
-    heads.extend(filled.iter().map(|column| first.columns[*column].0.as_str()));
+    let heads: Vec<&str> = filled
+        .iter()
+        .map(|column| first.columns[*column].0.as_str())
+        .collect();
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            let cells = filled.iter().map(|column| shown(&row.columns[*column].1.to_json()));
-            std::iter::once(row.gsid.to_string()).chain(cells).collect()
+            let cells = filled.iter();
+            cells
+                .map(|column| shown(&row.columns[*column].1.to_json()))
+                .collect()
         })
         .collect();
     output::table(&heads, &lines);
@@ -79,9 +86,16 @@ fn table_of(config: &Config, object: &str) -> Result<String, Fault> {
         .values()
         .find(|stored| stored.label == object || stored.table == object);
     found.map(|stored| stored.table.clone()).ok_or_else(|| {
-        let labels: Vec<&str> = config.objects.values().map(|stored| stored.label.as_str()).collect();
-        Fault::new(FaultKind::Missing, format!("there is no stored object `{object}`"))
-            .remedy(format!("name one of {}", labels.join(", ")))
+        let labels: Vec<&str> = config
+            .objects
+            .values()
+            .map(|stored| stored.label.as_str())
+            .collect();
+        Fault::new(
+            FaultKind::Missing,
+            format!("there is no stored object `{object}`"),
+        )
+        .remedy(format!("name one of {}", labels.join(", ")))
     })
 }
 
@@ -113,7 +127,8 @@ pub(super) async fn holes(path: &Path, all: bool, json: bool) -> Result<ExitCode
                     hole.cause.label().to_owned(),
                     format!("{:?}", hole.state).to_lowercase(),
                     hole.scope.to_string(),
-                    hole.opened_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+                    hole.opened_at
+                        .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
                     hole.evidence.as_ref().map_or_else(
                         || "–".to_owned(),
                         |evidence| {
@@ -121,7 +136,9 @@ pub(super) async fn holes(path: &Path, all: bool, json: bool) -> Result<ExitCode
                                 "{} rows, {} deleted, as of {}",
                                 evidence.rows,
                                 evidence.deleted,
-                                evidence.as_of.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+                                evidence
+                                    .as_of
+                                    .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
                             )
                         },
                     ),
@@ -129,7 +146,14 @@ pub(super) async fn holes(path: &Path, all: bool, json: bool) -> Result<ExitCode
             })
             .collect();
         let heads = [
-            "HOLE", "CONNECTION", "OBJECT", "CAUSE", "STATE", "SCOPE", "OPENED", "EVIDENCE",
+            "HOLE",
+            "CONNECTION",
+            "OBJECT",
+            "CAUSE",
+            "STATE",
+            "SCOPE",
+            "OPENED",
+            "EVIDENCE",
         ];
         output::table(&heads, &rows);
     }
@@ -147,11 +171,16 @@ pub(super) async fn explain(
     let config = app::load(path)?;
     let connection = ConnectionId::new(connection);
     if !config.connections.contains_key(&connection) {
-        let known: Vec<&str> = config.connections.keys().map(ConnectionId::as_str).collect();
-        return Err(
-            Fault::new(FaultKind::Missing, format!("there is no connection `{connection}`"))
-                .remedy(format!("name one of {}", known.join(", "))),
-        );
+        let known: Vec<&str> = config
+            .connections
+            .keys()
+            .map(ConnectionId::as_str)
+            .collect();
+        return Err(Fault::new(
+            FaultKind::Missing,
+            format!("there is no connection `{connection}`"),
+        )
+        .remedy(format!("name one of {}", known.join(", "))));
     }
     let key = ObjectKey {
         connection,
@@ -159,7 +188,9 @@ pub(super) async fn explain(
     };
     let record = RecordId::salesforce(record)
         .map_err(|error| Fault::new(FaultKind::Config, error.to_string()))?;
-    let image = SqliteImages::read_only(&config.daemon.data_dir).image(&key, &record).await?;
+    let image = SqliteImages::read_only(&config.daemon.data_dir)
+        .image(&key, &record)
+        .await?;
     let target = store(&config);
     let traced = target.trace(&key.connection, &key.object, &record).await?;
     let jobs: Vec<Json> = app::compile(&config)?
@@ -178,10 +209,19 @@ pub(super) async fn explain(
     } else {
         output::print(&serde_json::to_string_pretty(&explained).unwrap_or_default());
     }
-    Ok(ExitCode::from(if image.is_none() && traced.is_empty() { 3 } else { 0 }))
+    Ok(ExitCode::from(if image.is_none() && traced.is_empty() {
+        3
+    } else {
+        0
+    }))
 }
 
-fn explain_job(mapping: &Mapping, key: &ObjectKey, record: &RecordId, image: Option<&Image>) -> Json {
+fn explain_job(
+    mapping: &Mapping,
+    key: &ObjectKey,
+    record: &RecordId,
+    image: Option<&Image>,
+) -> Json {
     let plan = mapping.plan();
     let Some(image) = image else {
         return json!({ "job": plan.job, "outcome": "the record has no image: no event or read has told of it" });
@@ -217,7 +257,9 @@ fn explain_job(mapping: &Mapping, key: &ObjectKey, record: &RecordId, image: Opt
         Mapped::NotEvaluated(missing) => {
             json!({ "job": plan.job, "outcome": "not evaluated", "missing_fields": missing })
         }
-        Mapped::Rejected(reason) => json!({ "job": plan.job, "outcome": "rejected", "reason": reason }),
+        Mapped::Rejected(reason) => {
+            json!({ "job": plan.job, "outcome": "rejected", "reason": reason })
+        }
     }
 }
 
@@ -234,7 +276,10 @@ fn row_json(destination: &crate::mapping::plan::DestinationPlan, row: &MappedRow
                 Reference::Values(values) => values.iter().map(|cell| cell.to_json()).collect(),
                 Reference::Sibling => "sibling".into(),
             };
-            Some((derive.column.clone(), json!({ "table": derive.table, "by": by })))
+            Some((
+                derive.column.clone(),
+                json!({ "table": derive.table, "by": by }),
+            ))
         })
         .collect();
     json!({ "life": format!("{:?}", row.life).to_lowercase(), "columns": columns, "look_ups": looked_up })
@@ -261,7 +306,9 @@ async fn probe(url: &str) -> Result<(), Fault> {
         timeout: Duration::from_secs(4),
         ..HttpSettings::new("health")
     };
-    let answer = Http::new(settings, &Metrics::none())?.send(Request::get(url)).await?;
+    let answer = Http::new(settings, &Metrics::none())?
+        .send(Request::get(url))
+        .await?;
     if answer.is_success() {
         Ok(())
     } else {

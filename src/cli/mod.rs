@@ -23,12 +23,19 @@ use args::{Arguments, Command, SimCommand};
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let format = if arguments.log_json { Format::Json } else { Format::Text };
+    let format = if arguments.log_json {
+        Format::Json
+    } else {
+        Format::Text
+    };
     if let Err(error) = logs::install(&arguments.log, format) {
         output::complain(&error.to_string());
         return ExitCode::from(2);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             output::complain(&format!("starting the runtime: {error}"));
@@ -54,15 +61,19 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
-        Command::Explain { connection, object, record } => {
-            inspect::explain(&config, &connection, &object, &record, json).await
-        }
+        Command::Explain {
+            connection,
+            object,
+            record,
+        } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(SimCommand::Salesforce(options)) => {
-            tributary_sim::salesforce::run(options).await.map_err(|error| {
-                Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
-            })?;
+            tributary_sim::salesforce::run(options)
+                .await
+                .map_err(|error| {
+                    Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
+                })?;
             Ok(ExitCode::SUCCESS)
         }
     }

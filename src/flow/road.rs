@@ -15,6 +15,7 @@ use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::model::schema::{FieldKind, ObjectSchema};
 use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
+use crate::schedule::Timetable;
 use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub refused_wait: Duration,
     /// How long engines get to end.
     pub grace: Duration,
+    /// When full syncs of an object are due after its first.
+    pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
 }
 
 impl Default for Settings {
@@ -82,6 +85,7 @@ impl Default for Settings {
             retry_cap: Duration::from_secs(30),
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            full_syncs: BTreeMap::new(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Structured logs: text for people, JSON for collectors, filtered by level and module.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -33,6 +35,7 @@ pub fn install(filter: &str, format: Format) -> Result<(), InvalidFilter> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(format == Format::Json);
     let installed = match format {
         Format::Text => lines.try_init(),

@@ -7,5 +7,8 @@
 )]
 
 mod config;
+mod dashboards;
 mod log;
+mod road;
+mod salesforce;
 mod wire;

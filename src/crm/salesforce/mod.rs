@@ -1,3 +1,206 @@
 //! Salesforce: sign-in, reads, the CometD stream, and the rules by which they merge.
 
+pub mod cometd;
 pub mod merge;
+pub mod settings;
+
+mod compound;
+mod deleted;
+mod describe;
+mod plan;
+mod read;
+mod rest;
+mod row;
+mod sign_in;
+mod soql;
+mod stamp;
+mod value;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
+use crate::fault::Fault;
+use crate::http::{Http, HttpSettings};
+use crate::image::merge::MergeTable;
+use crate::model::event::Found;
+use crate::model::name::{ConnectionId, ObjectName};
+use crate::model::record_id::{InvalidRecordId, RecordId};
+use crate::model::schema::ObjectSchema;
+use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::Metrics;
+
+use cometd::{Desk, listen};
+use deleted::Deletes;
+use describe::Describer;
+use merge::SalesforceTable;
+use read::Reader;
+use rest::Rest;
+use settings::SalesforceSettings;
+use sign_in::SignIn;
+use soql::Filter;
+
+/// One org.
+pub struct Salesforce {
+    settings: SalesforceSettings,
+    sign_in: Arc<SignIn>,
+    rest: Arc<Rest>,
+    describer: Arc<Describer>,
+    reader: Arc<Reader>,
+    deletes: Deletes,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    table: SalesforceTable,
+}
+
+impl Salesforce {
+    /// The org that `settings` name. Nothing is sent before the first call.
+    ///
+    /// # Errors
+    /// `Config`, naming setting, value and remedy.
+    pub fn new(
+        settings: SalesforceSettings,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Fault> {
+        let settings = settings
+            .checked()
+            .map_err(|fault| fault.context("reading a Salesforce connection's settings"))?;
+        let http = Http::new(
+            HttpSettings {
+                connect_timeout: settings.connect_timeout,
+                timeout: settings.call_timeout,
+                ca_file: settings.ca_file.clone(),
+                plain_text: settings.plain_text,
+                ..HttpSettings::new(settings.connection.as_str())
+            },
+            &metrics,
+        )?;
+        let sign_in = Arc::new(SignIn::new(http.clone(), settings.clone()));
+        let rest = Arc::new(Rest::new(http, Arc::clone(&sign_in), settings.clone()));
+        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let reader = Arc::new(Reader::new(Arc::clone(&rest), Arc::clone(&describer)));
+        let deletes = Deletes::new(
+            Arc::clone(&rest),
+            Arc::clone(&describer),
+            Arc::clone(&clock),
+        );
+        Ok(Self {
+            settings,
+            sign_in,
+            rest,
+            describer,
+            reader,
+            deletes,
+            clock,
+            metrics,
+            table: SalesforceTable,
+        })
+    }
+}
+
+#[async_trait]
+impl Crm for Salesforce {
+    fn connection(&self) -> &ConnectionId {
+        &self.settings.connection
+    }
+
+    async fn identify(&self) -> Result<OrgIdentity, Fault> {
+        // The list of resources needs a live session, the API permission, and the version.
+        self.rest.get("/").await.map_err(|refused| {
+            let unknown = refused.status == 404;
+            let fault = refused.fault.context(format_args!(
+                "reaching connection {}",
+                self.settings.connection
+            ));
+            if unknown {
+                fault.remedy(format!(
+                    "the org serves no version {}: set `api_version` to one that it serves",
+                    self.settings.api_version
+                ))
+            } else {
+                fault
+            }
+        })?;
+        let token = self.sign_in.token().await?;
+        Ok(OrgIdentity {
+            org_id: token.org_id.clone(),
+            user_id: token.user_id.clone(),
+            instance_url: token.instance_url.clone(),
+        })
+    }
+
+    async fn clock(&self) -> Result<DateTime<Utc>, Fault> {
+        let answer = self
+            .rest
+            .versions()
+            .await
+            .map_err(|refused| refused.fault.context("asking the CRM's clock"))?;
+        self.reader.as_of(&answer)
+    }
+
+    async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fresh(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn read_all(
+        &self,
+        selection: &Selection,
+        resume: Option<&str>,
+    ) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Filter::All, resume).await
+    }
+
+    async fn read_window(
+        &self,
+        selection: &Selection,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Box<dyn Pages>, Fault> {
+        self.reader
+            .pages(selection, Filter::Window(from, to), None)
+            .await
+    }
+
+    async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
+        self.reader.by_ids(selection, ids).await
+    }
+
+    async fn deleted(
+        &self,
+        object: &ObjectName,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<RecordId>, Fault> {
+        self.deletes.between(object, from, to).await
+    }
+
+    async fn listen(
+        &self,
+        objects: &[ObjectName],
+        from: Start,
+    ) -> Result<Box<dyn Listener>, Fault> {
+        let desk = Desk {
+            settings: &self.settings,
+            sign_in: &self.sign_in,
+            describer: &self.describer,
+            clock: &self.clock,
+            metrics: &self.metrics,
+        };
+        listen(desk, objects, from).await
+    }
+
+    fn table(&self) -> &dyn MergeTable {
+        &self.table
+    }
+
+    fn record_id(&self, text: &str) -> Result<RecordId, InvalidRecordId> {
+        RecordId::salesforce(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
             again_in_seconds = wait.as_secs_f64(), "job ended"
         );
         tokio::select! {
+            biased;
             () = stop.stopped() => break,
             () = tokio::time::sleep(wait) => {}
         }

@@ -3,6 +3,7 @@
 
 mod holes;
 mod owed;
+mod scheduled;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -81,7 +82,7 @@ impl Repair {
         }
     }
 
-    /// First full syncs, then holes, one after another, until the stop signal.
+    /// First full syncs, then holes, then full syncs that are due, one after another, until the stop signal.
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
@@ -92,6 +93,7 @@ impl Repair {
                 let synced = self.first_syncs().await;
                 let mended = self.mend_holes().await;
                 synced?;
+                self.scheduled_syncs().await?;
                 Ok(mended?.unwrap_or(IDLE))
             };
             let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::config::schedule::Schedule;
 use crate::crm::salesforce::merge::SalesforceTable;
 use crate::image::merge::Life;
 use crate::image::port::ImageStore;
@@ -11,6 +12,7 @@ use crate::model::event::GapCause;
 use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
+use crate::schedule::Timetable;
 use crate::state::port::{Hole, HoleCause, HoleScope, Progress, State, StoredPosition};
 
 use super::crm::LAG;
@@ -75,6 +77,12 @@ impl World {
         world.update(0, "streamed");
         world.agrees().await;
         world
+    }
+
+    async fn is_dead(&self, number: usize) -> bool {
+        let images = &self.images["one"];
+        let found = images.get(&self.key(&account()), vec![key(number).1]).await;
+        found.unwrap()[&key(number).1].life == Life::Dead
     }
 
     /// Waits for the first full sync.
@@ -462,10 +470,29 @@ async fn an_event_that_comes_again_revives_nobody() {
     world.sleep(100).await;
     world.start("one");
     world.sleep(60).await;
-    let images = &world.images["one"];
-    let image = images
-        .get(&world.key(&account()), vec![key(50).1])
+    assert!(world.is_dead(50).await);
+}
+
+/// No event tells of a hard delete; the full sync that is due does.
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_full_sync_finds_a_hard_delete() {
+    let mut world = World::streaming(5).await;
+    world.crash().await;
+    let hourly = Schedule::Cron("0 * * * *".to_owned());
+    let table = Timetable::new(&hourly, chrono_tz::Tz::UTC).unwrap();
+    world.full_syncs.insert(account(), vec![table]);
+    world.start("one");
+    world.agrees().await;
+    world.does(3, Deed::HardDelete);
+    world.sleep(30).await;
+    assert!(!world.is_dead(3).await, "nothing has told yet");
+    world.sleep(2 * 3600).await;
+    world.agrees().await;
+    assert!(world.is_dead(3).await);
+    let deletes = world
+        .published()
         .await
-        .unwrap();
-    assert_eq!(image[&key(50).1].life, Life::Dead);
+        .into_iter()
+        .filter(|change| change.op == Op::Delete);
+    assert_eq!(deletes.count(), 1);
 }

@@ -20,6 +20,7 @@ use crate::log::port::Log;
 use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::runtime::clock::VirtualClock;
 use crate::runtime::shutdown::StopSignal;
+use crate::schedule::Timetable;
 use crate::state::memory::MemoryState;
 use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct World {
     pub images: BTreeMap<&'static str, Arc<MemoryImages>>,
     pub state: Arc<MemoryState>,
     pub selected: Selected,
+    /// When full syncs are due.
+    pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     pub clock: VirtualClock,
     pub connection: ConnectionId,
     table: &'static dyn MergeTable,
@@ -87,6 +90,7 @@ impl World {
             images: BTreeMap::new(),
             state: Arc::default(),
             selected: BTreeMap::from([(account(), fields(&["Name", "City", "F"]))]),
+            full_syncs: BTreeMap::new(),
             clock,
             connection: ConnectionId::new("acme"),
             table,
@@ -150,6 +154,7 @@ impl World {
                 window_reach: TimeDelta::milliseconds(REACH),
                 retry_cap: Duration::from_secs(4),
                 refused_wait: Duration::from_secs(20),
+                full_syncs: self.full_syncs.clone(),
                 ..Settings::default()
             }),
         }

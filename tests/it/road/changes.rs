@@ -30,7 +30,11 @@ async fn each_kind_of_change_reaches_its_row() {
 
         change(&world, "update", &record, json!({ "NumberOfEmployees": 8 })).await;
         waits.push(seen(&world, &daemon, &record, |row| row["employees"] == 8).await);
-        assert_eq!(row(&world, &record).unwrap()["industry"], "Energy", "what did not change stays");
+        assert_eq!(
+            row(&world, &record).unwrap()["industry"],
+            "Energy",
+            "what did not change stays"
+        );
 
         change(&world, "update", &record, json!({ "Industry": null })).await;
         waits.push(seen(&world, &daemon, &record, |row| row["industry"].is_null()).await);
@@ -40,7 +44,11 @@ async fn each_kind_of_change_reaches_its_row() {
 
         change(&world, "undelete", &record, json!({})).await;
         waits.push(seen(&world, &daemon, &record, |row| row["employees"] == 8).await);
-        assert_eq!(row(&world, &record).unwrap()["gsid"], gsid, "the same row came back");
+        assert_eq!(
+            row(&world, &record).unwrap()["gsid"],
+            gsid,
+            "the same row came back"
+        );
     }
     assert_eq!(reads(&world).await, before, "no record was read");
     let health = daemon.health().await;
@@ -48,7 +56,10 @@ async fn each_kind_of_change_reaches_its_row() {
     assert_eq!(published, &json!(20 + 5 * ROUNDS), "one change an event");
     waits.sort_unstable();
     let p99 = waits[waits.len() * 99 / 100];
-    println!("commit in the org to row in the store: median {:?}, p99 {p99:?}", waits[waits.len() / 2]);
+    println!(
+        "commit in the org to row in the store: median {:?}, p99 {p99:?}",
+        waits[waits.len() / 2]
+    );
     assert!(p99 < Duration::from_secs(1), "p99 {p99:?}");
     world.settled(&daemon).await;
 }
@@ -88,7 +99,9 @@ async fn change(world: &World, op: &str, record: &str, fields: Json) {
 }
 
 fn row(world: &World, record: &str) -> Option<std::collections::BTreeMap<String, Json>> {
-    world.rows("company", "salesforce_account_id").remove(record)
+    world
+        .rows("company", "salesforce_account_id")
+        .remove(record)
 }
 
 async fn seen(
@@ -107,7 +120,11 @@ async fn gone(world: &World, daemon: &Daemon, record: &str) -> Duration {
 async fn wait(daemon: &Daemon, holds: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "it does not come:\n{}", daemon.tail());
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it does not come:\n{}",
+            daemon.tail()
+        );
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     began.elapsed()
@@ -116,7 +133,10 @@ async fn wait(daemon: &Daemon, holds: impl Fn() -> bool) -> Duration {
 /// Calls that read records, as the org counted them.
 async fn reads(world: &World) -> Vec<(String, Json)> {
     let counts = world.counts().await;
-    let calls = counts["calls"].as_object().or(counts["api_calls"].as_object()).unwrap();
+    let calls = counts["calls"]
+        .as_object()
+        .or(counts["api_calls"].as_object())
+        .unwrap();
     calls
         .iter()
         .filter(|(resource, _)| resource.contains("query") || resource.contains("composite"))
@@ -131,9 +151,15 @@ fn first_id(made: &Json) -> String {
                 .get("id")
                 .and_then(Json::as_str)
                 .or_else(|| map.values().find_map(find)),
-            Json::Array(list) => list.iter().find_map(|item| item.as_str().filter(|text| text.len() == 18).or_else(|| find(item))),
+            Json::Array(list) => list.iter().find_map(|item| {
+                item.as_str()
+                    .filter(|text| text.len() == 18)
+                    .or_else(|| find(item))
+            }),
             _ => None,
         }
     }
-    find(made).unwrap_or_else(|| panic!("no id in {made}")).to_owned()
+    find(made)
+        .unwrap_or_else(|| panic!("no id in {made}"))
+        .to_owned()
 }

@@ -17,7 +17,10 @@ pub fn tables(users: usize, accounts: usize, opportunities: usize) -> Vec<(&'sta
     vec![
         ("User", user_table(users)),
         ("Account", account_table(accounts)),
-        ("Opportunity", opportunity_table(opportunities, accounts, users)),
+        (
+            "Opportunity",
+            opportunity_table(opportunities, accounts, users),
+        ),
     ]
 }
 
@@ -51,7 +54,13 @@ fn account_table(accounts: usize) -> String {
         } else {
             String::new()
         };
-        let industry = ["retail", "medical", "\"soft, ware\"", "\"a \"\"quoted\"\" one\"", ""][number % 5];
+        let industry = [
+            "retail",
+            "medical",
+            "\"soft, ware\"",
+            "\"a \"\"quoted\"\" one\"",
+            "",
+        ][number % 5];
         table += &format!(
             "{},Company {number},{industry},{},{},{},United States,{parent},{STAMP},{STAMP},{STAMP},false\n",
             id("001", number),
@@ -69,7 +78,11 @@ fn opportunity_table(opportunities: usize, accounts: usize, users: usize) -> Str
     );
     for number in 0..opportunities {
         // Some have no account, some no amount and no date.
-        let account = if number % 6 == 5 { String::new() } else { id("001", number % accounts) };
+        let account = if number % 6 == 5 {
+            String::new()
+        } else {
+            id("001", number % accounts)
+        };
         let (amount, closes) = if number % 4 == 3 {
             (String::new(), String::new())
         } else {

@@ -54,7 +54,8 @@ async fn kills_during_a_stream_lose_nothing() {
         let share = CHANGES / usize::try_from(KILLS).unwrap();
         let mut fatal = dice.roll(share as u64);
         for _ in 0..share / 25 {
-            let batch: Vec<Vec<Json>> = (0..25).map(|_| vec![any_change(&mut dice, done)]).collect();
+            let batch: Vec<Vec<Json>> =
+                (0..25).map(|_| vec![any_change(&mut dice, done)]).collect();
             done += 25;
             world.commit(&batch).await;
             if fatal < 25 {
@@ -72,13 +73,16 @@ async fn kills_during_a_stream_lose_nothing() {
     }
     let daemon = world.daemon().await;
     world.settled(&daemon).await;
-    let health = daemon.health().await;
-    assert_eq!(health["connections"]["acme"]["open_holes"], 0);
+    // Killed before the stream told its first position, a daemon can't know what it missed: that is a hole.
+    world.holes_close(&daemon).await;
+    world.settled(&daemon).await;
     once(&world, daemon);
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var("TRIBUTARY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("TRIBUTARY_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("TRIBUTARY_TEST_SEED={seed}");
     seed
@@ -87,11 +91,19 @@ fn seed() -> u64 {
 fn any_change(dice: &mut Dice, number: usize) -> Json {
     let account = id("001", usize::try_from(dice.roll(300)).unwrap());
     match dice.roll(4) {
-        0 => json!({ "op": "update", "object": "Account", "id": account, "fields": { "Name": format!("Name {number}") } }),
-        1 => json!({ "op": "update", "object": "Account", "id": account, "fields": { "NumberOfEmployees": number } }),
-        2 => json!({ "op": "update", "object": "Account", "id": account, "fields": { "Industry": null } }),
-        _ => json!({ "op": "update", "object": "Opportunity", "id": id("006", usize::try_from(dice.roll(300)).unwrap()),
-                     "fields": { "Amount": number, "AccountId": account } }),
+        0 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "Name": format!("Name {number}") } })
+        }
+        1 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "NumberOfEmployees": number } })
+        }
+        2 => {
+            json!({ "op": "update", "object": "Account", "id": account, "fields": { "Industry": null } })
+        }
+        _ => {
+            json!({ "op": "update", "object": "Opportunity", "id": id("006", usize::try_from(dice.roll(300)).unwrap()),
+                     "fields": { "Amount": number, "AccountId": account } })
+        }
     }
 }
 
@@ -102,13 +114,21 @@ fn once(world: &World, daemon: super::world::Daemon) {
     for object in ["Account", "Opportunity", "User"] {
         let file = world.home.path().join(format!("{object}.jsonl"));
         let exported = Command::new(env!("CARGO_BIN_EXE_tributary"))
-            .args(["topics", "export", &format!("tributary.acme.{object}")])
+            .args([
+                "topics",
+                "export",
+                &format!("{}.acme.{object}", world.prefix),
+            ])
             .arg(&file)
             .arg("--config")
             .arg(world.config())
             .output()
             .unwrap();
-        assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+        assert!(
+            exported.status.success(),
+            "{}",
+            String::from_utf8_lossy(&exported.stderr)
+        );
         let mut seen: HashMap<String, usize> = HashMap::new();
         for line in std::fs::read_to_string(&file).unwrap().lines() {
             let record: Json = serde_json::from_str(line).unwrap();

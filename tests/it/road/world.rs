@@ -20,6 +20,8 @@ pub const SECRET: &str = "demo-secret";
 /// An org, a place for the daemon's files, and whichever daemon runs.
 pub struct World {
     pub org: Running,
+    /// What the world's topics begin with: a broker may hold those of other worlds.
+    pub prefix: String,
     pub home: tempfile::TempDir,
     pub http: reqwest::Client,
 }
@@ -49,7 +51,9 @@ impl World {
         })
         .await
         .unwrap();
+        let prefix = home.path().file_name().unwrap().to_string_lossy();
         let world = Self {
+            prefix: prefix.trim_start_matches('.').to_owned(),
             org,
             home,
             http: reqwest::Client::new(),
@@ -64,7 +68,7 @@ impl World {
 
     pub fn write_config(&self, org: &str) {
         let files = [
-            ("tributary.toml", "[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned()),
+            ("tributary.toml", self.main_section()),
             (
                 "connections/acme.toml",
                 format!(
@@ -75,13 +79,28 @@ impl World {
             ("objects/company.toml", EXTRA.to_owned()),
             ("jobs/acme/user_sync.toml", USER_JOB.to_owned()),
             ("jobs/acme/company_sync.toml", COMPANY_JOB.to_owned()),
-            ("jobs/acme/opportunity_sync.toml", OPPORTUNITY_JOB.to_owned()),
+            (
+                "jobs/acme/opportunity_sync.toml",
+                OPPORTUNITY_JOB.to_owned(),
+            ),
         ];
         for (name, text) in files {
             let path = self.config().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
+    }
+
+    /// The log is the embedded one, or the Kafka cluster that `TRIBUTARY_TEST_KAFKA` names.
+    pub fn main_section(&self) -> String {
+        let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
+            Ok(brokers) => format!("kafka://{brokers}"),
+            Err(_) => "embedded".to_owned(),
+        };
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{}\"\n",
+            self.prefix
+        )
     }
 
     /// Starts the daemon and waits until it serves.
@@ -91,7 +110,10 @@ impl World {
 
     /// One transaction an element, each of operations on records.
     pub async fn commit(&self, transactions: &[Vec<Json>]) -> Json {
-        let body: Vec<Json> = transactions.iter().map(|ops| json!({ "ops": ops })).collect();
+        let body: Vec<Json> = transactions
+            .iter()
+            .map(|ops| json!({ "ops": ops }))
+            .collect();
         let url = format!("{}/_sim/transactions", self.org.url);
         let answer = self
             .http
@@ -110,14 +132,31 @@ impl World {
         let url = format!("{}/_sim/{path}", self.org.url);
         let answer = self.http.post(url).json(&body).send().await.unwrap();
         let status = answer.status();
-        assert!(status.is_success(), "{status}: {}", answer.text().await.unwrap());
+        assert!(
+            status.is_success(),
+            "{status}: {}",
+            answer.text().await.unwrap()
+        );
     }
 
     /// What the org holds, by id; deleted records left out.
     pub async fn truth(&self, object: &str) -> BTreeMap<String, Json> {
         let url = format!("{}/_sim/records/{object}", self.org.url);
-        let found: Json = self.http.get(url).send().await.unwrap().json().await.unwrap();
-        let records = found.get("records").unwrap_or(&found).as_array().unwrap().clone();
+        let found: Json = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        let records = found
+            .get("records")
+            .unwrap_or(&found)
+            .as_array()
+            .unwrap()
+            .clone();
         records
             .into_iter()
             .filter(|record| record["IsDeleted"] != json!(true))
@@ -127,7 +166,14 @@ impl World {
 
     pub async fn counts(&self) -> Json {
         let url = format!("{}/_sim/counts", self.org.url);
-        self.http.get(url).send().await.unwrap().json().await.unwrap()
+        self.http
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     }
 
     /// What a command prints as JSON.
@@ -140,7 +186,10 @@ impl World {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stderr))
+            panic!(
+                "{error}: {text}\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            )
         })
     }
 
@@ -175,6 +224,21 @@ impl World {
         }
     }
 
+    /// Waits until every hole is closed. The org's log of deletes tells whole minutes only, so one has to pass.
+    pub async fn holes_close(&self, daemon: &Daemon) {
+        daemon
+            .wait_for("the stream", |health| {
+                health["connections"]["acme"]["state"] == "streaming"
+            })
+            .await;
+        self.control("time", json!({ "advance_seconds": 75 })).await;
+        daemon
+            .wait_for("the holes' end", |health| {
+                health["connections"]["acme"]["open_holes"] == 0
+            })
+            .await;
+    }
+
     /// Where store and org differ.
     pub async fn differences(&self) -> Vec<String> {
         if !self.store().exists() {
@@ -198,11 +262,17 @@ impl World {
                 && row["parent_company"] == gsid(&companies, &record["ParentId"])
         });
         let truth = self.truth("Opportunity").await;
-        differ(&mut found, "opportunity", &truth, &opportunities, |record, row| {
-            same(record, row, OPPORTUNITY_COLUMNS)
-                && row["company_id"] == gsid(&companies, &record["AccountId"])
-                && row["owner_id"] == gsid(&users, &record["OwnerId"])
-        });
+        differ(
+            &mut found,
+            "opportunity",
+            &truth,
+            &opportunities,
+            |record, row| {
+                same(record, row, OPPORTUNITY_COLUMNS)
+                    && row["company_id"] == gsid(&companies, &record["AccountId"])
+                    && row["owner_id"] == gsid(&users, &record["OwnerId"])
+            },
+        );
         found
     }
 }
@@ -248,7 +318,7 @@ pub fn read_rows(store: &Path, table: &str) -> Vec<BTreeMap<String, Json>> {
     let Ok(mut statement) = connection.prepare(&format!("SELECT * FROM \"{table}\"")) else {
         return Vec::new();
     };
-    let names: Vec<String> = statement.column_names().iter().map(|name| (*name).to_owned()).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).unwrap();
     let mut found = Vec::new();
     while let Some(row) = rows.next().unwrap() {
@@ -281,7 +351,11 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.tail());
             }
-            assert!(Instant::now() < until, "the daemon does not start:\n{}", self.tail());
+            assert!(
+                Instant::now() < until,
+                "the daemon does not start:\n{}",
+                self.tail()
+            );
             tokio::time::sleep(LOOK).await;
             self.url = self.told_address().unwrap_or_default();
         }
@@ -289,10 +363,29 @@ impl Daemon {
 
     /// Starts the process and waits for nothing.
     pub fn spawn(config: &Path, http: &reqwest::Client, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+        command
             .args(["serve", "--log-json", "--config"])
             .arg(config)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::run(command, http)
+    }
+
+    /// Starts the daemon on a disk on which no file can grow past so many KiB.
+    pub fn on_a_small_disk(config: &Path, http: &reqwest::Client, kib: u32) -> Self {
+        // A file that would grow past the limit fails to be written, as on a full disk.
+        let script =
+            format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" serve --log-json --config \"$1\"");
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_tributary")])
+            .arg(config)
+            .env("ACME_SECRET", SECRET);
+        Self::run(command, http)
+    }
+
+    fn run(mut command: Command, http: &reqwest::Client) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -321,11 +414,23 @@ impl Daemon {
 
     pub async fn health(&self) -> Json {
         let url = format!("{}/api/v1/health", self.url);
-        self.http.get(url).send().await.unwrap().json().await.unwrap()
+        self.http
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let answer = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .send()
+            .await
+            .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
@@ -351,7 +456,10 @@ impl Daemon {
         self.wait_for("the first sync", |health| {
             let objects = health["connections"]["acme"]["objects"].as_object();
             objects.is_some_and(|objects| {
-                objects.len() == 3 && objects.values().all(|object| !object["synced_at"].is_null())
+                objects.len() == 3
+                    && objects
+                        .values()
+                        .all(|object| !object["synced_at"].is_null())
             })
         })
         .await;
@@ -365,7 +473,10 @@ impl Daemon {
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> (ExitStatus, String) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let told = Command::new("bash")
+            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .status();
+        assert!(told.unwrap().success());
         let status = self.child.wait().unwrap();
         (status, self.tail())
     }

@@ -1,0 +1,88 @@
+//! What a simulated org is started with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// A simulated Salesforce org: address, credentials, data.
+#[derive(Debug, Clone, Args)]
+pub struct SimOptions {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Load every `<Object>.csv` of this directory; a `<Object>.json` beside it names types.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The consumer key of the connected app.
+    #[arg(
+        long,
+        default_value = "simulated-client",
+        env = "TRIBUTARY_SIM_CLIENT_ID"
+    )]
+    pub client_id: String,
+    /// The consumer secret of the connected app.
+    #[arg(
+        long,
+        default_value = "simulated-secret",
+        env = "TRIBUTARY_SIM_CLIENT_SECRET",
+        hide_env_values = true
+    )]
+    pub client_secret: String,
+    /// The same seed gives the same ids, replay strides and keys.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The base URL told to clients, if it is not the address listened on.
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// A PEM certificate chain: serve TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The PEM private key of the certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The newest API version served.
+    #[arg(long, default_value = "66.0", value_name = "VERSION")]
+    pub api_version: String,
+    /// The largest page of a query; a client may ask for less.
+    #[arg(long, default_value_t = 2000)]
+    pub page_size: usize,
+    /// Objects selected for change data capture; by default every loaded one.
+    #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
+    pub capture: Option<Vec<String>>,
+    /// Keep every transaction in this file and start from it: the org survives a restart with its replay ids.
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// Reads by REST see the org as it was so long ago.
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub read_lag_ms: u64,
+    /// API calls allowed in 24 hours.
+    #[arg(long, default_value_t = 100_000, value_name = "CALLS")]
+    pub api_limit: u64,
+    /// Change events delivered in 24 hours, to all clients together.
+    #[arg(long, default_value_t = 25_000, value_name = "EVENTS")]
+    pub event_limit: usize,
+}
+
+impl Default for SimOptions {
+    /// What no flag at all gives.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: None,
+            client_id: "simulated-client".to_owned(),
+            client_secret: "simulated-secret".to_owned(),
+            seed: 1,
+            public_url: None,
+            tls_cert: None,
+            tls_key: None,
+            api_version: "66.0".to_owned(),
+            page_size: 2000,
+            capture: None,
+            journal: None,
+            read_lag_ms: 0,
+            api_limit: 100_000,
+            event_limit: 25_000,
+        }
+    }
+}

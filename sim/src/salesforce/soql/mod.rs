@@ -1,0 +1,80 @@
+//! SOQL as an org answers it: strict about syntax and types, its own about nulls and case.
+//!
+//! Read in three steps: [`parser`] knows the grammar, [`bind`](bind::bind) the org's objects, [`evaluate`] the rows
+//! (SOQL and SOSL Reference, "SOQL SELECT Syntax", "Comparison Operators", "Date Formats and Date Literals").
+
+mod bind;
+mod dates;
+mod evaluate;
+mod lexer;
+mod parser;
+mod plan;
+mod predicate;
+
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+
+pub(crate) use self::evaluate::{ResultSet, attributes, rest_value};
+
+use super::store::Store;
+
+/// Why a query is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub(crate) struct SoqlError {
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl SoqlError {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    fn malformed(message: impl Into<String>) -> Self {
+        Self::new("MALFORMED_QUERY", message)
+    }
+
+    /// An error that shows its place in the text, as Salesforce does.
+    fn at(code: &'static str, text: &str, at: usize, message: &str) -> Self {
+        const AROUND: usize = 40;
+        let before = text.get(..at).unwrap_or(text);
+        let row = before.matches('\n').count() + 1;
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        let column = before[line_start..].chars().count() + 1;
+        let one_line = text.replace('\n', " ");
+        let place = before.chars().count();
+        let from = place.saturating_sub(AROUND);
+        let shown: String = one_line.chars().skip(from).take(AROUND * 2).collect();
+        let pad = " ".repeat(place - from);
+        Self::new(
+            code,
+            format!("\n{shown}\n{pad}^\nERROR at Row:{row}:Column:{column}\n{message}"),
+        )
+    }
+}
+
+/// The longest query.
+const LONGEST: usize = 100_000;
+
+/// Runs a query on the org as reads see it at `now`; with `all_rows`, the bin too.
+pub(crate) fn run(
+    store: &Store,
+    text: &str,
+    all_rows: bool,
+    now: DateTime<Utc>,
+) -> Result<ResultSet, SoqlError> {
+    if text.chars().count() > LONGEST {
+        return Err(SoqlError::malformed(
+            "SOQL statements cannot be longer than 100000 characters.",
+        ));
+    }
+    let query = parser::parse(text)?;
+    let plan = bind::bind(store, &query, now)?;
+    Ok(evaluate::evaluate(store, plan, all_rows, now))
+}

@@ -1,0 +1,19 @@
+//! The simulated Salesforce org as clients see it: one binary, a module per surface.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, also in its helpers"
+)]
+
+mod collections;
+mod describe;
+mod events;
+mod guard;
+mod oauth;
+mod org;
+mod query;
+mod records;
+mod replication;
+mod restart;
+mod time;

@@ -1,0 +1,347 @@
+//! What Salesforce says of an object, and what follows from it for reads and events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::fault::{Fault, FaultKind};
+use crate::model::name::{FieldName, ObjectName};
+use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
+
+use super::rest::Rest;
+use super::soql;
+
+/// An object as described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The schema, without fields that are being removed.
+    pub schema: ObjectSchema,
+    /// The column by which changes are found: `SystemModstamp`, else `LastModifiedDate`, else `CreatedDate`.
+    pub stamp: Option<FieldName>,
+    /// Whether the CRM keeps a delete log for it.
+    pub replicateable: bool,
+    /// Components by the compound field they belong to.
+    pub parts: HashMap<FieldName, Vec<FieldName>>,
+}
+
+/// Columns by which changes can be found, best first (SOAP API Developer Guide, "Data Replication").
+const STAMPS: [&str; 3] = ["SystemModstamp", "LastModifiedDate", "CreatedDate"];
+
+/// Fields that Salesforce derives from other records and that no change event carries.
+const DERIVED: [&str; 3] = ["LastActivityDate", "LastReferencedDate", "LastViewedDate"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    name: String,
+    #[serde(default)]
+    label: String,
+    #[serde(default)]
+    replicateable: bool,
+    fields: Vec<WireField>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireField {
+    name: String,
+    #[serde(default)]
+    label: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    calculated: bool,
+    #[serde(default)]
+    reference_to: Vec<String>,
+    relationship_name: Option<String>,
+    compound_field_name: Option<String>,
+    #[serde(default = "yes")]
+    filterable: bool,
+    #[serde(default)]
+    deprecated_and_hidden: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Description {
+    /// Reads a describe answer.
+    ///
+    /// # Errors
+    /// A JSON error.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let wire: Wire = serde_json::from_slice(json)?;
+        let stamp = STAMPS
+            .iter()
+            .find(|stamp| {
+                wire.fields
+                    .iter()
+                    .any(|field| field.name == **stamp && field.filterable)
+            })
+            .map(FieldName::new);
+        let mut parts: HashMap<FieldName, Vec<FieldName>> = HashMap::new();
+        let mut fields = BTreeMap::new();
+        for field in wire.fields {
+            if field.deprecated_and_hidden {
+                continue;
+            }
+            let name = FieldName::new(&field.name);
+            // `Name` of a person says that it is a part of itself.
+            let compound = field
+                .compound_field_name
+                .filter(|compound| *compound != field.name)
+                .map(FieldName::new);
+            if let Some(compound) = &compound {
+                parts
+                    .entry(compound.clone())
+                    .or_default()
+                    .push(name.clone());
+            }
+            let schema = FieldSchema {
+                label: field.label,
+                kind: kind_of(&field.kind),
+                references: field.reference_to.iter().map(ObjectName::new).collect(),
+                relationship: field.relationship_name,
+                calculated: field.calculated || DERIVED.contains(&field.name.as_str()),
+                compound,
+            };
+            fields.insert(name, schema);
+        }
+        for whole in parts.keys() {
+            if let Some(field) = fields.get_mut(whole)
+                && field.kind != FieldKind::Compound
+            {
+                // Text that the CRM puts together from its parts (a person's `Name`): events tell the parts.
+                field.calculated = true;
+            }
+        }
+        Ok(Self {
+            schema: ObjectSchema {
+                name: ObjectName::new(wire.name),
+                label: wire.label,
+                fields,
+            },
+            stamp,
+            replicateable: wire.replicateable,
+            parts,
+        })
+    }
+
+    /// Whether `field` is text that the CRM puts together from parts, as a person's `Name` is.
+    #[must_use]
+    pub fn is_composed(&self, field: &str) -> bool {
+        self.parts.contains_key(field)
+            && self
+                .schema
+                .fields
+                .get(field)
+                .is_some_and(|field| field.kind != FieldKind::Compound)
+    }
+}
+
+/// The kind of a describe type (SOAP API Developer Guide, "Field Types"); an unknown type is text.
+fn kind_of(name: &str) -> FieldKind {
+    match name {
+        "id" => FieldKind::Id,
+        "reference" => FieldKind::Reference,
+        "boolean" => FieldKind::Boolean,
+        "int" | "long" => FieldKind::Integer,
+        "double" | "currency" | "percent" => FieldKind::Decimal,
+        "date" => FieldKind::Date,
+        "datetime" => FieldKind::DateTime,
+        "time" => FieldKind::Time,
+        "picklist" | "combobox" => FieldKind::Picklist,
+        "multipicklist" => FieldKind::MultiPicklist,
+        "base64" => FieldKind::Binary,
+        "address" | "location" => FieldKind::Compound,
+        _ => FieldKind::Text,
+    }
+}
+
+/// Descriptions by object, read once and again when they prove stale.
+pub struct Describer {
+    rest: Arc<Rest>,
+    known: Mutex<HashMap<ObjectName, (Arc<Description>, Instant)>>,
+}
+
+/// How old a description may be that is shown to the caller.
+const FRESH: Duration = Duration::from_mins(10);
+
+impl Describer {
+    /// An empty cache over `rest`.
+    pub fn new(rest: Arc<Rest>) -> Self {
+        Self {
+            rest,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The description, from the cache however old.
+    ///
+    /// # Errors
+    /// `Missing` for an object there is not, or that the user may not see.
+    pub async fn get(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
+        match self.cached(object) {
+            Some((known, _)) => Ok(known),
+            None => self.fetch(object).await,
+        }
+    }
+
+    /// The description, read anew if it is older than ten minutes.
+    ///
+    /// # Errors
+    /// As [`Describer::get`].
+    pub async fn fresh(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
+        match self.cached(object) {
+            Some((known, read_at)) if read_at.elapsed() < FRESH => Ok(known),
+            _ => self.fetch(object).await,
+        }
+    }
+
+    /// Reads the description anew; the cache keeps the old one if that fails.
+    ///
+    /// # Errors
+    /// As [`Describer::get`].
+    pub async fn fetch(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
+        let name = soql::identifier(object.as_str())?;
+        let read = self.rest.get(&format!("/sobjects/{name}/describe/")).await;
+        let answer = read.map_err(|refused| {
+            let missing = refused.status == 404;
+            let fault = refused.fault.context(format_args!("describing {object}"));
+            if missing {
+                fault.remedy(format!(
+                    "check the spelling of `{object}` (API name), and that the connection's user may read it"
+                ))
+            } else {
+                fault
+            }
+        })?;
+        let description = Description::parse(answer.body()).map_err(|error| {
+            Fault::new(
+                FaultKind::Protocol,
+                format!("describing {object}: the answer can't be read"),
+            )
+            .source(error)
+        })?;
+        let description = Arc::new(description);
+        self.lock()
+            .insert(object.clone(), (Arc::clone(&description), Instant::now()));
+        Ok(description)
+    }
+
+    /// Forgets what proved stale.
+    pub fn forget(&self, object: &ObjectName) {
+        self.lock().remove(object);
+    }
+
+    /// The description if it is known, without a call.
+    #[must_use]
+    pub fn known(&self, object: &ObjectName) -> Option<Arc<Description>> {
+        self.cached(object).map(|(known, _)| known)
+    }
+
+    fn cached(&self, object: &ObjectName) -> Option<(Arc<Description>, Instant)> {
+        self.lock().get(object).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectName, (Arc<Description>, Instant)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A described object of the given fields: name, type, and the compound field it belongs to.
+    pub fn described(object: &str, fields: &[(&str, &str, Option<&str>)]) -> Description {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, kind, compound)| {
+                serde_json::json!({"name": name, "label": name, "type": kind, "compoundFieldName": compound})
+            })
+            .collect();
+        let json = serde_json::json!({
+            "name": object, "label": object, "replicateable": true, "fields": fields
+        });
+        Description::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn kinds_follow_the_describe_types() {
+        let description = described(
+            "Thing__c",
+            &[
+                ("Id", "id", None),
+                ("OwnerId", "reference", None),
+                ("Amount__c", "currency", None),
+                ("Count__c", "int", None),
+                ("Tags__c", "multipicklist", None),
+                ("Body", "base64", None),
+                ("BillingAddress", "address", None),
+                ("Odd__c", "junctionidlist", None),
+            ],
+        );
+        let kinds: Vec<_> = description
+            .schema
+            .fields
+            .values()
+            .map(|field| field.kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                FieldKind::Decimal,
+                FieldKind::Compound,
+                FieldKind::Binary,
+                FieldKind::Integer,
+                FieldKind::Id,
+                FieldKind::Text,
+                FieldKind::Reference,
+                FieldKind::MultiPicklist,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_best_stamp_is_taken() {
+        let stamp = |fields: &[&str]| {
+            let fields: Vec<_> = fields.iter().map(|f| (*f, "datetime", None)).collect();
+            described("X", &fields).stamp.map(|s| s.as_str().to_owned())
+        };
+        assert_eq!(
+            stamp(&["CreatedDate", "LastModifiedDate", "SystemModstamp"]).as_deref(),
+            Some("SystemModstamp")
+        );
+        assert_eq!(
+            stamp(&["CreatedDate", "LastModifiedDate"]).as_deref(),
+            Some("LastModifiedDate")
+        );
+        assert_eq!(stamp(&["CreatedDate"]).as_deref(), Some("CreatedDate"));
+        assert_eq!(stamp(&["Other__c"]), None);
+    }
+
+    #[test]
+    fn a_persons_name_is_put_together_by_the_crm() {
+        let person = described(
+            "Contact",
+            &[
+                ("Name", "string", Some("Name")),
+                ("FirstName", "string", Some("Name")),
+                ("LastName", "string", Some("Name")),
+                ("MailingAddress", "address", None),
+                ("MailingCity", "string", Some("MailingAddress")),
+            ],
+        );
+        assert!(person.schema.fields["Name"].calculated);
+        assert_eq!(person.schema.fields["Name"].compound, None);
+        assert!(person.is_composed("Name"));
+        assert!(!person.is_composed("MailingAddress"));
+        let company = described("Account", &[("Name", "string", None)]);
+        assert!(!company.schema.fields["Name"].calculated);
+        assert!(!company.is_composed("Name"));
+    }
+}

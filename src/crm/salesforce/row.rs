@@ -1,0 +1,237 @@
+//! Rows of REST answers: read without copying what nobody selected.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::fault::{Fault, FaultKind};
+use crate::model::event::Row;
+use crate::model::name::FieldName;
+use crate::model::record_id::RecordId;
+use crate::model::schema::FieldKind;
+use crate::model::value::{Fields, Value};
+
+use super::{stamp, value};
+
+/// A JSON object as it came: names and raw values, in order.
+#[derive(Debug)]
+pub struct RawRow<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawRow<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(16));
+                while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    pairs.push((name.0, value));
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_map(Pairs).map(RawRow)
+    }
+}
+
+/// A name, borrowed unless it has escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Text).map(Name)
+    }
+}
+
+impl<'a> RawRow<'a> {
+    /// The raw value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// As [`RawRow::get`], whatever the case: relationship names are written as one likes.
+    fn get_any_case(&self, name: &str) -> Option<&'a RawValue> {
+        self.0
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| *value)
+    }
+}
+
+/// An answer to a query (REST API Developer Guide, "Query").
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryAnswer<'a> {
+    /// Rows of the whole query.
+    #[serde(default)]
+    pub total_size: u64,
+    /// Whether this is the last page.
+    pub done: bool,
+    /// The next page's path.
+    pub next_records_url: Option<String>,
+    /// This page's rows.
+    #[serde(borrow)]
+    pub records: Vec<RawRow<'a>>,
+}
+
+/// What is taken out of a row.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    own: HashMap<FieldName, FieldKind>,
+    nested: Vec<(FieldName, FieldKind)>,
+    stamp: Option<FieldName>,
+}
+
+impl Columns {
+    /// Columns of an object whose changes are found by `stamp`.
+    #[must_use]
+    pub fn new(stamp: Option<FieldName>) -> Self {
+        Self {
+            stamp,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a field of the object itself.
+    pub fn own(&mut self, name: FieldName, kind: FieldKind) {
+        self.own.insert(name, kind);
+    }
+
+    /// Takes a parent's field, named by its path.
+    pub fn nested(&mut self, path: FieldName, kind: FieldKind) {
+        self.nested.push((path, kind));
+    }
+
+    /// Reads a row that has an `Id`.
+    ///
+    /// # Errors
+    /// `Protocol` for a row without a readable id.
+    pub fn row(&self, raw: &RawRow<'_>) -> Result<Row, Fault> {
+        let id = raw
+            .get("Id")
+            .and_then(|id| serde_json::from_str::<Cow<'_, str>>(id.get()).ok())
+            .and_then(|id| RecordId::salesforce(&id).ok());
+        let Some(record) = id else {
+            return Err(Fault::new(
+                FaultKind::Protocol,
+                "a row of the answer has no readable `Id`",
+            ));
+        };
+        let mut fields = Fields::new();
+        let mut modified_at = None;
+        for (name, json) in &raw.0 {
+            if let Some((name, kind)) = self.own.get_key_value(name.as_ref()) {
+                fields.insert(name.clone(), value::read_row(*kind, json.get()));
+            }
+            if self
+                .stamp
+                .as_ref()
+                .is_some_and(|stamp| stamp.as_str() == name.as_ref())
+            {
+                modified_at = instant(json.get());
+            }
+        }
+        for (path, kind) in &self.nested {
+            if let Some(value) = parent_value(raw, path.as_str(), *kind) {
+                fields.insert(path.clone(), value);
+            }
+        }
+        Ok(Row {
+            record,
+            fields,
+            modified_at,
+        })
+    }
+}
+
+fn instant(json: &str) -> Option<DateTime<Utc>> {
+    match value::read(FieldKind::DateTime, json).ok()? {
+        Value::Text(text) => stamp::instant(&text),
+        _ => None,
+    }
+}
+
+/// A parent's field: null if there is no parent, absent if the answer does not speak of it.
+fn parent_value(raw: &RawRow<'_>, path: &str, kind: FieldKind) -> Option<Value> {
+    let (first, rest) = path.split_once('.')?;
+    let json = raw.get_any_case(first)?.get();
+    if json == "null" {
+        return Some(Value::Null);
+    }
+    let parent: RawRow<'_> = serde_json::from_str(json).ok()?;
+    if rest.contains('.') {
+        return parent_value(&parent, rest, kind);
+    }
+    parent
+        .get_any_case(rest)
+        .map(|json| value::read_row(kind, json.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_is_selected_and_nothing_else() {
+        let mut columns = Columns::new(Some(FieldName::new("SystemModstamp")));
+        columns.own("Name".into(), FieldKind::Text);
+        columns.own("Amount".into(), FieldKind::Decimal);
+        columns.nested("owner.Email".into(), FieldKind::Text);
+        columns.nested("Parent.Owner.CreatedDate".into(), FieldKind::DateTime);
+        columns.nested("Gone.Name".into(), FieldKind::Text);
+        let json = r#"{"attributes":{"type":"Account","url":"/x"},"Id":"001A0000006Vm9u","N\u0061me":"A",
+            "Amount":1.50,"SystemModstamp":"2024-04-09T20:26:27.000+0000","Other":"x",
+            "Owner":{"attributes":{},"Email":"a@b.c"},
+            "Parent":{"Owner":{"CreatedDate":"2024-04-09T20:26:27.000+0000"}},"Gone":null}"#;
+        let raw: RawRow<'_> = serde_json::from_str(json).unwrap();
+        let row = columns.row(&raw).unwrap();
+        assert_eq!(row.record.as_str(), "001A0000006Vm9uIAC");
+        assert_eq!(
+            row.modified_at.unwrap().to_rfc3339(),
+            "2024-04-09T20:26:27+00:00"
+        );
+        assert_eq!(
+            serde_json::to_string(&row.fields).unwrap(),
+            r#"{"Amount":1.50,"Gone.Name":null,"Name":"A","Parent.Owner.CreatedDate":"2024-04-09T20:26:27.000Z","owner.Email":"a@b.c"}"#
+        );
+    }
+
+    #[test]
+    fn a_row_without_an_id_is_refused() {
+        for json in [r"{}", r#"{"Id":null}"#, r#"{"Id":"short"}"#, r#"{"Id":5}"#] {
+            let raw: RawRow<'_> = serde_json::from_str(json).unwrap();
+            let fault = Columns::default().row(&raw).unwrap_err();
+            assert_eq!(fault.kind(), FaultKind::Protocol);
+        }
+    }
+}

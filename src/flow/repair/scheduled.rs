@@ -1,0 +1,57 @@
+//! Full syncs on a schedule: they find what no event tells, hard deletes above all.
+
+use chrono::{DateTime, Utc};
+
+use crate::fault::Fault;
+use crate::flow::board::Life;
+use crate::flow::road::ObjectRoad;
+use crate::model::change::Origin;
+
+use super::Repair;
+
+impl Repair {
+    /// Syncs every object whose time has come since its last full sync; the first fault, after all were tried.
+    pub(super) async fn scheduled_syncs(&self) -> Result<(), Fault> {
+        let mut failed = Ok(());
+        for (name, object) in self.objects.iter() {
+            let synced = self.scheduled_sync(object).await;
+            let synced =
+                synced.map_err(|fault| fault.context(format!("scheduled full sync of {name}")));
+            if failed.is_ok() {
+                failed = synced;
+            }
+        }
+        failed
+    }
+
+    async fn scheduled_sync(&self, object: &ObjectRoad) -> Result<(), Fault> {
+        let (connection, name) = (&self.road.connection, &object.key.object);
+        let Some(synced_at) = self.road.state.object(connection, name).await?.synced_at else {
+            return Ok(());
+        };
+        if self
+            .due(object, synced_at)
+            .is_none_or(|due| due > self.road.clock.now())
+        {
+            return Ok(());
+        }
+        let started = tokio::time::Instant::now();
+        self.show_life(name, Life::Snapshotting);
+        let evidence = self.full_sync(object, Origin::Snapshot, None).await?;
+        tracing::info!(
+            %connection, object = %name, rows = evidence.rows, deleted = evidence.deleted,
+            seconds = started.elapsed().as_secs_f64(), "scheduled full sync done"
+        );
+        self.show_life(name, Life::Streaming);
+        Ok(())
+    }
+
+    /// The first time after the last full sync that a job of the object names.
+    fn due(&self, object: &ObjectRoad, synced_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let timetables = self.road.settings.full_syncs.get(&object.key.object)?;
+        timetables
+            .iter()
+            .filter_map(|table| table.next_after(synced_at))
+            .min()
+    }
+}
