@@ -300,7 +300,8 @@ impl Lookup {
     }
 
     /// Finds by many keys at once: `$1` how many rows of each are wanted, then an array for each value. Yields the
-    /// key's place, from 1, and a GSID.
+    /// key's place, from 1, and a GSID. The inner query is planned by itself: that its result is to be sorted must not
+    /// bring the planner to walk all rows in the order of their GSIDs.
     pub(super) fn sql(&self, schemas: &Schemas) -> String {
         let (alias, from, mut condition) = self.sources(schemas);
         let (mut arrays, mut names) = (Vec::new(), Vec::new());
@@ -313,7 +314,8 @@ impl Lookup {
         }
         format!(
             "SELECT k.n::int4, m.g FROM unnest({}) WITH ORDINALITY k({}, n) CROSS JOIN LATERAL (\
-             SELECT DISTINCT {alias}.\"gsid\" AS g FROM {from} WHERE {condition} ORDER BY 1 LIMIT $1) m",
+             SELECT DISTINCT s.g FROM (SELECT {alias}.\"gsid\" AS g FROM {from} WHERE {condition} OFFSET 0) s \
+             ORDER BY 1 LIMIT $1) m",
             arrays.join(", "),
             names.join(", ")
         )

@@ -1,7 +1,9 @@
 //! Tests of the PostgreSQL target: the suite of all targets, and what is PostgreSQL's own.
 
 mod properties;
+mod reach;
 mod server;
+mod storage;
 mod writers;
 
 use std::sync::Arc;
