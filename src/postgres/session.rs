@@ -39,14 +39,15 @@ impl Server {
             }
         });
         let timeout = self.statement_timeout.as_millis();
-        // Every statement finds rows by their keys. What the planner believes of a table that was just made
-        // would make it read whole tables; plans are kept, because they are the same for all values.
+        // Every statement finds rows by their keys, by a plan that is made once and kept. What the planner believes
+        // of a table when it is empty would make it read whole tables when that has grown.
         let settings = format!(
             "SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = 60000;
              SET client_min_messages = warning; SET timezone = 'UTC'; SET jit = off;
              SET default_transaction_isolation = 'read committed';
              SET plan_cache_mode = force_generic_plan;
-             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+             SET enable_memoize = off"
         );
         client
             .batch_execute(&settings)

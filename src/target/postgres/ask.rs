@@ -57,11 +57,11 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             ..Facts::default()
         };
         let sql = format!(
-            "SELECT x.record, x.gsid, x.version, x.gone, x.crm_state, x.crm_state_at, t.\"gsid\" IS NOT NULL,
-                x.xmin::text::int8
-             FROM unnest($4::text[]) k(record) JOIN {} x ON x.connection = $1 AND x.destination = $2
-                AND x.record = k.record AND x.object = $3
-             LEFT JOIN {} t ON t.\"gsid\" = x.gsid",
+            "SELECT x.*, t.\"gsid\" IS NOT NULL FROM unnest($4::text[]) k(record)
+             CROSS JOIN LATERAL (
+                SELECT record, gsid, version, gone, crm_state, crm_state_at, ctid::text, xmin::text::int8 FROM {}
+                WHERE connection = $1 AND destination = $2 AND record = k.record AND object = $3 OFFSET 0) x
+             LEFT JOIN LATERAL (SELECT \"gsid\" FROM {} WHERE \"gsid\" = x.gsid OFFSET 0) t ON true",
             self.schemas.ledger("crosswalk"),
             self.schemas.table(table)
         );
@@ -83,8 +83,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             };
             let known = Known {
                 entry,
-                is_there: row.try_get(6)?,
+                place: row.try_get(6)?,
                 written_by: row.try_get(7)?,
+                is_there: row.try_get(8)?,
             };
             facts.entries.insert(record, known);
         }
@@ -233,9 +234,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             .map(String::as_str)
             .collect();
         let sql = format!(
-            "SELECT x.record, x.object, x.gsid FROM unnest($3::text[]) k(record) JOIN {} x
-                ON x.connection = $1 AND x.destination = $2 AND x.record = k.record
-             WHERE NOT x.gone AND x.gsid IS NOT NULL",
+            "SELECT x.* FROM unnest($3::text[]) k(record) CROSS JOIN LATERAL (
+                SELECT record, object, gsid FROM {} WHERE connection = $1 AND destination = $2 AND record = k.record
+                    AND NOT gone AND gsid IS NOT NULL OFFSET 0) x",
             self.schemas.ledger("crosswalk")
         );
         let connection = self.batch.reader.connection.as_str();

@@ -34,12 +34,13 @@ pub(super) struct Facts<'a> {
 }
 
 /// An entry as it was read, without a lock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Known {
     pub entry: Entry,
     /// Its row is there.
     pub is_there: bool,
-    /// The transaction that wrote it: another one's, and it has changed.
+    /// Where the entry lies (`ctid`), and the transaction that put it there (`xmin`): another one, and it has changed.
+    pub place: String,
     pub written_by: i64,
 }
 

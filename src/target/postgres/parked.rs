@@ -167,8 +167,9 @@ impl<'a> Changes<'a> {
         }
         let ids = self.insert(session, schemas, batch, &parked).await?;
         let mut waits = Waits::default();
-        for (parked, id) in parked.iter().zip(&ids) {
-            for wait in &parked.waits {
+        for parked in &parked {
+            let id = ids.get(parked.row.record.as_str());
+            for (wait, id) in parked.waits.iter().zip(id.into_iter().cycle()) {
                 waits.ids.push(*id);
                 waits.push(wait);
             }
@@ -201,16 +202,12 @@ impl<'a> Changes<'a> {
         schemas: &Schemas,
         batch: &Batch,
         parked: &[&Parked<'_>],
-    ) -> Result<Vec<i64>, OrderError> {
+    ) -> Result<HashMap<String, i64>, OrderError> {
         let sql = format!(
-            "WITH put AS (
-                INSERT INTO {} AS p (connection, job, object, destination, record, version, partition, \"offset\",
-                    image, since)
-                SELECT $1, $2, $3, s.* FROM unnest($4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-                    $9::bytea[], $10::timestamptz[]) s
-                RETURNING id, record)
-             SELECT put.id FROM put JOIN unnest($5::text[]) WITH ORDINALITY o(record, n) ON put.record = o.record
-             ORDER BY o.n",
+            "INSERT INTO {} (connection, job, object, destination, record, version, partition, \"offset\", image, since)
+             SELECT $1, $2, $3, s.* FROM unnest($4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+                $9::bytea[], $10::timestamptz[]) s
+             RETURNING record, id",
             schemas.ledger("parked_change")
         );
         let collect = |text: fn(&Parked<'_>) -> String| -> Vec<String> {
@@ -246,8 +243,11 @@ impl<'a> Changes<'a> {
                 ],
             )
             .await?;
-        let ids: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-        Ok(ids?)
+        let mut ids = HashMap::with_capacity(rows.len());
+        for row in rows {
+            ids.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+        Ok(ids)
     }
 }
 
@@ -284,7 +284,10 @@ pub(super) async fn write_references(
 ) -> Result<(), OrderError> {
     let table = schemas.ledger("parked_reference");
     let (connection, job) = (batch.reader.connection.as_str(), batch.reader.job.as_str());
-    let own = "p.connection = $1 AND p.job = $2 AND p.destination = $3 AND p.record = s.record AND p.\"column\" = s.c";
+    let own = format!(
+        "SELECT id FROM {table} WHERE connection = $1 AND job = $2 AND destination = $3 AND record = s.record
+         AND \"column\" = s.c OFFSET 0"
+    );
     let (mut gone, mut carried, mut versions) = ((vec![], vec![]), (vec![], vec![]), vec![]);
     let mut put = Vec::new();
     for ((record, column), parking) in parkings {
@@ -303,7 +306,8 @@ pub(super) async fn write_references(
     }
     if !gone.0.is_empty() {
         let sql = format!(
-            "DELETE FROM {table} p USING unnest($4::text[], $5::text[]) s(record, c) WHERE {own}"
+            "DELETE FROM {table} WHERE id = ANY(ARRAY(
+                SELECT p.id FROM unnest($4::text[], $5::text[]) s(record, c) CROSS JOIN LATERAL ({own}) p))"
         );
         session
             .execute(&sql, &[&connection, &job, &destination, &gone.0, &gone.1])
@@ -311,8 +315,10 @@ pub(super) async fn write_references(
     }
     if !carried.0.is_empty() {
         let sql = format!(
-            "UPDATE {table} p SET version = s.version
-             FROM unnest($4::text[], $5::text[], $6::text[]) s(record, c, version) WHERE {own}"
+            "UPDATE {table} t SET version = s.version FROM (
+                SELECT p.id, s.version FROM unnest($4::text[], $5::text[], $6::text[]) s(record, c, version)
+                CROSS JOIN LATERAL ({own}) p OFFSET 0) s
+             WHERE t.id = ANY(ARRAY[s.id])"
         );
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
             &connection,

@@ -93,11 +93,12 @@ pub(super) async fn trace(
         }
     }
     let entries = format!(
-        "SELECT x.destination, x.gsid, x.version, x.gone FROM pg_class c
-         JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = $4::text
-         JOIN {} x ON x.destination = c.relname::text COLLATE \"C\"
-         WHERE c.relkind IN ('r', 'p') AND x.connection = $1 AND x.record = $2 AND x.object = $3
-         ORDER BY x.destination",
+        "SELECT x.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = $4::text
+         CROSS JOIN LATERAL (
+            SELECT destination, gsid, version, gone FROM {}
+            WHERE connection = $1 AND destination = c.relname::text COLLATE \"C\" AND record = $2 AND object = $3
+            OFFSET 0) x
+         WHERE c.relkind IN ('r', 'p') ORDER BY x.destination",
         schemas.ledger("crosswalk")
     );
     let found = session

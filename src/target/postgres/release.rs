@@ -143,9 +143,11 @@ async fn lock_entries(
     schemas: &Schemas,
     ids: &[i64],
 ) -> Result<(), OrderError> {
-    let sql = "SELECT 1 FROM {reference} p JOIN {crosswalk} x ON x.connection = p.connection
-            AND x.destination = p.destination AND x.record = p.record AND x.object = p.object
-         WHERE p.id = ANY($1) ORDER BY x.destination, x.record, x.object FOR NO KEY UPDATE OF x";
+    let sql = "SELECT 1 FROM (
+            SELECT * FROM {reference} WHERE id = ANY($1) ORDER BY destination, record, object OFFSET 0) p
+         CROSS JOIN LATERAL (
+            SELECT 1 FROM {crosswalk} x WHERE x.connection = p.connection AND x.destination = p.destination
+                AND x.record = p.record AND x.object = p.object FOR NO KEY UPDATE) x";
     session.query(&named(schemas, sql), &[&ids]).await?;
     Ok(())
 }
@@ -169,8 +171,10 @@ async fn reread(
 ) -> Result<Vec<Reference>, OrderError> {
     let sql = "SELECT p.id, p.woken, p.destination, p.\"column\", p.takes_any, p.looked_up, p.lookup, p.key, x.gsid
          FROM {reference} p
-         LEFT JOIN {crosswalk} x ON x.connection = p.connection AND x.destination = p.destination
-            AND x.record = p.record AND x.object = p.object AND x.version = p.version AND NOT x.gone
+         LEFT JOIN LATERAL (
+            SELECT gsid FROM {crosswalk} x WHERE x.connection = p.connection AND x.destination = p.destination
+                AND x.record = p.record AND x.object = p.object AND x.version = p.version AND NOT x.gone OFFSET 0) x
+            ON true
          WHERE p.id = ANY($1) ORDER BY p.since, p.id";
     let rows = session.query(&named(schemas, sql), &[&ids]).await?;
     rows.iter()
@@ -229,7 +233,7 @@ impl Settled {
             let sql = format!(
                 "UPDATE {table} p SET ready = s.ready
                  FROM unnest($1::bigint[], $2::bigint[], $3::smallint[]) s(id, woken, ready)
-                 WHERE p.id = s.id AND p.woken = s.woken"
+                 WHERE p.id = ANY(ARRAY[s.id]) AND p.woken = s.woken"
             );
             session
                 .execute(
@@ -299,7 +303,7 @@ async fn fill(
         let (name, quoted) = (schemas.table(table), quote(column));
         let sql = format!(
             "UPDATE {name} t SET {quoted} = s.v, \"modified_date\" = $1 FROM unnest($2::uuid[], $3::uuid[]) s(g, v)
-             WHERE t.\"gsid\" = s.g AND t.{quoted} IS DISTINCT FROM s.v RETURNING t.\"gsid\""
+             WHERE t.\"gsid\" = ANY(ARRAY[s.g]) AND t.{quoted} IS DISTINCT FROM s.v RETURNING t.\"gsid\""
         );
         let (gsids, rows): (Vec<Uuid>, Vec<Uuid>) = values.into_iter().unzip();
         for row in session.query(&sql, &[&now, &gsids, &rows]).await? {
@@ -368,9 +372,9 @@ async fn forget_overtaken(
     if gone.is_empty() {
         return Ok(());
     }
-    let sql = "DELETE FROM {change} p USING {crosswalk} x WHERE p.id = ANY($1) AND x.connection = p.connection
-         AND x.destination = p.destination AND x.record = p.record AND x.object = p.object
-         AND x.version > p.version";
+    let sql = "DELETE FROM {change} p WHERE p.id = ANY($1) AND EXISTS (
+            SELECT 1 FROM {crosswalk} x WHERE x.connection = p.connection AND x.destination = p.destination
+                AND x.record = p.record AND x.object = p.object AND x.version > p.version OFFSET 0)";
     session.execute(&named(schemas, sql), &[&gone]).await?;
     Ok(())
 }
@@ -395,8 +399,9 @@ async fn woken_changes(
         "SELECT p.id, p.woken, p.since, coalesce(x.version > p.version, false), p.job, p.record, p.version,
             p.partition, p.\"offset\", p.image
          FROM {{change}} p
-         LEFT JOIN {{crosswalk}} x ON x.connection = p.connection AND x.destination = p.destination
-            AND x.record = p.record AND x.object = p.object
+         LEFT JOIN LATERAL (
+            SELECT version FROM {{crosswalk}} x WHERE x.connection = p.connection AND x.destination = p.destination
+                AND x.record = p.record AND x.object = p.object OFFSET 0) x ON true
          WHERE p.connection = $1 AND p.ready = 1 AND (p.since, p.id) > (coalesce($2::timestamptz, '-infinity'), $3)
          ORDER BY p.since, p.id LIMIT {CHUNK}"
     );
@@ -483,7 +488,8 @@ pub(super) async fn expire(
     let ids = ids?;
     let sql =
         "SELECT p.record, w.looked_up, w.lookup, w.key, p.partition, p.\"offset\", p.image, p.id
-         FROM {change} p JOIN {wait} w ON w.change = p.id WHERE p.id = ANY($1)
+         FROM {change} p CROSS JOIN LATERAL (SELECT * FROM {wait} WHERE change = p.id OFFSET 0) w
+         WHERE p.id = ANY($1)
          ORDER BY p.since, p.id, w.\"column\"";
     let mut last = None;
     for row in session.query(&named(schemas, sql), &[&ids]).await? {

@@ -58,8 +58,8 @@ async fn wake(
         }
         for sql in [
             "UPDATE {reference} SET ready = 1, woken = woken + 1 WHERE looked_up = $1 AND lookup = $2 AND digest = ANY($3)",
-            "UPDATE {change} SET ready = 1, woken = woken + 1 WHERE id IN (
-                SELECT change FROM {wait} WHERE looked_up = $1 AND lookup = $2 AND digest = ANY($3))",
+            "UPDATE {change} SET ready = 1, woken = woken + 1 WHERE id = ANY(ARRAY(
+                SELECT change FROM {wait} WHERE looked_up = $1 AND lookup = $2 AND digest = ANY($3)))",
         ] {
             let sql = named(schemas, sql);
             session.execute(&sql, &[&table, &shape, &keys]).await?;
@@ -70,7 +70,7 @@ async fn wake(
         for sql in [
             "UPDATE {reference} SET ready = 1, woken = woken + 1 WHERE ready = 2 AND looked_up = $1",
             "UPDATE {change} SET ready = 1, woken = woken + 1 WHERE ready = 2
-             AND EXISTS (SELECT 1 FROM {wait} WHERE change = id AND looked_up = $1)",
+             AND EXISTS (SELECT 1 FROM {wait} WHERE change = id AND looked_up = $1 OFFSET 0)",
         ] {
             session.execute(&named(schemas, sql), &[&table]).await?;
         }
@@ -102,8 +102,8 @@ fn awaited_sql(schemas: &Schemas) -> String {
     };
     let several = "SELECT k.looked_up, NULL FROM unnest($1::text[]) k(looked_up)
         WHERE EXISTS (SELECT 1 FROM {reference} WHERE ready = 2 AND looked_up = k.looked_up)
-            OR EXISTS (SELECT 1 FROM {change} c JOIN {wait} w ON w.change = c.id
-                WHERE c.ready = 2 AND w.looked_up = k.looked_up)";
+            OR EXISTS (SELECT 1 FROM {change} c WHERE c.ready = 2 AND EXISTS (
+                SELECT 1 FROM {wait} w WHERE w.change = c.id AND w.looked_up = k.looked_up OFFSET 0))";
     let sql = format!(
         "{} UNION {} UNION {several}",
         steps("{reference}"),

@@ -30,21 +30,28 @@ struct Entries<'a> {
     gone: Vec<bool>,
     states: Vec<Option<&'static str>>,
     at: Vec<Option<DateTime<Utc>>>,
-    /// Who wrote what was read.
-    before: Vec<i64>,
+    /// Where that lies which was read, and who wrote it.
+    places: Vec<&'a str>,
+    written_by: Vec<i64>,
 }
 
 impl<'a> Entries<'a> {
-    fn push(&mut self, record: &'a RecordId, entry: &Entry, before: Option<&Known>) {
+    fn push(&mut self, record: &'a RecordId, entry: &Entry, before: Option<&'a Known>) {
         self.records.push(record.as_str());
         self.gsids.push(entry.gsid);
         self.versions.push(entry.version.to_string());
         self.gone.push(entry.gone);
         self.states.push(entry.mark.map(|mark| mark.state.as_str()));
         self.at.push(entry.mark.map(|mark| mark.at));
-        self.before.extend(before.map(|before| before.written_by));
+        self.places
+            .extend(before.map(|before| before.place.as_str()));
+        self.written_by
+            .extend(before.map(|before| before.written_by));
     }
 }
+
+/// The very entries that were read: a row that moved or was written since has another `xmin`.
+const AS_READ: &str = "x.ctid = s.place::tid AND x.xmin::text::int8 = s.written_by";
 
 /// Writes the entries that changed, and holds those that were confirmed. What was read without a lock has to be
 /// there still, or the batch is run again.
@@ -75,99 +82,59 @@ pub(super) async fn entries(
         kind.push(record, entry, before);
     }
     let crosswalk = schemas.ledger("crosswalk");
-    let connection = batch.reader.connection.as_str();
-    let (table, object) = (view.layout.plan.table.as_str(), batch.object.as_str());
-    let own = "x.connection = $1 AND x.destination = $2 AND x.object = $3 AND x.record = s.record AND x.xmin::text::int8 = s.before";
     if !same.records.is_empty() {
         let sql = format!(
-            "SELECT 1 FROM {crosswalk} x JOIN unnest($4::text[], $5::bigint[]) s(record, before) ON {own}
-             ORDER BY x.record FOR NO KEY UPDATE OF x"
+            "SELECT 1 FROM unnest($1::text[], $2::bigint[]) s(place, written_by), {crosswalk} x WHERE {AS_READ}
+             FOR NO KEY UPDATE OF x"
         );
-        let params: [&(dyn ToSql + Sync); 5] =
-            [&connection, &table, &object, &same.records, &same.before];
-        let held = session.query(&sql, &params).await?;
+        let held = session
+            .query(&sql, &[&same.places, &same.written_by])
+            .await?;
         complete(held.len() as u64, same.records.len())?;
     }
-    if !bumped.records.is_empty() {
+    for (kind, gsid) in [(&bumped, ""), (&moved, ", gsid = s.gsid")] {
+        if kind.records.is_empty() {
+            continue;
+        }
         let sql = format!(
-            "UPDATE {crosswalk} x SET version = s.version, gone = s.gone, crm_state = s.state, crm_state_at = s.at
-             FROM unnest($4::text[], $5::bigint[], $6::text[], $7::boolean[], $8::text[], $9::timestamptz[],
-                $10::uuid[]) s(record, before, version, gone, state, at, gsid)
-             WHERE {own} AND x.gsid IS NOT DISTINCT FROM s.gsid"
+            "UPDATE {crosswalk} x SET version = s.version, gone = s.gone, crm_state = s.state, crm_state_at = s.at{gsid}
+             FROM unnest($1::text[], $2::bigint[], $3::text[], $4::boolean[], $5::text[], $6::timestamptz[],
+                $7::uuid[]) s(place, written_by, version, gone, state, at, gsid)
+             WHERE {AS_READ}"
         );
-        let written = session
-            .execute(
-                &sql,
-                &[
-                    &connection,
-                    &table,
-                    &object,
-                    &bumped.records,
-                    &bumped.before,
-                    &bumped.versions,
-                    &bumped.gone,
-                    &bumped.states,
-                    &bumped.at,
-                    &bumped.gsids,
-                ],
-            )
-            .await?;
-        complete(written, bumped.records.len())?;
+        let params: [&(dyn ToSql + Sync); 7] = [
+            &kind.places,
+            &kind.written_by,
+            &kind.versions,
+            &kind.gone,
+            &kind.states,
+            &kind.at,
+            &kind.gsids,
+        ];
+        complete(session.execute(&sql, &params).await?, kind.records.len())?;
     }
-    if !moved.records.is_empty() {
-        let sql = format!(
-            "UPDATE {crosswalk} x SET version = s.version, gone = s.gone, crm_state = s.state, crm_state_at = s.at,
-                gsid = s.gsid
-             FROM unnest($4::text[], $5::bigint[], $6::text[], $7::boolean[], $8::text[], $9::timestamptz[],
-                $10::uuid[]) s(record, before, version, gone, state, at, gsid)
-             WHERE {own}"
-        );
-        let written = session
-            .execute(
-                &sql,
-                &[
-                    &connection,
-                    &table,
-                    &object,
-                    &moved.records,
-                    &moved.before,
-                    &moved.versions,
-                    &moved.gone,
-                    &moved.states,
-                    &moved.at,
-                    &moved.gsids,
-                ],
-            )
-            .await?;
-        complete(written, moved.records.len())?;
+    if new.records.is_empty() {
+        return Ok(());
     }
-    if !new.records.is_empty() {
-        let sql = format!(
-            "INSERT INTO {crosswalk} (connection, destination, object, record, gsid, version, gone, crm_state,
-                crm_state_at)
-             SELECT $1, $2, $3, s.* FROM unnest($4::text[], $5::uuid[], $6::text[], $7::boolean[], $8::text[],
-                $9::timestamptz[]) s
-             ON CONFLICT DO NOTHING"
-        );
-        let written = session
-            .execute(
-                &sql,
-                &[
-                    &connection,
-                    &table,
-                    &object,
-                    &new.records,
-                    &new.gsids,
-                    &new.versions,
-                    &new.gone,
-                    &new.states,
-                    &new.at,
-                ],
-            )
-            .await?;
-        complete(written, new.records.len())?;
-    }
-    Ok(())
+    let sql = format!(
+        "INSERT INTO {crosswalk} (connection, destination, object, record, gsid, version, gone, crm_state,
+            crm_state_at)
+         SELECT $1, $2, $3, s.* FROM unnest($4::text[], $5::uuid[], $6::text[], $7::boolean[], $8::text[],
+            $9::timestamptz[]) s
+         ON CONFLICT DO NOTHING"
+    );
+    let params: [&(dyn ToSql + Sync); 9] = [
+        &batch.reader.connection.as_str(),
+        &view.layout.plan.table.as_str(),
+        &batch.object.as_str(),
+        &new.records,
+        &new.gsids,
+        &new.versions,
+        &new.gone,
+        &new.states,
+        &new.at,
+    ];
+    complete(session.execute(&sql, &params).await?, new.records.len())
 }
 
 fn complete(written: u64, due: usize) -> Result<(), OrderError> {
@@ -298,7 +265,9 @@ fn insert_sql(layout: &Layout<'_>, table: &str) -> String {
     )
 }
 
-/// `$1` now, `$2` GSIDs, `$3` and `$4` marks, then masks of the columns to be written, then the columns.
+/// `$1` now, `$2` GSIDs, `$3` and `$4` marks, then masks of the columns to be written, then the columns. `ANY` of one
+/// GSID leaves the planner one way to go: from GSIDs to rows. By a plain `=` it may read all rows of a table that it
+/// believes to be small.
 fn update_sql(layout: &Layout<'_>, table: &str) -> String {
     let masks = layout.written.div_ceil(MASK);
     let (mut arrays, mut staged) = (String::new(), String::new());
@@ -326,7 +295,7 @@ fn update_sql(layout: &Layout<'_>, table: &str) -> String {
     format!(
         "UPDATE {table} t SET \"modified_date\" = $1, \"crm_state\" = s.state, \"crm_state_at\" = s.at{set}
          FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]{arrays}) s(g, state, at{staged})
-         WHERE t.\"gsid\" = s.g AND (t.\"crm_state\" IS DISTINCT FROM s.state
+         WHERE t.\"gsid\" = ANY(ARRAY[s.g]) AND (t.\"crm_state\" IS DISTINCT FROM s.state
             OR t.\"crm_state_at\" IS DISTINCT FROM s.at{differs})
          RETURNING t.\"gsid\""
     )

@@ -443,3 +443,82 @@ async fn a_later_ledger_is_refused() {
     let refused = store.target.ensure(&[]).await.unwrap_err();
     assert_eq!(refused.kind(), FaultKind::Config, "{refused:?}");
 }
+
+/// Plans are made when tables are all but empty, and kept. The rows that are read per row written stay the same as
+/// the tables grow, though nobody tells the planner.
+#[tokio::test]
+async fn statements_stay_quick_when_tables_grow() {
+    let mut settings = server().fresh();
+    settings.writers = 1;
+    let mut store = Store::with(settings).await;
+    let mut writer = begin(&mut store).await;
+    let companies = Arc::new(company());
+    let persons = Arc::new(person().derive(by_id("company", "company")).derive(by(
+        "manager",
+        "person",
+        vec![on("name", StoredType::String)],
+    )));
+    store
+        .target
+        .prepare(&job("acme", "sync", &[&companies, &persons]))
+        .await
+        .unwrap();
+    for table in [
+        store.table("company"),
+        store.table("person"),
+        store.ledger("crosswalk"),
+        store.ledger("parked_reference"),
+    ] {
+        execute(&format!(
+            "ALTER TABLE {table} SET (autovacuum_enabled = false)"
+        ))
+        .await;
+    }
+    const BATCHES: usize = 30;
+    const SIZE: usize = 100;
+    let rows = |from: usize, version: u64| {
+        let mut rows = Vec::new();
+        for n in from..from + SIZE {
+            let name = format!("{version} {n}");
+            let company =
+                row(&companies, &format!("c{n}"), version).text("external_id", &n.to_string());
+            rows.push(company.text("name", &name));
+            // Half of the parents come later.
+            let parent = format!("c{}", if n % 2 == 0 { n } else { n + SIZE });
+            let person = row(&persons, &format!("p{n}"), version).text("email", &n.to_string());
+            rows.push(person.text("name", &name).to("company", &[&parent]));
+        }
+        rows
+    };
+    // The planner sees three rows.
+    writer.send(rows(0, 1)).await;
+    let analyze = format!(
+        "ANALYZE {}, {}, {}",
+        store.table("company"),
+        store.table("person"),
+        store.ledger("crosswalk")
+    );
+    execute(&analyze).await;
+    writer.send(rows(0, 2)).await;
+    writer.release().await;
+    for version in 3..6 {
+        for batch in 0..BATCHES {
+            writer.send(rows(batch * SIZE, version)).await;
+            writer.release().await;
+        }
+    }
+    // A session that ends hands its counts over.
+    store.target.close().await.unwrap();
+    let written = (2 * SIZE * (3 * BATCHES + 2)) as i64;
+    let read = "SELECT sum(idx_tup_read)::text FROM pg_stat_user_indexes WHERE schemaname = ";
+    let mut total = 0;
+    for schema in [&store.settings.store, &store.settings.ledger] {
+        let counted = query(&format!("{read}'{schema}'")).await;
+        total += counted[0].parse::<i64>().unwrap();
+    }
+    assert!(total >= written, "nothing was counted: {total}");
+    assert!(
+        total < 15 * written,
+        "{total} index entries read for {written} rows"
+    );
+}
