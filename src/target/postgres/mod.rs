@@ -30,6 +30,7 @@ mod pass;
 mod read;
 mod release;
 mod schema;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -1,5 +1,6 @@
 //! Tests of the PostgreSQL target: the suite of all targets, and what is PostgreSQL's own.
 
+mod doubt;
 mod measure;
 mod properties;
 mod reach;

@@ -17,13 +17,13 @@ use crate::target::suite::plans::{Row, by_id, company, deleted, person, row, tex
 use crate::target::suite::world::{Writer, begin};
 
 /// A transaction of the test's own that holds something the target wants.
-struct Obstacle {
+pub struct Obstacle {
     client: Client,
     pid: i32,
 }
 
 impl Obstacle {
-    async fn new(sql: &str) -> Self {
+    pub async fn new(sql: &str) -> Self {
         let client = server().client().await;
         let pid = client
             .query_one("SELECT pg_backend_pid()", &[])
@@ -36,7 +36,7 @@ impl Obstacle {
     }
 
     /// Returns once `count` others wait for it, directly or in line; their process ids.
-    async fn waited_for(&self, count: usize) -> Vec<i32> {
+    pub async fn waited_for(&self, count: usize) -> Vec<i32> {
         let look = server().client().await;
         wait_until(async || {
             let waiting = look
@@ -58,7 +58,7 @@ impl Obstacle {
         .await
     }
 
-    async fn end(self, how: &str) {
+    pub async fn end(self, how: &str) {
         self.client.batch_execute(how).await.unwrap();
     }
 }
@@ -74,7 +74,7 @@ async fn wait_until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     panic!("nothing came");
 }
 
-fn spawn(target: Arc<dyn Target>, batch: Batch) -> JoinHandle<Result<Applied, Fault>> {
+pub fn spawn(target: Arc<dyn Target>, batch: Batch) -> JoinHandle<Result<Applied, Fault>> {
     tokio::spawn(async move { target.apply(batch).await })
 }
 
@@ -172,7 +172,7 @@ async fn writers_that_share_rows_get_through() {
                     let key = (n * 5 + partition + version) % KEYS;
                     let life = &mut lives[key as usize];
                     let record = format!("{partition}-{key}-{life}");
-                    if (key + version + partition) % 3 == 0 && version < 30 {
+                    if (key + version + partition).is_multiple_of(3) && version < 30 {
                         rows.push(deleted(&plan, &record, version));
                         *life += 1;
                     } else {
