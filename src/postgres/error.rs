@@ -77,6 +77,9 @@ pub fn fault(error: tokio_postgres::Error) -> Fault {
     if let Some(error) = error.as_db_error() {
         return refused(error);
     }
+    if error.to_string().starts_with("error deserializing") {
+        return Fault::new(FaultKind::Corrupt, "reading what PostgreSQL holds").source(error);
+    }
     if is_client_side(&error) {
         return Fault::new(FaultKind::Record, "a value can't be sent to PostgreSQL").source(error);
     }

@@ -243,10 +243,10 @@ impl<'a> Run<'a> {
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
         if !claims.is_empty() {
             let sql = format!(
-                "DELETE FROM {} WHERE destination = $1 AND digest = ANY($2)",
+                "DELETE FROM {} WHERE digest = ANY($1)",
                 self.schemas.ledger("claim")
             );
-            session.execute(&sql, &[&table, &claims]).await?;
+            session.execute(&sql, &[&claims]).await?;
         }
         self.changes = changes;
         let outcomes: Vec<Outcome> = told

@@ -142,19 +142,18 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         let shape = self.layout.identifiers.shape()?;
         let mut new = BTreeSet::new();
         for key in keys {
-            let digest = digest(&format!("{shape}\n{}", spelled(key)?));
+            let table = &self.layout.plan.table;
+            let digest = digest(&format!("{table}\n{shape}\n{}", spelled(key)?));
             if self.claims.insert(digest) {
                 new.insert(digest);
             }
         }
         let new: Vec<Uuid> = new.into_iter().collect();
         let sql = format!(
-            "INSERT INTO {} (destination, digest) SELECT $1, d FROM unnest($2::uuid[]) d ON CONFLICT DO NOTHING",
+            "INSERT INTO {} (digest) SELECT d FROM unnest($1::uuid[]) d ON CONFLICT DO NOTHING",
             self.schemas.ledger("claim")
         );
-        let taken = session
-            .execute(&sql, &[&self.layout.plan.table, &new])
-            .await?;
+        let taken = session.execute(&sql, &[&new]).await?;
         // Claims are deleted before their transaction ends, so nobody sees one: a crash of the server apart, after
         // which the table is empty.
         if taken < new.len() as u64 {
@@ -236,7 +235,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         let sql = format!(
             "SELECT x.* FROM unnest($3::text[]) k(record) CROSS JOIN LATERAL (
                 SELECT record, object, gsid FROM {} WHERE connection = $1 AND destination = $2 AND record = k.record
-                    AND NOT gone AND gsid IS NOT NULL OFFSET 0) x",
+                    AND NOT gone OFFSET 0) x",
             self.schemas.ledger("crosswalk")
         );
         let connection = self.batch.reader.connection.as_str();

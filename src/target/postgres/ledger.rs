@@ -12,9 +12,10 @@ use crate::postgres::session::Session;
 use crate::target::port::{Assignment, Batch, ReaderKey};
 
 /// The ledger's schema, step by step; steps are only ever added. `{l}` is the ledger's schema. Texts are compared byte
-/// by byte. `ready` is 1 when something that waits has to be looked at, 2 when several rows were found where that is
-/// an error; `woken` counts how often it was, so that nobody puts to sleep what was woken meanwhile. `claim` never
-/// holds a row that another transaction sees: whoever wants the same claim waits for the end of who has it.
+/// by byte. An entry without GSID is `gone`. `ready` is 1 when something that waits has to be looked at, 2 when several
+/// rows were found where that is an error; `woken` counts how often it was, so that nobody puts to sleep what was
+/// woken meanwhile. `claim` (a digest of destination, identifiers and their values) never holds a row that another
+/// transaction sees: whoever wants the same claim waits for the end of who has it.
 const STEPS: &[&str] = &["
 CREATE TABLE {l}.\"offset\" (
     connection text COLLATE \"C\", job text COLLATE \"C\", reader text COLLATE \"C\", generation text COLLATE \"C\",
@@ -62,9 +63,7 @@ CREATE TABLE {l}.parked_wait (
     PRIMARY KEY (change, \"column\")
 );
 CREATE INDEX parked_wait_waits ON {l}.parked_wait (looked_up, lookup, digest);
-CREATE UNLOGGED TABLE {l}.claim (
-    destination text COLLATE \"C\", digest uuid, PRIMARY KEY (destination, digest)
-);
+CREATE UNLOGGED TABLE {l}.claim (digest uuid PRIMARY KEY);
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.

@@ -284,10 +284,7 @@ impl Lookup {
         let table = schemas.table(&self.table);
         let crosswalk = schemas.ledger("crosswalk");
         let columns = self.parts.iter().any(|part| part.column_name().is_some());
-        let held = format!(
-            "x.destination = {} AND NOT x.gone AND x.gsid IS NOT NULL",
-            quote_text(&self.table)
-        );
+        let held = format!("x.destination = {} AND NOT x.gone", quote_text(&self.table));
         match (self.has_ledger(), columns) {
             (true, false) => ("x", format!("{crosswalk} x"), held),
             (true, true) => (
@@ -355,7 +352,7 @@ impl Lookup {
             .collect();
         format!(
             "SELECT m.* FROM unnest($1::uuid[]) g JOIN LATERAL (SELECT {} FROM {from} \
-             WHERE {alias}.\"gsid\" = g.g AND {condition}) m ON true",
+             WHERE {alias}.\"gsid\" = g.g AND {condition} OFFSET 0) m ON true",
             texts.join(", ")
         )
     }

@@ -14,6 +14,8 @@
 //!   on to needs no lock: nobody deletes a row that another one holds.
 //! * Rows without an entry are claimed by their identifiers before they are looked for (J4).
 //!
+//! Look-ups are not cached: another daemon may delete what a cache holds, and nothing would tell.
+//!
 //! Keys are locked in their order. Where two transactions lock in a circle all the same, PostgreSQL ends one of them,
 //! and it is run again.
 
@@ -209,13 +211,6 @@ impl Target for PostgresTarget {
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
-        if batch
-            .destinations
-            .iter()
-            .any(|part| part.rows.len() > i32::MAX as usize)
-        {
-            return Err(Fault::new(FaultKind::Corrupt, "a batch has too many rows"));
-        }
         let writer = self.writer(&batch.reader, batch.partition);
         let order = apply::Apply {
             batch,

@@ -76,6 +76,7 @@ pub(super) async fn references(
     now: DateTime<Utc>,
 ) -> Result<(usize, bool, Touched), OrderError> {
     let (mut filled, mut more, mut touched, mut after) = (0, false, Touched::new(), START);
+    let mut ambiguous = Vec::new();
     session.run("BEGIN").await?;
     loop {
         let chunk = woken(session, schemas, connection, after).await?;
@@ -97,7 +98,10 @@ pub(super) async fn references(
                 (Some(_), Found::One(_)) if filled + fills.len() == limit => more = true,
                 (Some(gsid), Found::One(row)) => fills.push((reference, gsid, row)),
                 (_, Found::None) => settled.sleep(&reference, 0),
-                (_, Found::Several(_)) => settled.sleep(&reference, 2),
+                (_, Found::Several(_)) => {
+                    settled.sleep(&reference, 2);
+                    ambiguous.push((reference.id, reference.wait));
+                }
             }
         }
         filled += fills.len();
@@ -111,6 +115,7 @@ pub(super) async fn references(
         }
     }
     session.run("COMMIT").await?;
+    look_again(session, schemas, "{reference}", &ambiguous).await?;
     Ok((filled, more, touched))
 }
 
@@ -246,6 +251,29 @@ impl Settled {
     }
 }
 
+/// Wakes what several rows were found for if that is no longer so: one may have left before it was known that they
+/// keep something waiting.
+async fn look_again(
+    session: &mut Session,
+    schemas: &Schemas,
+    table: &str,
+    ambiguous: &[(i64, Waiting)],
+) -> Result<(), OrderError> {
+    let finds = find(session, schemas, ambiguous.iter().map(|(_, wait)| wait)).await?;
+    let clear = ambiguous.iter().zip(finds);
+    let still: BTreeSet<i64> = clear
+        .filter(|(_, found)| matches!(found, Found::Several(_)))
+        .map(|((id, _), _)| *id)
+        .collect();
+    let woken = ambiguous.iter().map(|(id, _)| *id);
+    let woken: Vec<i64> = woken.filter(|id| !still.contains(id)).collect();
+    if !woken.is_empty() {
+        let sql = format!("UPDATE {table} SET ready = 1, woken = woken + 1 WHERE id = ANY($1)");
+        session.execute(&named(schemas, &sql), &[&woken]).await?;
+    }
+    Ok(())
+}
+
 /// Finds what many parked look-ups wait for: a statement per shape.
 async fn find(
     session: &mut Session,
@@ -356,6 +384,11 @@ pub(super) async fn changes(
         }
         forget_overtaken(session, schemas, &mut settled).await?;
         settled.write(session, schemas, "{change}").await?;
+        let ambiguous: Vec<_> = waits
+            .into_iter()
+            .filter(|(change, _)| missing.get(change) == Some(&2))
+            .collect();
+        look_again(session, schemas, "{change}", &ambiguous).await?;
         if is_last || more {
             return Ok((released, more));
         }
