@@ -203,7 +203,7 @@ impl Run {
     async fn settle(&self) -> Result<(Found, usize), String> {
         let road = &self.road;
         let mut seconds = 0;
-        while let Some(unread) = road.store.unread(&road.world, &road.jobs).await {
+        while let Some(unread) = unread(road).await {
             if seconds > 300 {
                 return Err(format!("no rest: {unread}"));
             }
@@ -380,7 +380,29 @@ impl Run {
                 world.images.clear();
             }
         }
+        if self.rng.one_in(2) {
+            return self.begin_late().await;
+        }
         self.begin_again();
+        Ok(())
+    }
+
+    /// Ingest mends its topics before any job looks at them.
+    async fn begin_late(&mut self) -> Result<(), String> {
+        self.road.say(|| "the jobs come late".to_owned());
+        self.road.world.start("one");
+        for _ in 0..self.rng.below(4) {
+            self.commit_something();
+            let wait = self.rng.between(0, 12_000).unsigned_abs();
+            self.road.world.pass(Duration::from_millis(wait)).await;
+        }
+        if self.road.world.owners[0].process.is_dead() {
+            return self.bury().await;
+        }
+        self.road.put_to_work();
+        if self.profile.second {
+            self.road.start_jobs("two");
+        }
         Ok(())
     }
 
@@ -541,6 +563,12 @@ impl Run {
         let told = self.road.world.org.commit(number, delay);
         self.road.say(|| told);
     }
+}
+
+/// What a job has not read yet.
+async fn unread(road: &RoadWorld) -> Option<String> {
+    let (world, jobs) = (&road.world, &road.jobs);
+    road.store.unread(world, jobs, &*world.state).await
 }
 
 fn record_name(number: usize) -> String {

@@ -121,11 +121,15 @@ impl Store {
     }
 
     /// Whether every job stands at its topic's end; else what does not.
-    pub async fn unread(&self, world: &World, jobs: &Jobs) -> Option<String> {
+    pub async fn unread(&self, world: &World, jobs: &Jobs, state: &dyn State) -> Option<String> {
         for job in &jobs.all {
             let topic = world.topic(&job.object);
             let spec = crate::flow::road::topic_spec(&topic);
-            let generation = world.log.ensure(&spec).await.unwrap();
+            let mut generation = world.log.ensure(&spec).await.unwrap();
+            let stored = state.object(&world.connection, &job.object).await.unwrap();
+            if let Some(term) = stored.topic_since {
+                generation = format!("{generation}/{term}");
+            }
             for (partition, bounds) in world.log.bounds(&topic).await.unwrap() {
                 let next = self.witness.next(job.id, &generation, partition);
                 if next != bounds.end {
@@ -146,6 +150,11 @@ impl RoadWorld {
     /// Starts a daemon: ingest and jobs.
     pub fn start(&mut self, name: &'static str) {
         self.world.start(name);
+        self.put_to_work();
+    }
+
+    /// Starts the jobs of the daemon that listens already.
+    pub fn put_to_work(&mut self) {
         let owner = self.world.owners.last().unwrap();
         let (process, stop) = (Arc::clone(&owner.process), owner.stop.clone());
         self.employ(&process, &stop);
@@ -237,7 +246,7 @@ pub async fn replay(road: &RoadWorld, rng: &mut Rng) -> Result<Store, String> {
     let (state, stop) = (Arc::<MemoryState>::default(), StopSignal::new());
     let hands = store.employ(&road.world, &road.jobs, &state, &process, &stop);
     let mut waited = 0;
-    while let Some(unread) = store.unread(&road.world, &road.jobs).await {
+    while let Some(unread) = store.unread(&road.world, &road.jobs, &*state).await {
         tokio::time::sleep(Duration::from_secs(1)).await;
         waited += 1;
         if waited > 600 {
