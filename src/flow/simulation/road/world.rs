@@ -236,25 +236,33 @@ impl Hands {
 }
 
 /// Jobs alone over the whole of every topic, into an empty store.
-pub async fn replay(road: &RoadWorld, rng: &mut Rng) -> Result<Store, String> {
-    let manner = Manner {
-        most: 1 + rng.below(12),
-        repeats: 0,
-    };
-    let store = Store::new(&road.world, &road.jobs, (manner, 0), rng).await;
-    let process = Process::new("replay", Arc::clone(&road.world.chaos));
-    let (state, stop) = (Arc::<MemoryState>::default(), StopSignal::new());
-    let hands = store.employ(&road.world, &road.jobs, &state, &process, &stop);
-    let mut waited = 0;
-    while let Some(unread) = store.unread(&road.world, &road.jobs, &*state).await {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        waited += 1;
-        if waited > 600 {
-            return Err(format!("a replay does not end: {unread}"));
+pub struct Replay {
+    pub store: Store,
+    hands: Hands,
+}
+
+impl Replay {
+    /// Starts, and waits until every topic is read.
+    pub async fn run(road: &RoadWorld, rng: &mut Rng) -> Result<Self, String> {
+        let manner = Manner {
+            most: 1 + rng.below(12),
+            repeats: 0,
+        };
+        let (world, jobs) = (&road.world, &road.jobs);
+        let store = Store::new(world, jobs, (manner, 0), rng).await;
+        let process = Process::new("replay", Arc::clone(&world.chaos));
+        let (state, stop) = (Arc::<MemoryState>::default(), StopSignal::new());
+        let hands = store.employ(world, jobs, &state, &process, &stop);
+        for _ in 0..600 {
+            if store.unread(world, jobs, &*state).await.is_none() {
+                return Ok(Self { store, hands });
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        Err("a replay does not end".to_owned())
     }
-    // What waits is looked at each minute.
-    tokio::time::sleep(Duration::from_secs(200)).await;
-    hands.end().await;
-    Ok(store)
+
+    pub async fn end(self) {
+        self.hands.end().await;
+    }
 }
