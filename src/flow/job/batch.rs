@@ -36,8 +36,11 @@ pub(super) struct Work {
     pub counts: BTreeMap<&'static str, u64>,
     /// Commit stamps of the stream's changes.
     pub streamed: Vec<DateTime<Utc>>,
-    /// Records of which the ledger holds a version of a higher term.
+    /// Records of which the ledger holds a version that the topic's owner does not know: one of a higher term, or
+    /// one that the topic lost.
     pub outranked: Vec<RecordId>,
+    /// The term since which the topic is what it is.
+    pub since: u64,
     /// Rows were written that others may wait for.
     pub wrote: bool,
     /// Rows whose change does not wait any more.
@@ -77,6 +80,7 @@ impl Work {
             counts: BTreeMap::new(),
             streamed: Vec::new(),
             outranked: Vec::new(),
+            since: 0,
             wrote: false,
             settled: 0,
             refused: Vec::new(),
@@ -221,7 +225,7 @@ impl Work {
         let mut counts = Vec::new();
         for (row, outcome) in self.rows(part).zip(applied.outcomes.iter().flatten()) {
             if let Outcome::Stale(held) = outcome
-                && held.term() > row.version.term()
+                && (held.term() > row.version.term() || held.term() < self.since)
                 && !self.outranked.contains(&row.record)
             {
                 counts.push((outcome.label(), Some(row.record.clone())));

@@ -77,6 +77,8 @@ enum Ended {
 struct Job {
     road: JobRoad,
     reader: ReaderKey,
+    /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
+    since: u64,
     owned: BTreeMap<u32, Owned>,
     stop: StopSignal,
     /// Parked changes that were refused when they were run again; they stay parked, and are tried each minute.
@@ -127,7 +129,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 /// One membership of the job's group.
 async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
-    let generation = road.generation().await?;
+    let (generation, since) = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
         .await?;
@@ -140,6 +142,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             generation,
         },
         road: road.clone(),
+        since,
         owned: BTreeMap::new(),
         stop: stop.clone(),
         held_back: HashSet::new(),
@@ -216,7 +219,7 @@ impl Job {
     }
 
     async fn is_topic_new(&self) -> Result<bool, Fault> {
-        let is_new = self.road.generation().await? != self.reader.generation;
+        let is_new = self.road.generation().await?.0 != self.reader.generation;
         if is_new {
             tracing::warn!(
                 connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
@@ -323,6 +326,7 @@ impl Job {
             next: last.offset + 1,
         };
         let mut work = batch::prepare(&self.road, records, Run::First);
+        work.since = self.since;
         letters::write(&self.road, &work.letters).await?;
         self.commit(seat, &mut work).await?;
         let next = Owned {
@@ -338,12 +342,13 @@ impl Job {
         Ok(())
     }
 
-    /// The ledger holds a higher term than a change has (I7): its owner lost state, and publishes the record again.
+    /// The ledger holds a higher term than a change has (I7), or a version that was lost with the topic: the owner
+    /// publishes the record again, as it knows it.
     async fn ask_to_republish(&self, work: &Work) -> Result<(), Fault> {
         let plan = self.road.mapping.plan();
         let mut backoff = self.road.attempts();
         for record in &work.outranked {
-            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds a higher term");
+            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds what the topic's owner does not know");
             let state = &self.road.state;
             while let Err(fault) = state
                 .request_republish(&plan.connection, &plan.source, record)
@@ -377,14 +382,14 @@ impl Job {
 impl JobRoad {
     /// The topic's generation, and since when it is what it is. A cut leaves the topic its id, and once the topic has
     /// grown past our offsets again no reading tells that they are of other records; ingest noticed.
-    async fn generation(&self) -> Result<String, Fault> {
+    async fn generation(&self) -> Result<(String, u64), Fault> {
         let plan = self.mapping.plan();
         let topic = super::road::topic_spec(&self.topic);
         let generation = self.log.ensure(&topic).await?;
         let state = self.state.object(&plan.connection, &plan.source).await?;
         Ok(match state.topic_since {
-            Some(term) => format!("{generation}/{term}"),
-            None => generation,
+            Some(term) => (format!("{generation}/{term}"), term),
+            None => (generation, 0),
         })
     }
 
