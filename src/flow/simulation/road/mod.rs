@@ -19,7 +19,7 @@ use schedule::{Profile, Stats};
 use seams::Flaw;
 
 /// Schedules of an ordinary test run.
-const SCHEDULES: u64 = 200;
+const SCHEDULES: u64 = 150;
 
 fn simulate(seed: u64, profile: Profile, told: bool) -> (Result<Stats, String>, String) {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -219,11 +219,7 @@ impl Open<'_> {
 
     fn is_at(&self, traced: Option<&Traced>, version: Version) -> bool {
         let lax = self.excuses.flaw == Flaw::ForgetsVersions;
-        // What a lost topic held last may have been newer, and told nothing new.
-        let damaged = self.excuses.damaged;
-        traced.is_some_and(|traced| {
-            lax || traced.version == version || (damaged && traced.version > version)
-        })
+        traced.is_some_and(|traced| lax || traced.version == version)
     }
 
     fn lacks(&self, of: &Reference, fields: &Fields) -> bool {
