@@ -6,6 +6,7 @@
 mod group;
 mod jobs;
 mod oracle;
+mod scenarios;
 mod schedule;
 mod seams;
 mod witness;

@@ -568,7 +568,7 @@ impl Run {
 }
 
 /// What a job has not read yet.
-async fn unread(road: &RoadWorld) -> Option<String> {
+pub async fn unread(road: &RoadWorld) -> Option<String> {
     let (world, jobs) = (&road.world, &road.jobs);
     road.store.unread(world, jobs, &*world.state).await
 }
