@@ -11,6 +11,7 @@ mod seams;
 mod witness;
 mod world;
 
+use super::faults::Odds;
 use super::rng::Rng;
 use super::{judge, seeds_of};
 
@@ -42,9 +43,15 @@ fn every_schedule_ends_with_the_org_in_the_store() {
     eprintln!("{all:?}");
 }
 
-/// How many of some schedules end in disagreement.
+/// How many of thirty schedules end in disagreement.
 fn wrong(profile: Profile) -> usize {
-    let failed = (0..30).filter(|seed| simulate(*seed, profile, false).0.is_err());
+    let failed = (0..30).filter(|seed| {
+        let outcome = simulate(*seed, profile, false).0;
+        if let Err(why) = &outcome {
+            eprintln!("{seed}: {}", why.chars().take(200).collect::<String>());
+        }
+        outcome.is_err()
+    });
     failed.count()
 }
 
@@ -57,4 +64,51 @@ fn a_seed_tells_the_same_story_twice() {
         let other = lines.find(|(one, other)| one != other);
         assert_eq!(other, None, "seed {seed}");
     }
+}
+
+/// Crashes, stalls and topics that come to harm, and nothing that would be refused.
+fn rough() -> Profile {
+    Profile {
+        odds: Odds {
+            crash: 10,
+            slow: 20,
+            ..Odds::default()
+        },
+        repeats: 200,
+        forced: 700,
+        restarts: true,
+        wipes: true,
+        takeovers: true,
+        second: true,
+        deeds: 50,
+        ..Profile::default()
+    }
+}
+
+#[test]
+fn a_target_that_forgets_versions_is_caught() {
+    assert_eq!(wrong(rough()), 0);
+    let caught = wrong(Profile {
+        flaw: Flaw::ForgetsVersions,
+        ..rough()
+    });
+    assert!(caught >= 5, "only {caught} of 30 schedules caught it");
+}
+
+#[test]
+fn offsets_that_are_committed_before_their_rows_are_caught() {
+    let caught = wrong(Profile {
+        flaw: Flaw::OffsetsFirst,
+        ..rough()
+    });
+    assert!(caught >= 5, "only {caught} of 30 schedules caught it");
+}
+
+#[test]
+fn a_target_that_lets_a_zombie_write_is_caught() {
+    let caught = wrong(Profile {
+        flaw: Flaw::NoFence,
+        ..rough()
+    });
+    assert!(caught >= 5, "only {caught} of 30 schedules caught it");
 }

@@ -113,7 +113,7 @@ pub struct SimTarget {
 static NEWER: AtomicU64 = AtomicU64::new(0);
 
 impl SimTarget {
-    async fn commit(&self, batch: Batch) -> Result<Applied, Fault> {
+    async fn commit(&self, mut batch: Batch) -> Result<Applied, Fault> {
         let mut told = batch.clone();
         match self.flaw {
             Flaw::None => {}
@@ -130,6 +130,7 @@ impl SimTarget {
                 };
                 self.inner.apply(offset).await?;
                 told.expect = told.next;
+                self.witness.moved(&told);
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 self.process.alive().await;
             }
@@ -141,7 +142,12 @@ impl SimTarget {
                 told.next = told.next.max(held.next);
             }
         }
+        let seat = (told.epoch, told.expect, told.next);
         let applied = self.inner.apply(told).await?;
+        if self.flaw == Flaw::OffsetsFirst {
+            // What is wrong with that is to be seen by what it loses.
+            (batch.epoch, batch.expect, batch.next) = seat;
+        }
         self.witness.applied(&self.inner, &batch, &applied).await;
         Ok(applied)
     }

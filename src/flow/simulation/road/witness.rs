@@ -257,6 +257,16 @@ impl Witness {
         all.find(|to| to.table == name).unwrap().table
     }
 
+    /// An offset was moved alone.
+    pub fn moved(&self, batch: &Batch) {
+        let next = Assignment {
+            next: batch.next,
+            epoch: batch.epoch,
+        };
+        let key = (batch.reader.clone(), batch.partition);
+        self.lock().seats.insert(key, next);
+    }
+
     /// J1: whoever lost the partition writes nothing.
     fn commit(&self, batch: &Batch) {
         let mut seen = self.lock();
@@ -275,11 +285,8 @@ impl Witness {
             );
             seen.wrongs.push(what);
         }
-        let next = Assignment {
-            next: batch.next,
-            epoch: batch.epoch,
-        };
-        seen.seats.insert(key, next);
+        drop(seen);
+        self.moved(batch);
     }
 
     /// J2 and J4: versions never fall, a row is inserted once, and keeps its GSID.
