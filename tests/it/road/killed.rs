@@ -114,7 +114,11 @@ fn once(world: &World, daemon: super::world::Daemon) {
     for object in ["Account", "Opportunity", "User"] {
         let file = world.home.path().join(format!("{object}.jsonl"));
         let exported = Command::new(env!("CARGO_BIN_EXE_tributary"))
-            .args(["topics", "export", &format!("tributary.acme.{object}")])
+            .args([
+                "topics",
+                "export",
+                &format!("{}.acme.{object}", world.prefix()),
+            ])
             .arg(&file)
             .arg("--config")
             .arg(world.config())

@@ -66,7 +66,7 @@ impl World {
         let files = [
             (
                 "tributary.toml",
-                "[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned(),
+                format!("[admin]\nlisten = \"127.0.0.1:0\"\n{}", self.log()),
             ),
             (
                 "connections/acme.toml",
@@ -88,6 +88,24 @@ impl World {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
+    }
+
+    /// The embedded log, or the broker that `tests/run --kafka` started, with topics of this world's own.
+    fn log(&self) -> String {
+        let Ok(brokers) = std::env::var("TRIBUTARY_TEST_KAFKA") else {
+            return String::new();
+        };
+        let prefix = self.prefix();
+        format!("[log]\nurl = \"kafka://{brokers}\"\nprefix = \"{prefix}\"\n")
+    }
+
+    /// The topics' prefix.
+    pub fn prefix(&self) -> String {
+        if std::env::var("TRIBUTARY_TEST_KAFKA").is_err() {
+            return "tributary".to_owned();
+        }
+        let name = self.home.path().file_name().unwrap().to_string_lossy();
+        name.chars().filter(char::is_ascii_alphanumeric).collect()
     }
 
     /// Starts the daemon and waits until it serves.
