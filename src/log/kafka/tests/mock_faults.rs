@@ -264,6 +264,35 @@ async fn a_lost_assignment_is_a_revocation() {
     assert_eq!(offsets(&batch(&mut *reader, 9).await), [3]);
 }
 
+#[tokio::test]
+async fn a_place_that_is_gone_is_lost_until_started_elsewhere() {
+    let mock = Mock::start(1).await;
+    let log = mock.log();
+    compacted(&log, "t", 1).await;
+    put(&log, "t", "k", 0..5).await;
+    let from = From::Partitions(BTreeMap::from([(0, 0)]));
+    let mut reader = log.reader("t", from).await.unwrap();
+    assert_eq!(offsets(&batch(&mut *reader, 9).await), [0, 1, 2, 3, 4]);
+    let gone = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE];
+    mock.with(move |cluster| cluster.request_errors(RDKafkaApiKey::Fetch, &gone))
+        .await;
+    let lost = reader.next(9, 9, LONG).await.unwrap_err();
+    assert_eq!(lost.kind(), FaultKind::PositionLost, "{lost:?}");
+    let told = lost.report();
+    assert!(told.contains("offset 5 of partition 0 of `t`"), "{told}");
+    put(&log, "t", "k", [5]).await;
+    for _ in 0..3 {
+        let again = reader.next(9, 9, Duration::from_millis(100)).await;
+        assert_eq!(again.unwrap_err().kind(), FaultKind::PositionLost);
+    }
+    reader.start(0, 2).await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < 4 {
+        read.extend(offsets(&batch(&mut *reader, 9).await));
+    }
+    assert_eq!(read, [2, 3, 4, 5]);
+}
+
 /// Threads of readers that there are now, of the whole process.
 fn threads(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
