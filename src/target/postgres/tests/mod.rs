@@ -2,6 +2,7 @@
 
 mod properties;
 mod server;
+mod writers;
 
 use std::sync::Arc;
 
