@@ -255,7 +255,7 @@ impl Daemon {
         Ok(Road {
             connection: id.clone(),
             crm: crm(id, connection, exposition, clock)?,
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             images: Arc::clone(&self.stores.images) as _,
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
@@ -288,7 +288,7 @@ impl Daemon {
         let plan = mapping.plan();
         JobRoad {
             topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             target: Arc::clone(&self.stores.target),
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),

@@ -42,7 +42,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("toml", &["config"]),
-    ("rustls", &["tls"]),
+    ("rustls", &["tls", "postgres"]),
+    ("tokio_postgres", &["postgres", "target"]),
     (
         "metrics_exporter_prometheus",
         &["telemetry", "app", "admin"],

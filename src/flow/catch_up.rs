@@ -1,6 +1,6 @@
 //! Reading the topics back at start: the topic is the truth, images are a cache of a prefix of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -209,8 +209,8 @@ async fn take(
         .get(&object.key, ids.into_iter().collect())
         .await?;
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut last: HashMap<RecordId, Change> = HashMap::new();
-    let mut healed: HashSet<RecordId> = HashSet::new();
+    let mut last: BTreeMap<RecordId, Change> = BTreeMap::new();
+    let mut healed: BTreeSet<RecordId> = BTreeSet::new();
     for record in records {
         let mut change = read(object, record, &mut images, report);
         if let Some(late) = change.take_if(|change| owner.is_late(record, change)) {
@@ -284,7 +284,7 @@ async fn heal(
     object: &ObjectRoad,
     term: u64,
     images: &HashMap<RecordId, Image>,
-    healed: &HashSet<RecordId>,
+    healed: &BTreeSet<RecordId>,
 ) -> Result<(), Fault> {
     let mut owe = Vec::new();
     for record in healed {
@@ -321,13 +321,15 @@ fn record_id(record: &Record) -> Option<RecordId> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     /// A reader of a slow broker: silent so many times before each record.
     struct Slow {
         silences: u32,
         left: u32,
-        offsets: std::collections::VecDeque<(u32, u64)>,
+        offsets: VecDeque<(u32, u64)>,
     }
 
     #[async_trait::async_trait]

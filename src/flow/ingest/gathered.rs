@@ -32,7 +32,8 @@ pub struct Gathered {
     pub reads: Vec<(oneshot::Sender<ReadOutcome>, ReadOutcome)>,
     /// Counts by metric and object.
     pub counts: BTreeMap<(&'static str, ObjectName), u64>,
-    owe: BTreeMap<ObjectName, HashMap<RecordId, DateTime<Utc>>>,
+    /// In order, so that a run repeats.
+    owe: BTreeMap<ObjectName, BTreeMap<RecordId, DateTime<Utc>>>,
     settle: Vec<Settled>,
 }
 

@@ -116,6 +116,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
             again_in_seconds = wait.as_secs_f64(), "job ended"
         );
         tokio::select! {
+            biased;
             () = stop.stopped() => break,
             () = tokio::time::sleep(wait) => {}
         }
@@ -126,10 +127,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 /// One membership of the job's group.
 async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
-    let generation = road
-        .log
-        .ensure(&super::road::topic_spec(&road.topic))
-        .await?;
+    let generation = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
         .await?;
@@ -218,12 +216,11 @@ impl Job {
     }
 
     async fn is_topic_new(&self) -> Result<bool, Fault> {
-        let spec = super::road::topic_spec(&self.road.topic);
-        let is_new = self.road.log.ensure(&spec).await? != self.reader.generation;
+        let is_new = self.road.generation().await? != self.reader.generation;
         if is_new {
             tracing::warn!(
                 connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
-                "topic was made again, job begins it from the start"
+                "topic was made again or cut, job begins it from the start"
             );
         }
         Ok(is_new)
@@ -378,6 +375,19 @@ impl Job {
 }
 
 impl JobRoad {
+    /// The topic's generation, and since when it is what it is. A cut leaves the topic its id, and once the topic has
+    /// grown past our offsets again no reading tells that they are of other records; ingest noticed.
+    async fn generation(&self) -> Result<String, Fault> {
+        let plan = self.mapping.plan();
+        let topic = super::road::topic_spec(&self.topic);
+        let generation = self.log.ensure(&topic).await?;
+        let state = self.state.object(&plan.connection, &plan.source).await?;
+        Ok(match state.topic_since {
+            Some(term) => format!("{generation}/{term}"),
+            None => generation,
+        })
+    }
+
     fn attempts(&self) -> Attempts {
         let seed = u64::from(self.clock.now().timestamp_subsec_nanos());
         let backoff = Backoff {

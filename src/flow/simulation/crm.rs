@@ -19,7 +19,7 @@ use crate::model::record_id::{InvalidRecordId, RecordId};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 
 use super::faults::{Chaos, Process};
-use super::org::{Being, FORMULA, Moment, Ms, Org, TOLD, date, seconds};
+use super::org::{Being, FORMULA, Moment, Ms, Org, REFERENCES, TOLD, date, seconds};
 use super::rng::Rng;
 
 /// A read shows a state at most this much older than its start.
@@ -241,6 +241,7 @@ impl Crm for SimCrm {
         };
         let fields = TOLD
             .iter()
+            .chain(&REFERENCES)
             .chain([&FORMULA])
             .map(|name| field(name))
             .collect();

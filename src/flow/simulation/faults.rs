@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::Image;
@@ -51,6 +51,8 @@ pub struct Chaos {
     pub stalls_append: AtomicBool,
     /// The state is broken on purpose: it forgets what a commit owes.
     pub forgets_debts: AtomicBool,
+    /// Told after each append. Not by the log's own signal, which wakes its waiters in no order.
+    pub appended: Notify,
     pub trace: Trace,
 }
 
@@ -67,6 +69,7 @@ impl Chaos {
             refuses_reads: AtomicBool::new(false),
             stalls_append: AtomicBool::new(false),
             forgets_debts: AtomicBool::new(false),
+            appended: Notify::new(),
             trace,
         }
     }
@@ -110,9 +113,10 @@ enum Mishap {
 /// One running process: it dies or stalls at the next seam it comes to.
 pub struct Process {
     pub name: &'static str,
-    chaos: Arc<Chaos>,
+    pub chaos: Arc<Chaos>,
     dead: AtomicBool,
-    stalled: watch::Sender<bool>,
+    stalled: AtomicBool,
+    awake: Notify,
     /// Told when a fault killed it.
     pub died: Notify,
 }
@@ -123,7 +127,8 @@ impl Process {
             name,
             chaos,
             dead: AtomicBool::new(false),
-            stalled: watch::Sender::new(false),
+            stalled: AtomicBool::new(false),
+            awake: Notify::new(),
             died: Notify::new(),
         })
     }
@@ -133,13 +138,20 @@ impl Process {
     }
 
     pub fn stall(&self, stalled: bool) {
-        self.stalled.send_replace(stalled);
+        self.stalled.store(stalled, Ordering::SeqCst);
+        self.awake.notify_waiters();
     }
 
-    async fn alive(&self) {
-        let mut stalled = self.stalled.subscribe();
-        stalled.wait_for(|stalled| !stalled).await.unwrap();
-        if self.dead.load(Ordering::SeqCst) {
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Waits while it is stalled; for ever once it is dead.
+    pub async fn alive(&self) {
+        while self.stalled.load(Ordering::SeqCst) {
+            self.awake.notified().await;
+        }
+        if self.is_dead() {
             std::future::pending::<()>().await;
         }
     }
@@ -260,7 +272,9 @@ impl Log for Guarded<dyn Log> {
             {
                 chaos.zombies.fetch_add(1, Ordering::SeqCst);
             }
-            self.inner.append(entries).await
+            let places = self.inner.append(entries).await;
+            chaos.appended.notify_waiters();
+            places
         };
         self.process.pass("log.append", AWAY, work).await
     }

@@ -8,6 +8,7 @@ mod faults;
 mod oracle;
 mod org;
 mod rng;
+mod road;
 mod scenarios;
 mod schedule;
 mod trace;
@@ -59,7 +60,12 @@ fn outcome(seed: u64, profile: Profile) -> Result<Stats, String> {
 
 /// Runs every seed, as many at once as there are processors; tells the first that fails with its trace, and how
 /// many do.
-fn judge(profile_of: impl Fn(u64) -> Profile + Sync, seeds: std::ops::Range<u64>) {
+fn judge<S: Send>(
+    seeds: std::ops::Range<u64>,
+    outcome: impl Fn(u64) -> Result<S, String> + Sync,
+    trace: impl Fn(u64) -> String,
+    mut add: impl FnMut(&S),
+) {
     let next = AtomicU64::new(seeds.start);
     let work = || {
         let mut done = Vec::new();
@@ -68,7 +74,7 @@ fn judge(profile_of: impl Fn(u64) -> Profile + Sync, seeds: std::ops::Range<u64>
             if seed >= seeds.end {
                 return done;
             }
-            done.push((seed, outcome(seed, profile_of(seed))));
+            done.push((seed, outcome(seed)));
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -80,19 +86,16 @@ fn judge(profile_of: impl Fn(u64) -> Profile + Sync, seeds: std::ops::Range<u64>
         done.collect::<Vec<_>>()
     });
     done.sort_by_key(|(seed, _)| *seed);
-    let mut all = Stats::default();
     let mut failed: Vec<(u64, String)> = Vec::new();
     for (seed, outcome) in done {
         match outcome {
-            Ok(stats) => all.add(&stats),
+            Ok(stats) => add(&stats),
             Err(why) => failed.push((seed, why)),
         }
     }
-    eprintln!("{} schedules: {all:?}", seeds.end - seeds.start);
     let Some((first, why)) = failed.first() else {
         return;
     };
-    let (_, trace) = simulate(*first, profile_of(*first), &SalesforceTable, true);
     for (seed, why) in failed.iter().take(20) {
         eprintln!(
             "TRIBUTARY_SEED={seed}: {}",
@@ -100,21 +103,31 @@ fn judge(profile_of: impl Fn(u64) -> Profile + Sync, seeds: std::ops::Range<u64>
         );
     }
     panic!(
-        "{trace}\n{} schedules fail; TRIBUTARY_SEED={first}: {why}",
+        "{}\n{} schedules fail; TRIBUTARY_SEED={first}: {why}",
+        trace(*first),
         failed.len()
     );
 }
 
-fn seeds() -> std::ops::Range<u64> {
+/// The seeds to run: one alone, as many as are asked for, or an ordinary run's.
+fn seeds_of(schedules: u64) -> std::ops::Range<u64> {
     match setting("TRIBUTARY_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("TRIBUTARY_SCHEDULES").unwrap_or(SCHEDULES),
+        None => 0..setting("TRIBUTARY_SCHEDULES").unwrap_or(schedules),
     }
 }
 
 #[test]
 fn every_schedule_ends_in_agreement() {
-    judge(|seed| Profile::any(&mut Rng::new(!seed)), seeds());
+    let profile_of = |seed: u64| Profile::any(&mut Rng::new(!seed));
+    let mut all = Stats::default();
+    judge(
+        seeds_of(SCHEDULES),
+        |seed| outcome(seed, profile_of(seed)),
+        |seed| simulate(seed, profile_of(seed), &SalesforceTable, true).1,
+        |stats| all.add(stats),
+    );
+    eprintln!("{all:?}");
 }
 
 /// Only the org's own life: long transactions, late reads, gaps and lost positions, but no fault.

@@ -17,6 +17,10 @@ use super::rng::Rng;
 
 /// Fields of every object that events tell. `Hidden` is never selected, and the formula uses it.
 pub const TOLD: [&str; 4] = ["Name", "City", "Stage", "Hidden"];
+/// Fields that hold other records' ids; told like the others.
+pub const REFERENCES: [&str; 2] = [PARENT_ID, ACCOUNT_ID];
+pub const PARENT_ID: &str = "ParentId";
+pub const ACCOUNT_ID: &str = "AccountId";
 /// The field that only reads tell.
 pub const FORMULA: &str = "F";
 
@@ -338,6 +342,7 @@ impl Inner {
             life: Being::Live,
             fields: TOLD
                 .iter()
+                .chain(&REFERENCES)
                 .map(|field| (FieldName::new(*field), Value::Null))
                 .collect(),
             stamp: now,

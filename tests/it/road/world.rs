@@ -20,6 +20,8 @@ pub const SECRET: &str = "demo-secret";
 /// An org, a place for the daemon's files, and whichever daemon runs.
 pub struct World {
     pub org: Running,
+    /// What the world's topics begin with: a broker may hold those of other worlds.
+    pub prefix: String,
     pub home: tempfile::TempDir,
     pub http: reqwest::Client,
 }
@@ -29,6 +31,7 @@ pub struct Daemon {
     child: Child,
     url: String,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     http: reqwest::Client,
 }
 
@@ -49,7 +52,9 @@ impl World {
         })
         .await
         .unwrap();
+        let prefix = home.path().file_name().unwrap().to_string_lossy();
         let world = Self {
+            prefix: prefix.trim_start_matches('.').to_owned(),
             org,
             home,
             http: reqwest::Client::new(),
@@ -64,10 +69,7 @@ impl World {
 
     pub fn write_config(&self, org: &str) {
         let files = [
-            (
-                "tributary.toml",
-                format!("[admin]\nlisten = \"127.0.0.1:0\"\n{}", self.log()),
-            ),
+            ("tributary.toml", self.main_section()),
             (
                 "connections/acme.toml",
                 format!(
@@ -90,22 +92,16 @@ impl World {
         }
     }
 
-    /// The embedded log, or the broker that `tests/run --kafka` started, with topics of this world's own.
-    fn log(&self) -> String {
-        let Ok(brokers) = std::env::var("TRIBUTARY_TEST_KAFKA") else {
-            return String::new();
+    /// The log is the embedded one, or the Kafka cluster that `TRIBUTARY_TEST_KAFKA` names.
+    pub fn main_section(&self) -> String {
+        let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
+            Ok(brokers) => format!("kafka://{brokers}"),
+            Err(_) => "embedded".to_owned(),
         };
-        let prefix = self.prefix();
-        format!("[log]\nurl = \"kafka://{brokers}\"\nprefix = \"{prefix}\"\n")
-    }
-
-    /// The topics' prefix.
-    pub fn prefix(&self) -> String {
-        if std::env::var("TRIBUTARY_TEST_KAFKA").is_err() {
-            return "tributary".to_owned();
-        }
-        let name = self.home.path().file_name().unwrap().to_string_lossy();
-        name.chars().filter(char::is_ascii_alphanumeric).collect()
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{}\"\n",
+            self.prefix
+        )
     }
 
     /// Starts the daemon and waits until it serves.
@@ -397,7 +393,7 @@ impl Daemon {
             .unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.lock().unwrap().push(line);
             }
@@ -406,6 +402,7 @@ impl Daemon {
             child,
             url: String::new(),
             lines,
+            reader: Some(reader),
             http: http.clone(),
         }
     }
@@ -478,20 +475,21 @@ impl Daemon {
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> (ExitStatus, String) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let told = Command::new("bash")
+            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .status();
+        assert!(told.unwrap().success());
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 
     /// Waits for a process that ends by itself.
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 
