@@ -47,37 +47,42 @@ async fn refuse_produce(mock: &Mock, errors: Vec<RDKafkaRespErr>) {
 
 #[tokio::test]
 async fn a_failed_delivery_publishes_the_suffix_again_in_order() {
-    let bench = MockBench::open().await;
-    let log = &*bench.log;
-    compacted(log, "t", 2).await;
-    put(log, "t", "warm", [0]).await;
-    for code in [
-        // Passing faults that librdkafka gets over by itself, and one that it gives the batch up for.
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
-    ] {
-        let key = format!("{code:?}");
-        refuse_produce(&bench.mock, vec![code; 2]).await;
-        let calls = (0..40).map(|value| put(log, "t", &key, [value]));
-        let places = futures_util::future::join_all(calls).await;
-        assert_eq!(places.len(), 40);
-        let all = read_all(log, "t").await;
-        check_suffixes(&all, &key, 40);
-        // What was answered is where it lies.
-        for (value, place) in (0..).zip(places) {
-            let place = place[0];
-            let found = all.iter().find(|record| {
-                (record.partition, record.offset) == (place.partition, place.offset)
-            });
-            assert_eq!(number(found.unwrap()), value, "{code:?}");
+    let mock = Mock::start(1).await;
+    mock.make("t", 2).await;
+    // In batches as they come, and one by one: then later entries land while an earlier one fails.
+    for (batch, errors) in [("10000", 2), ("1", 1), ("1", 3)] {
+        let mut settings = mock.settings();
+        let single = ("batch.num.messages".to_owned(), batch.to_owned());
+        settings.properties.extend([single]);
+        let log = KafkaLog::open(settings, &Metrics::none()).unwrap();
+        put(&log, "t", "warm", [0]).await;
+        for code in [
+            // Passing faults that librdkafka gets over by itself, and others that it gives the batch up for.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+        ] {
+            let key = format!("{batch} {errors} {code:?}");
+            refuse_produce(&mock, vec![code; errors]).await;
+            let calls = (0..40).map(|value| put(&log, "t", &key, [value]));
+            let places = futures_util::future::join_all(calls).await;
+            let all = read_all(&log, "t").await;
+            check_suffixes(&all, &key, 40);
+            // What was answered is where it lies.
+            for (value, place) in (0..).zip(places) {
+                let place = place[0];
+                let found = all.iter().find(|record| {
+                    (record.partition, record.offset) == (place.partition, place.offset)
+                });
+                assert_eq!(number(found.unwrap()), value, "{key}");
+            }
         }
+        assert_eq!(log.waiting(), None);
+        log.close().await.unwrap();
     }
-    assert_eq!(log.log.waiting(), None);
 }
 
 #[tokio::test]
