@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::data::{id, tables};
 use super::world::World;
 
-const KILLS: u64 = 10;
+const KILLS: u64 = 20;
 const CHANGES: usize = 5_000;
 
 /// Numbers from a seed (SplitMix64), so that a failure can be run again.

@@ -172,7 +172,7 @@ async fn writers_that_share_rows_get_through() {
                     let key = (n * 5 + partition + version) % KEYS;
                     let life = &mut lives[key as usize];
                     let record = format!("{partition}-{key}-{life}");
-                    if (key + version + partition) % 3 == 0 && version < 30 {
+                    if (key + version + partition).is_multiple_of(3) && version < 30 {
                         rows.push(deleted(&plan, &record, version));
                         *life += 1;
                     } else {
