@@ -106,13 +106,21 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         Ok(facts)
     }
 
-    /// Answers needs.
+    /// Answers needs. Rows are locked only when nothing else is asked for: all at once and in one order, so that
+    /// two batches that share rows don't wait in a circle.
     pub(super) async fn answer(
         &mut self,
         session: &mut Session,
         needs: &Needs<'static>,
         facts: &mut Facts<'a>,
     ) -> Result<(), OrderError> {
+        if needs.are_of_rows_only() {
+            self.images(session, needs, facts).await?;
+            if !needs.standings.is_empty() {
+                self.standings(session, needs, facts).await?;
+            }
+            return Ok(());
+        }
         if let Some(keys) = needs.by_shape.get(&0) {
             // Only then look: whoever else wants to insert these has ended, or waits for us.
             self.claim(session, keys).await?;
@@ -120,12 +128,6 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         self.look_up(session, needs, facts).await?;
         if !needs.by_record.is_empty() {
             self.by_record(session, needs, facts).await?;
-        }
-        if !needs.images.is_empty() {
-            self.images(session, needs, facts).await?;
-        }
-        if !needs.standings.is_empty() {
-            self.standings(session, needs, facts).await?;
         }
         Ok(())
     }
@@ -261,24 +263,34 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         Ok(())
     }
 
-    /// Locks rows in the order of their GSIDs, and reads them as they are then.
+    /// Locks rows in the order of their GSIDs, those that the batch is going to write with them, and reads them as
+    /// they are then.
     async fn images(
         &self,
         session: &mut Session,
         needs: &Needs<'static>,
         facts: &mut Facts<'a>,
     ) -> Result<(), OrderError> {
+        let gsids: Vec<Uuid> = needs.images.iter().copied().collect();
+        if gsids.is_empty() {
+            return Ok(());
+        }
+        let table = self.schemas.table(&self.layout.plan.table);
+        let known = facts.entries.values().filter_map(|known| known.entry.gsid);
+        let locked: BTreeSet<Uuid> = known.chain(gsids.iter().copied()).collect();
+        let locked: Vec<Uuid> = locked.into_iter().collect();
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE \"gsid\" = ANY($1) ORDER BY \"gsid\" FOR UPDATE) t"
+        );
+        session.query(&sql, &[&locked]).await?;
         let columns = self.layout.columns.iter().map(|column| {
             let name = format!("t.{}", super::lookup::quote(column.name));
             selected(&name, Some(column.class)) + ", "
         });
         let sql = format!(
-            "SELECT {}t.\"gsid\", t.\"crm_state\", t.\"crm_state_at\" FROM {} t WHERE t.\"gsid\" = ANY($1)
-             ORDER BY t.\"gsid\" FOR UPDATE",
+            "SELECT {}t.\"gsid\", t.\"crm_state\", t.\"crm_state_at\" FROM {table} t WHERE t.\"gsid\" = ANY($1)",
             columns.collect::<String>(),
-            self.schemas.table(&self.layout.plan.table)
         );
-        let gsids: Vec<Uuid> = needs.images.iter().copied().collect();
         let rows = session.query(&sql, &[&gsids]).await?;
         facts
             .images

@@ -63,6 +63,11 @@ pub(super) struct Needs<'a> {
 }
 
 impl Needs<'_> {
+    /// Whether nothing but rows is asked for.
+    pub(super) fn are_of_rows_only(&self) -> bool {
+        self.elsewhere.is_empty() && self.by_shape.is_empty() && self.by_record.is_empty()
+    }
+
     /// Free of the pass that noted them.
     pub(super) fn into_owned(self) -> Needs<'static> {
         let own = |needs: BTreeMap<usize, HashSet<Key<'_>>>| {
@@ -81,11 +86,7 @@ impl Needs<'_> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.elsewhere.is_empty()
-            && self.by_shape.is_empty()
-            && self.by_record.is_empty()
-            && self.images.is_empty()
-            && self.standings.is_empty()
+        self.are_of_rows_only() && self.images.is_empty() && self.standings.is_empty()
     }
 }
 
