@@ -7,8 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::postgres::{Settings, SslMode};
-use crate::secret::Secret;
+use crate::postgres::Settings;
 use crate::target::postgres::PostgresSettings;
 
 /// How a start may go wrong without fault: another process takes the port between choosing and listening.
@@ -153,23 +152,6 @@ impl TestServer {
             password: None,
             ssl_mode: None,
             ca_file: None,
-            statement_timeout: Duration::from_secs(60),
-        }
-    }
-
-    /// By TCP, with a password.
-    pub fn remote(
-        &self,
-        host: &str,
-        user: &str,
-        password: &'static str,
-        mode: SslMode,
-    ) -> Settings {
-        Settings {
-            url: format!("postgres://{user}@{host}:{}/postgres", self.port),
-            password: Some(std::sync::Arc::new(move || Ok(Secret::new(password)))),
-            ssl_mode: Some(mode),
-            ca_file: Some(self.dir.join("ca.crt")),
             statement_timeout: Duration::from_secs(60),
         }
     }
