@@ -132,7 +132,7 @@ impl Daemon {
         let address = listener.local_addr().map_err(|error| {
             Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
         })?;
-        let stores = Stores::open(&config, Arc::clone(&clock)).await?;
+        let stores = Stores::open(&config, Arc::clone(&clock), exposition.metrics()).await?;
         let objects: Vec<_> = config.objects.values().cloned().collect();
         stores.target.ensure(&objects).await?;
 
@@ -229,10 +229,12 @@ impl Daemon {
             }
             Ok(())
         });
-        let (stop, log) = (self.house.stop().clone(), Arc::clone(&self.stores.log));
-        self.house.spawn("log housekeeping", async move {
-            log.keep_house(&stop, HOUSEKEEPING).await
-        });
+        if let Some(log) = self.stores.embedded.clone() {
+            let stop = self.house.stop().clone();
+            self.house.spawn("log housekeeping", async move {
+                log.keep_house(&stop, HOUSEKEEPING).await
+            });
+        }
     }
 
     fn road(
@@ -245,7 +247,7 @@ impl Daemon {
     ) -> Result<Road, Fault> {
         let settings = Settings {
             prefix: config.log.prefix.clone(),
-            owner: owner(),
+            owner: owner(config),
             read_lag: connection.read_lag,
             full_syncs: timetables(config, id)?,
             ..Settings::default()
@@ -253,7 +255,7 @@ impl Daemon {
         Ok(Road {
             connection: id.clone(),
             crm: crm(id, connection, exposition, clock)?,
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             images: Arc::clone(&self.stores.images) as _,
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
@@ -286,7 +288,7 @@ impl Daemon {
         let plan = mapping.plan();
         JobRoad {
             topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
-            log: Arc::clone(&self.stores.log) as _,
+            log: Arc::clone(&self.stores.log),
             target: Arc::clone(&self.stores.target),
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
@@ -345,10 +347,13 @@ fn crm(
     )?))
 }
 
-/// Who we are, for leases: the host and the process.
-fn owner() -> String {
+/// Who we are, for leases: the host and the data directory, which one process has at a time (its lock files say so).
+/// A daemon that was killed comes back as itself and need not wait for its own lease.
+fn owner(config: &Config) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}", host.trim(), std::process::id())
+    let dir = &config.daemon.data_dir;
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    format!("{}:{}", host.trim(), dir.display())
 }
 
 /// What an operator's signal asks for.

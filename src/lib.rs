@@ -14,6 +14,7 @@ pub mod image;
 pub mod log;
 pub mod mapping;
 pub mod model;
+pub mod postgres;
 pub mod runtime;
 pub mod schedule;
 pub mod secret;

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::config::log::LogEngine;
 use crate::config::target::TargetConfig;
 use crate::fault::{Fault, FaultKind};
 use crate::image::port::ImageStore;
 use crate::image::sqlite::SqliteImages;
 use crate::log::embedded::{EmbeddedLog, Settings};
+use crate::log::kafka::KafkaLog;
+use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::Log;
 use crate::runtime::clock::Clock;
 use crate::state::port::State;
 use crate::state::sqlite::SqliteState;
 use crate::target::port::Target;
 use crate::target::sqlite::SqliteTarget;
+use crate::telemetry::metrics::Metrics;
 
 /// The daemon's stores.
 pub(super) struct Stores {
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn Log>,
+    /// The same, if it is the embedded one, which keeps its own house.
+    pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
     pub state: Arc<SqliteState>,
     pub target: Arc<dyn Target>,
@@ -27,8 +33,12 @@ impl Stores {
     /// Opens all of them under the config's `data_dir`, making it where it is missing.
     ///
     /// # Errors
-    /// `Config` if another daemon has one of them; `Storage`, `Corrupt`.
-    pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+    /// `Config` if another daemon has one of them; `Storage`, `Corrupt`; `Credentials` for the log's secrets.
+    pub async fn open(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Self, Fault> {
         let dir = &config.daemon.data_dir;
         std::fs::create_dir_all(dir).map_err(|error| {
             Fault::new(
@@ -39,8 +49,20 @@ impl Stores {
             .remedy("let this user write there, or set another `data_dir`")
         })?;
         let TargetConfig::Sqlite { file } = &config.target;
+        let (log, embedded): (Arc<dyn Log>, _) = match &config.log.engine {
+            LogEngine::Embedded => {
+                let settings = Settings::default();
+                let log = Arc::new(EmbeddedLog::open(dir, Arc::clone(&clock), settings).await?);
+                (Arc::clone(&log) as _, Some(log))
+            }
+            LogEngine::Kafka(kafka) => {
+                let settings = KafkaSettings::from_config(kafka)?;
+                (Arc::new(KafkaLog::open(settings, metrics)?), None)
+            }
+        };
         Ok(Self {
-            log: Arc::new(EmbeddedLog::open(dir, Arc::clone(&clock), Settings::default()).await?),
+            log,
+            embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
             state: Arc::new(SqliteState::open(dir).await?),
             target: Arc::new(SqliteTarget::open(file, clock).await?),

@@ -194,7 +194,7 @@ impl Trickle {
             accounts,
             made: Vec::new(),
             // Another place in the sequence at each start.
-            step: chrono::Utc::now().timestamp().unsigned_abs(),
+            step: chrono::Utc::now().timestamp_millis().unsigned_abs(),
         })
     }
 
@@ -242,8 +242,9 @@ impl Trickle {
 
     /// Keeps the ids of created accounts, to delete them later.
     fn remember(&mut self, made: &Json) {
-        let ids = made.pointer("/transactions/0/ids").and_then(Json::as_array);
-        let id = ids.and_then(|ids| ids.first()).and_then(Json::as_str);
+        let id = made
+            .pointer("/transactions/0/results/0/id")
+            .and_then(Json::as_str);
         if let Some(id) = id
             && self.step.is_multiple_of(12)
         {

@@ -57,19 +57,17 @@ pub(super) async fn rows(
                 .any(|row| !row.columns[*column].1.to_json().is_null())
         })
         .collect();
-    let mut heads = vec!["gsid"];
-    heads.extend(
-        filled
-            .iter()
-            .map(|column| first.columns[*column].0.as_str()),
-    );
+    let heads: Vec<&str> = filled
+        .iter()
+        .map(|column| first.columns[*column].0.as_str())
+        .collect();
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            let cells = filled
-                .iter()
-                .map(|column| shown(&row.columns[*column].1.to_json()));
-            std::iter::once(row.gsid.to_string()).chain(cells).collect()
+            let cells = filled.iter();
+            cells
+                .map(|column| shown(&row.columns[*column].1.to_json()))
+                .collect()
         })
         .collect();
     output::table(&heads, &lines);

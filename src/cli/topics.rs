@@ -9,13 +9,18 @@ use tokio::fs::File;
 use tokio::io::{BufReader, BufWriter};
 
 use crate::app;
+use crate::config::Config;
+use crate::config::log::LogEngine;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::topic_spec;
 use crate::log::embedded::read_only::ReadOnlyLog;
 use crate::log::embedded::{EmbeddedLog, Settings};
+use crate::log::kafka::KafkaLog;
+use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::{Bounds, Log};
 use crate::log::transfer;
 use crate::runtime::clock::SystemClock;
+use crate::telemetry::metrics::Metrics;
 
 use super::args::TopicsCommand;
 use super::output;
@@ -33,34 +38,56 @@ pub(super) async fn topics(
     command: TopicsCommand,
     json: bool,
 ) -> Result<ExitCode, Fault> {
-    let dir = app::load(config)?.daemon.data_dir;
+    let config = app::load(config)?;
+    // A Kafka cluster has others' topics beside ours.
+    let prefix = match config.log.engine {
+        LogEngine::Embedded => String::new(),
+        LogEngine::Kafka(_) => format!("{}.", config.log.prefix),
+    };
+    let is_read = !matches!(command, TopicsCommand::Import { .. });
+    let log = open(&config, is_read).await?;
     match command {
-        TopicsCommand::List => list(&ReadOnlyLog::open(&dir).await?, json).await?,
+        TopicsCommand::List => list(&*log, &prefix, json).await?,
         TopicsCommand::Export { topic, file } => {
-            let log = ReadOnlyLog::open(&dir).await?;
             let out = File::create(&file)
                 .await
                 .map_err(|error| unusable("creating", &file, error))?;
-            let lines = transfer::export(&log, &topic, &mut BufWriter::new(out)).await?;
+            let lines = transfer::export(&*log, &topic, &mut BufWriter::new(out)).await?;
             told("exported", &topic, &file, lines, json);
         }
         TopicsCommand::Import { topic, file } => {
             let input = File::open(&file)
                 .await
                 .map_err(|error| unusable("opening", &file, error))?;
-            let log = EmbeddedLog::open(&dir, Arc::new(SystemClock), Settings::default()).await?;
             log.ensure(&topic_spec(&topic)).await?;
-            let lines = transfer::import(&log, &topic, &mut BufReader::new(input)).await?;
-            log.close().await?;
+            let lines = transfer::import(&*log, &topic, &mut BufReader::new(input)).await?;
             told("imported", &topic, &file, lines, json);
         }
     }
+    log.close().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(log: &dyn Log, json: bool) -> Result<(), Fault> {
+/// The log that the config names; the embedded one beside a running daemon if it is only read.
+async fn open(config: &Config, is_read: bool) -> Result<Box<dyn Log>, Fault> {
+    let dir = &config.daemon.data_dir;
+    Ok(match &config.log.engine {
+        LogEngine::Embedded if is_read => Box::new(ReadOnlyLog::open(dir).await?),
+        LogEngine::Embedded => {
+            let clock = Arc::new(SystemClock);
+            Box::new(EmbeddedLog::open(dir, clock, Settings::default()).await?)
+        }
+        LogEngine::Kafka(kafka) => {
+            let settings = KafkaSettings::from_config(kafka)?;
+            Box::new(KafkaLog::open(settings, &Metrics::none())?)
+        }
+    })
+}
+
+async fn list(log: &dyn Log, prefix: &str, json: bool) -> Result<(), Fault> {
     let mut listed = Vec::new();
-    for spec in log.topics().await? {
+    let topics = log.topics().await?.into_iter();
+    for spec in topics.filter(|spec| spec.name.starts_with(prefix)) {
         for (partition, Bounds { start, end }) in log.bounds(&spec.name).await? {
             listed.push(Listed {
                 topic: spec.name.clone(),

@@ -32,6 +32,7 @@ mod document;
 mod files;
 mod id;
 pub mod job;
+pub mod kafka;
 pub mod log;
 mod nearest;
 mod notify;
@@ -107,7 +108,7 @@ fn build(found: Found, report: &Report) -> Config {
     } = found;
     let daemon = DaemonConfig::parse(&tree, &root, report);
     let admin = AdminConfig::parse(&tree, &root, report);
-    let log = LogConfig::parse(&tree, report);
+    let log = LogConfig::parse(&tree, &root, report);
     let target = TargetConfig::parse(&tree, &daemon.data_dir, report);
     let store = StoreConfig::parse(&tree, report);
     let names = notify::parse(&tree, &root, report);

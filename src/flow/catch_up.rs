@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::DateTime;
+use tokio::time::Instant;
 
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::{Image, Life, rebuilt};
 use crate::image::port::{Held, ImageBatch};
-use crate::log::port::{Bounds, Delivery, From, Record};
+use crate::log::port::{Bounds, Delivery, From, Reader, Record};
 use crate::model::change::Change;
 use crate::model::record_id::RecordId;
 use crate::state::port::{Fence, Owed, Progress};
@@ -19,6 +20,8 @@ use super::road::{ObjectRoad, Road, topic_spec};
 const MAX_RECORDS: usize = 2000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(200);
+/// How long the log may be silent before a partition's end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A topic and its images, side by side.
 #[derive(Debug)]
@@ -141,11 +144,25 @@ pub async fn catch_up(
         .log
         .reader(&object.topic, From::Partitions(from))
         .await?;
+    while let Some(records) = next_batch(reader.as_mut(), &object.topic, &mut left).await? {
+        report.read += records.len() as u64;
+        take(road, object, &records, owner, redelivery, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// The next records on the way to the ends in `left`; none once all are met. The log keeps a partition's newest
+/// record (`log/port.rs`), so whatever is silent before its end is slow, not over: passing it over would mark
+/// images as holding what was never read.
+async fn next_batch(
+    reader: &mut dyn Reader,
+    topic: &str,
+    left: &mut BTreeMap<u32, u64>,
+) -> Result<Option<Vec<Record>>, Fault> {
+    let until = Instant::now() + PATIENCE;
     while !left.is_empty() {
         match reader.next(MAX_RECORDS, MAX_BYTES, WAIT).await? {
             Delivery::Batch(records) => {
-                report.read += records.len() as u64;
-                take(road, object, &records, owner, redelivery, &mut report).await?;
                 if let Some(last) = records.last()
                     && left
                         .get(&last.partition)
@@ -153,9 +170,20 @@ pub async fn catch_up(
                 {
                     left.remove(&last.partition);
                 }
+                return Ok(Some(records));
             }
-            // Nothing more comes although the end was not met: compaction removed the last records.
-            Delivery::Idle => break,
+            Delivery::Idle if Instant::now() < until => {}
+            Delivery::Idle => {
+                let ends: Vec<String> = left
+                    .iter()
+                    .map(|(partition, end)| format!("partition {partition} up to {end}"))
+                    .collect();
+                let (ends, seconds) = (ends.join(", "), PATIENCE.as_secs());
+                return Err(Fault::new(
+                    FaultKind::Unavailable,
+                    format!("reading {topic} back: nothing came for {seconds} s of {ends}"),
+                ));
+            }
             Delivery::Assigned(partition) | Delivery::Revoked(partition) => {
                 return Err(Fault::new(
                     FaultKind::Protocol,
@@ -164,17 +192,7 @@ pub async fn catch_up(
             }
         }
     }
-    left.retain(|partition, _| !redelivery.expects(&object.key.object, *partition));
-    let offsets = left
-        .into_iter()
-        .map(|(partition, end)| (object.key.clone(), partition, end));
-    road.images
-        .put(ImageBatch {
-            offsets: offsets.collect(),
-            ..ImageBatch::default()
-        })
-        .await?;
-    Ok(report)
+    Ok(None)
 }
 
 async fn take(
@@ -299,4 +317,86 @@ async fn heal(
 
 fn record_id(record: &Record) -> Option<RecordId> {
     std::str::from_utf8(&record.key).ok().map(RecordId::stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A reader of a slow broker: silent so many times before each record.
+    struct Slow {
+        silences: u32,
+        left: u32,
+        offsets: VecDeque<(u32, u64)>,
+    }
+
+    #[async_trait::async_trait]
+    impl Reader for Slow {
+        async fn next(&mut self, _: usize, _: usize, wait: Duration) -> Result<Delivery, Fault> {
+            if self.left > 0 {
+                self.left -= 1;
+                tokio::time::sleep(wait).await;
+                return Ok(Delivery::Idle);
+            }
+            self.left = self.silences;
+            let Some((partition, offset)) = self.offsets.pop_front() else {
+                tokio::time::sleep(wait).await;
+                return Ok(Delivery::Idle);
+            };
+            Ok(Delivery::Batch(vec![Record {
+                partition,
+                offset,
+                at: DateTime::UNIX_EPOCH,
+                key: "k".into(),
+                value: None,
+                headers: Vec::new(),
+            }]))
+        }
+
+        async fn start(&mut self, _: u32, _: u64) -> Result<(), Fault> {
+            unreachable!("fixed partitions")
+        }
+
+        async fn release(&mut self, _: u32) -> Result<(), Fault> {
+            unreachable!("fixed partitions")
+        }
+    }
+
+    async fn read(silences: u32, offsets: &[(u32, u64)]) -> (Vec<u64>, Result<(), Fault>) {
+        let mut reader = Slow {
+            silences,
+            left: silences,
+            offsets: offsets.iter().copied().collect(),
+        };
+        let mut left = BTreeMap::from([(3, 10), (5, 4)]);
+        let mut found = Vec::new();
+        loop {
+            match next_batch(&mut reader, "t", &mut left).await {
+                Ok(Some(records)) => found.extend(records.iter().map(|record| record.offset)),
+                Ok(None) => return (found, Ok(())),
+                Err(fault) => return (found, Err(fault)),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_log_is_waited_for() {
+        // 40 s of silence before every record, and one that came after the ends were taken.
+        let (found, read) = read(200, &[(3, 2), (5, 3), (5, 4), (3, 9)]).await;
+        read.unwrap();
+        assert_eq!(found, [2, 3, 4, 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_stays_silent_before_an_end_is_a_fault_that_passes() {
+        let (found, read) = read(1, &[(5, 3), (3, 8)]).await;
+        assert_eq!(found, [3, 8]);
+        let fault = read.unwrap_err();
+        assert_eq!(fault.fate(), crate::fault::Fate::Retry);
+        let told = fault.report();
+        assert!(told.contains("partition 3 up to 10"), "{told}");
+        assert!(!told.contains("partition 5"), "{told}");
+    }
 }

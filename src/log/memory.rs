@@ -385,7 +385,7 @@ mod tests {
     use super::*;
     use crate::fault::FaultKind;
     use crate::log::port::Delivery;
-    use crate::log::suite::{BRIEF, Bench, compacted, log_suite, put};
+    use crate::log::suite::{BRIEF, Bench, Timed, compacted, log_suite, put};
     use crate::runtime::clock::ManualClock;
 
     struct Memory {
@@ -399,17 +399,20 @@ mod tests {
             Arc::clone(&self.log) as _
         }
 
+        async fn reopen(&mut self) {
+            self.log.close().await.unwrap();
+            self.log = Arc::new(self.log.reopen());
+        }
+    }
+
+    #[async_trait]
+    impl Timed for Memory {
         fn clock(&self) -> &ManualClock {
             &self.clock
         }
 
         async fn maintain(&self) {
             self.log.maintain().unwrap();
-        }
-
-        async fn reopen(&mut self) {
-            self.log.close().await.unwrap();
-            self.log = Arc::new(self.log.reopen());
         }
     }
 

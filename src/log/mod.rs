@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod group;
+pub mod kafka;
 pub mod memory;
 pub mod polling;
 pub mod port;

@@ -59,6 +59,8 @@ vocabulary! {
     CONFIRMED_AT = "tributary_confirmed_timestamp_seconds";
     /// When a job committed last, as unix seconds.
     JOB_COMMITTED_AT = "tributary_job_committed_timestamp_seconds";
+    /// 1 while the log waits for its brokers, 0 while it does not; the embedded log never waits.
+    LOG_WAITING = "tributary_log_waiting";
     /// Things waiting in a bounded queue.
     QUEUE_DEPTH = "tributary_queue_depth";
     /// Faults met and handled, by connection or job and kind.

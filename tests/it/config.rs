@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use tributary::config::Config;
 use tributary::config::connection::{Auth, Transport};
 use tributary::config::job::{DeriveSource, MapSource};
+use tributary::config::kafka::KafkaProperty;
+use tributary::config::log::LogEngine;
 use tributary::config::problem::Problems;
 use tributary::config::secret::SecretRef;
 use tributary::fault::{Fault, FaultKind};
+use tributary::log::kafka::settings::KafkaSettings;
 use tributary::model::policy::{OnExit, OnMultiple, OnNone};
 use tributary::model::stored::StoredType;
 use tributary::model::value::Value;
@@ -340,6 +343,54 @@ manager    = { from = "Company Person", match = { "@id" = "ReportsToId" }, on_no
 }
 
 #[test]
+fn a_kafka_cluster_with_any_property() {
+    let text = format!(
+        "{SINGLE}{}",
+        r#"
+[log]
+url = "kafka://one.example:9093, two.example,[::1]:9094"
+replication = 3
+[log.kafka]
+security.protocol = "sasl_ssl"
+sasl.mechanism = "SCRAM-SHA-512"
+"sasl.username" = "tributary"
+sasl.password = { file = "secrets/kafka" }
+ssl.key.password = { env = "KAFKA_KEY" }
+linger.ms = 5
+"socket.keepalive.enable" = true
+acks = "all"
+"#
+    );
+    let config = load_single(&text, &[]).unwrap();
+    let LogEngine::Kafka(kafka) = &config.log.engine else {
+        panic!("{:?}", config.log);
+    };
+    assert_eq!(
+        kafka.brokers,
+        "one.example:9093,two.example:9092,[::1]:9094"
+    );
+    assert_eq!(kafka.replication, Some(3));
+    let text = |text: &str| KafkaProperty::Text(text.to_owned());
+    let found = |name: &str| kafka.properties[name].clone();
+    assert_eq!(kafka.properties.len(), 8);
+    assert_eq!(found("security.protocol"), text("sasl_ssl"));
+    assert_eq!(found("sasl.mechanism"), text("SCRAM-SHA-512"));
+    assert_eq!(found("sasl.username"), text("tributary"));
+    assert_eq!(found("linger.ms"), text("5"));
+    assert_eq!(found("socket.keepalive.enable"), text("true"));
+    assert!(
+        matches!(found("sasl.password"), KafkaProperty::Secret(SecretRef::File(path)) if path.ends_with("secrets/kafka"))
+    );
+    let key = SecretRef::Env("KAFKA_KEY".to_owned());
+    assert_eq!(found("ssl.key.password"), KafkaProperty::Secret(key));
+    assert!(!format!("{kafka:?}").contains("SCRAM"));
+    // A secret is read when the log is opened, and its absence names the property.
+    let told = KafkaSettings::from_config(kafka).unwrap_err();
+    assert_eq!(told.kind(), FaultKind::Credentials);
+    assert!(told.report().contains("`sasl.password`"), "{told}");
+}
+
+#[test]
 fn overrides_stand_above_files() {
     let config = load_single(
         SINGLE,
@@ -414,6 +465,9 @@ fn secrets_show_nowhere() {
         "[target]\nurl = \"postgres://me:hunter2@host/db\"",
         "[log]\nurl = \"kafka://me:hunter2@host\"",
         "[log]\nkafka = { \"sasl.password\" = \"hunter2\" }",
+        "[log]\nurl = \"kafka://b\"\nkafka = { \"sasl.password\" = \"hunter2\" }",
+        "[log]\nurl = \"kafka://b\"\nkafka = { \"sasl.password\" = { evn = \"hunter2\" } }",
+        "[log]\nurl = \"kafka://b\"\nkafka = { \"ssl.key.pem\" = [\"hunter2\"] }",
         "[mail]\nsmtp = \"smtps://me:hunter2@host\"",
         "[mail]\npassword = \"hunter2\"",
         "[notify]\npager = { webhook = \"hunter2\" }",

@@ -10,4 +10,5 @@ mod config;
 mod dashboards;
 mod log;
 mod road;
+mod salesforce;
 mod wire;

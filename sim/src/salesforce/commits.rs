@@ -171,7 +171,9 @@ impl CommitLog {
         let committed: Vec<_> = events
             .into_iter()
             .map(|event| {
-                replay_id += state.random.between(1, 19);
+                if !self.rewrites.marks(&event).shared {
+                    replay_id += state.random.between(1, 19);
+                }
                 Arc::new(Committed {
                     replay_id,
                     at,

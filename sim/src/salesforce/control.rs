@@ -14,8 +14,8 @@
 //! | `DELETE /_sim/faults` | | no scripts, nothing forbidden, default limits |
 //! | `GET /_sim/cometd` | | `{"clients":[{"client_id":…,"user":…,"held":true,"polls":2,"deadline":…,"subscriptions":[{"channel":…,"replay_id":…}]}]}` |
 //! | `GET /_sim/stream` | | `{"beginning":…,"earliest":…,"newest":…}` (replay ids) |
-//! | `GET /_sim/channels` | | `{"Sync__chn":["Account"]}` |
-//! | `POST /_sim/channels` | `{"name":"Sync__chn","entities":["Account","Contact"]}` | defines or changes a custom channel |
+//! | `GET /_sim/channels` | | `{"Sync__chn":{"Account":["Name"]}}`: entities and enriching fields |
+//! | `POST /_sim/channels` | `{"name":"Sync__chn","entities":["Account","Contact"],"enrich":{"Account":["Name"]}}` | defines or changes a custom channel; `enrich` adds up to 10 fields to an entity's updates and deletes, as they are at delivery |
 //! | `GET /_sim/capture` | | `["Account"]` |
 //! | `POST /_sim/capture` | `{"capture":["Contact"],"release":["Account"]}` | selects objects for change events, or no longer |
 //!
@@ -56,6 +56,8 @@
 //! | `{"kind":"without_last_modified"}` | an update without `LastModifiedDate` |
 //! | `{"kind":"overflow","keep":10}` | beyond so many events of a transaction, one `GAP_OVERFLOW` for each entity |
 //! | `{"kind":"undecodable","garble":"no_header"}` | `text_payload`, `no_header`, `no_record_ids` or `change_type`; the same at every delivery |
+//! | `{"kind":"diff","broken":false}` | the first long text (1000 characters, before and after) of an update comes as `{"diff":…}`; if broken, its hash is wrong |
+//! | `{"kind":"share_replay_id"}` | all events of a transaction have one replay id |
 //! | `{"kind":"split_transaction"}` | its first event ends an answer, the others come in the next |
 //!
 //! **At once**: no `on`, no counts.
@@ -73,11 +75,11 @@
 //! | `{"kind":"cut_retention"}` | every replay id given out so far is refused |
 //! | `{"kind":"reset_stream"}` | a new stream with unrelated, lower replay ids |
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
-//! | `{"kind":"limit_clients","clients":1}` | sessions at a time (2000 by default) |
-//! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (50,000 by default) |
+//! | `{"kind":"limit_clients","clients":1}` | sessions at a time (1000 by default) |
+//! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (`--event-limit` by default) |
 #![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -102,6 +104,9 @@ use super::lock::lock;
 use super::org::Org;
 
 type Shared = State<Arc<Org>>;
+
+/// Fields that one member of a channel may be enriched by.
+const ENRICHED: usize = 10;
 
 /// The calls of this module.
 pub(super) fn router(org: &Arc<Org>) -> Router {
@@ -141,6 +146,14 @@ enum Refused {
     NotCaptured(String),
     #[error("{0} is no object of this org, in this spelling")]
     NoObject(String),
+    #[error("{0} is enriched and no member of the channel")]
+    NoMember(String),
+    #[error("{0} is enriched by {1} fields, and may be by {ENRICHED}")]
+    TooManyFields(String, usize),
+    #[error(
+        "{0} has no field {1} that events can be enriched by (compounds and their parts can't)"
+    )]
+    NoField(String, String),
     #[error("{0} is no custom channel's name: it ends in __chn")]
     ChannelName(String),
     #[error(transparent)]
@@ -346,6 +359,8 @@ async fn channels(State(org): Shared) -> Json<Value> {
 struct ChannelOrder {
     name: String,
     entities: BTreeSet<String>,
+    #[serde(default)]
+    enrich: BTreeMap<String, Vec<String>>,
 }
 
 async fn define_channel(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> {
@@ -356,8 +371,37 @@ async fn define_channel(State(org): Shared, body: Bytes) -> Result<StatusCode, R
     if let Some(entity) = order.entities.iter().find(|entity| !org.captures(entity)) {
         return Err(Refused::NotCaptured(entity.clone()));
     }
-    org.streaming.define_channel(&order.name, order.entities);
+    for (entity, fields) in &order.enrich {
+        if !order.entities.contains(entity) {
+            return Err(Refused::NoMember(entity.clone()));
+        }
+        if fields.len() > ENRICHED {
+            return Err(Refused::TooManyFields(entity.clone(), fields.len()));
+        }
+        if let Some(field) = fields.iter().find(|field| !can_enrich(&org, entity, field)) {
+            return Err(Refused::NoField(entity.clone(), field.clone()));
+        }
+    }
+    let mut enrich = order.enrich;
+    let members = order
+        .entities
+        .into_iter()
+        .map(|entity| {
+            let fields = enrich.remove(&entity).unwrap_or_default();
+            (entity, fields)
+        })
+        .collect();
+    org.streaming.define_channel(&order.name, members);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether events can be enriched by a field: a visible one, in its own spelling, that is no part of a compound.
+fn can_enrich(org: &Org, entity: &str, name: &str) -> bool {
+    org.object(entity).is_some_and(|object| {
+        object.field(name).is_some_and(|(_, field)| {
+            field.name == name && field.in_events() && field.compound.is_none()
+        })
+    })
 }
 
 async fn captured(State(org): Shared) -> Json<Value> {

@@ -35,7 +35,7 @@ impl Org {
                     }
                     _ => Default::default(),
                 };
-                ChangeEvent {
+                let mut event = ChangeEvent {
                     entity: staged.object.name.clone(),
                     record_ids: vec![staged.id.to_string()],
                     change_type,
@@ -47,7 +47,12 @@ impl Org {
                     commit_user: prepared.user.clone(),
                     changed,
                     body,
+                };
+                if let Some(before) = &staged.before {
+                    let old = |field: &str| before.get(staged.object.place(field)?).as_text();
+                    self.log.rewrites.differ(&mut event, old);
                 }
+                event
             })
             .collect()
     }

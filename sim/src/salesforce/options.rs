@@ -59,6 +59,9 @@ pub struct SimOptions {
     /// API calls allowed in 24 hours.
     #[arg(long, default_value_t = 100_000, value_name = "CALLS")]
     pub api_limit: u64,
+    /// Change events delivered in 24 hours, to all clients together.
+    #[arg(long, default_value_t = 25_000, value_name = "EVENTS")]
+    pub event_limit: usize,
 }
 
 impl Default for SimOptions {
@@ -79,6 +82,7 @@ impl Default for SimOptions {
             journal: None,
             read_lag_ms: 0,
             api_limit: 100_000,
+            event_limit: 25_000,
         }
     }
 }

@@ -106,7 +106,7 @@ impl Org {
             log,
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
-            streaming: Streaming::new(options.seed),
+            streaming: Streaming::new(options.seed, options.event_limit),
             faults: Faults::default(),
             cursors: Cursors::new(options.seed),
             profile: Profile {

@@ -186,10 +186,11 @@ impl Table {
         self.rows.values().filter_map(move |slot| slot.at(time))
     }
 
-    /// The records whose stamp is `from` or later, by (stamp, id); `None` if reads at `time` would see others.
+    /// The records from a place in the index on, by (stamp in unix seconds, id); `None` if reads at `time` would see
+    /// others.
     pub fn since(
         &self,
-        from: DateTime<Utc>,
+        from: (i64, Arc<str>),
         time: DateTime<Utc>,
     ) -> Option<impl DoubleEndedIterator<Item = &Arc<Record>>> {
         let late = |id: &Arc<str>| {
@@ -200,7 +201,6 @@ impl Table {
         if self.lagging.iter().any(late) {
             return None;
         }
-        let from = (from.timestamp(), Arc::from(""));
         Some(
             self.by_stamp
                 .range((Bound::Included(from), Bound::Unbounded))

@@ -234,16 +234,8 @@ async fn a_replay_id_is_refused_after_72_hours() {
     let (old, _) = sim.account("Old").await;
     sim.advance(72 * 3600 + 1).await;
     let (new, _) = sim.account("New").await;
-    sim.running
-        .org
-        .sessions
-        .issue(sim.running.org.profile.run_as.clone());
     let mut client = sim.client();
-    client.token = sim
-        .running
-        .org
-        .sessions
-        .issue(sim.running.org.profile.run_as.clone());
+    client.token = sim.login();
     client.handshake().await;
     let (old, new) = (i64::try_from(old).unwrap(), i64::try_from(new).unwrap());
     assert_eq!(client.subscribe(ALL, old).await["successful"], false);

@@ -274,32 +274,97 @@ async fn delivered_events_are_counted_and_limited() {
     let sim = sim().await;
     sim.script(json!({"do": {"kind": "limit_events", "events": 3}}))
         .await;
-    let client = sim.subscribed(ALL, -1).await;
-    for name in ["One", "Two", "Three", "Four"] {
+    let mut client = sim.subscribed(ALL, -1).await;
+    for name in ["One", "Two", "Three"] {
         sim.account(name).await;
     }
+    let (four, _) = sim.account("Four").await;
     let first = replay_ids(&client.glance().await);
     assert_eq!(first.len(), 3);
     assert_eq!(sim.get("/_sim/counts").await["delivered"], 3);
+    let limits = sim.get("/services/data/v66.0/limits").await;
+    assert_eq!(
+        limits["DailyDeliveredPlatformEvents"],
+        json!({"Max": 3, "Remaining": 0})
+    );
+    assert_eq!(
+        limits["StreamingApiConcurrentClients"],
+        json!({"Max": 1000, "Remaining": 999})
+    );
     let full = "403::Organization total events daily limit exceeded";
     let refused = client.connect().await;
     assert_eq!(ack(&refused)["error"], full);
     assert_eq!(ack(&refused)["successful"], false);
     assert_eq!(client.subscribe(ALL, -1).await["error"], full);
 
-    for _ in 0..24 * 120 {
-        sim.running
-            .org
-            .clock
-            .advance(std::time::Duration::from_secs(30));
-        client.glance().await;
-        if sim.running.org.clock.now().timestamp() % 3600 < 30 {
-            sim.running.org.sessions.check(&sim.token);
-        }
-    }
+    sim.advance(24 * 3600).await;
+    client.token = sim.login();
+    client.handshake().await;
+    let answer = client
+        .send(json!([
+            client.subscription(ALL, json!(first[2])),
+            client.poll()
+        ]))
+        .await;
+    assert_eq!(replay_ids(&answer), [four], "usage has fallen");
+}
+
+#[tokio::test]
+async fn a_custom_channel_enriches_updates_and_deletes() {
+    let sim = sim().await;
+    let members = json!({"name": "Rich__chn", "entities": ["Account", "Contact"],
+                         "enrich": {"Account": ["Name", "Industry"]}});
+    let (status, text) = sim.post("/_sim/channels", members).await;
+    assert!(status.is_success(), "{text}");
+    let client = sim.subscribed("/data/Rich__chn", -1).await;
+    let create = json!({"op": "create", "object": "Account", "fields": {"Name": "Acme"}});
+    let written = sim.commit(json!([create, create])).await;
+    let created = client.glance().await;
+    assert_eq!(replay_ids(&created).len(), 2);
+    sim.script(json!({"do": {"kind": "merge"}})).await;
+    let update = |id: &str| json!({"op": "update", "object": "Account", "id": id, "fields": {"Description": "x"}});
+    let merged = sim
+        .commit(json!([update(&written[0].1), update(&written[1].1)]))
+        .await;
+    let rename = json!([{"op": "update", "object": "Account", "id": written[1].1, "fields": {"Name": "Later"}}]);
+    sim.commit(rename).await;
+    let answer = client.glance().await;
+    let seen: Vec<_> = events(&answer)
+        .take(2)
+        .map(|event| {
+            let header = &event["payload"]["ChangeEventHeader"];
+            let fields = &event["payload"];
+            json!([
+                event["event"]["replayId"],
+                header["recordIds"],
+                header["changedFields"],
+                fields["Name"],
+                fields["Industry"]
+            ])
+        })
+        .collect();
+    let id = merged[0].0;
+    let changed = json!(["Description", "LastModifiedDate"]);
     assert_eq!(
-        sim.get("/_sim/counts").await["delivered"],
-        4,
-        "the fourth came later"
+        seen,
+        [
+            json!([id, [written[0].1], changed, "Acme", null]),
+            json!([id, [written[1].1], changed, "Later", null]),
+        ],
+        "one replay id, one record each, values of the delivery"
     );
+    sim.commit(json!([{"op": "delete", "object": "Account", "id": written[0].1}]))
+        .await;
+    let delete = client.glance().await;
+    assert_eq!(events(&delete).next().unwrap()["payload"]["Name"], "Acme");
+    for (enrich, reason) in [
+        (json!({"Lead": ["Name"]}), "no member"),
+        (json!({"Account": ["Nothing"]}), "no field"),
+        (json!({"Account": vec!["Name"; 11]}), "11 fields"),
+    ] {
+        let members = json!({"name": "Rich__chn", "entities": ["Account"], "enrich": enrich});
+        let (status, text) = sim.post("/_sim/channels", members).await;
+        assert_eq!(status, 400);
+        assert!(text.contains(reason), "{text}");
+    }
 }

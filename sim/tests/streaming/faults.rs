@@ -433,8 +433,68 @@ async fn a_forbidden_entity_is_dropped_without_a_word() {
         ]))
         .await;
     assert_eq!(replay_ids(&client.glance().await), [written[1].0]);
+    sim.script(json!({"do": {"kind": "duplicate", "last": 2}}))
+        .await;
+    assert_eq!(replay_ids(&client.glance().await), [written[1].0]);
     assert_eq!(
         client.subscribe("/data/AccountChangeEvent", -1).await["error"],
         "403::User not allowed to subscribe CDC without View All Data permissions"
     );
+}
+
+#[tokio::test]
+async fn a_transaction_has_one_replay_id_and_is_never_parted() {
+    let sim = sim().await;
+    let client = sim.subscribed(ALL, -1).await;
+    let ids = accounts(&sim, 3).await;
+    client.glance().await;
+    sim.script(json!([
+        {"do": {"kind": "share_replay_id"}},
+        {"do": {"kind": "limit_events", "events": 4}},
+    ]))
+    .await;
+    rename(&sim, &ids).await;
+    let answer = client.glance().await;
+    let seen = replay_ids(&answer);
+    assert_eq!(seen, [seen[0]; 3], "though the allocation had room for one");
+    let records: Vec<_> = events(&answer)
+        .map(|event| header(event)["recordIds"][0].clone())
+        .collect();
+    assert_eq!(json!(records), json!(ids));
+}
+
+#[tokio::test]
+async fn a_long_text_comes_as_a_diff() {
+    let sim = sim().await;
+    let client = sim.subscribed(ALL, -1).await;
+    let text = |last: &str| format!("{}{last}", "a line of text\n".repeat(80));
+    let (_, account) = sim.account("Acme").await;
+    let update = async |text: String| {
+        let op = json!([{"op": "update", "object": "Account", "id": account, "fields": {"Description": text}}]);
+        sim.commit(op).await;
+        client.glance().await
+    };
+    update(text("one")).await;
+    let mut hashes = Vec::new();
+    for broken in [false, true] {
+        sim.script(json!({"do": {"kind": "diff", "broken": broken}}))
+            .await;
+        update("short".to_owned()).await;
+        update(text("one")).await;
+        let answer = update(text("two")).await;
+        let event = events(&answer).next().unwrap();
+        assert_eq!(
+            header(event)["changedFields"],
+            json!(["Description", "LastModifiedDate"])
+        );
+        let diff = event["payload"]["Description"]["diff"].as_str().unwrap();
+        let lines: Vec<_> = diff.split('\n').collect();
+        assert_eq!(lines[0], "--- ");
+        assert_eq!(lines[2], "@@ -78,4 +78,4 @@");
+        assert_eq!(lines[6..], ["-one", "+two"]);
+        hashes.push(lines[1].to_owned());
+    }
+    assert_ne!(hashes[0], hashes[1]);
+    let whole = update(text("three")).await;
+    assert!(events(&whole).next().unwrap()["payload"]["Description"].is_string());
 }

@@ -38,19 +38,23 @@ pub async fn sim_with(options: SimOptions) -> Sim {
     };
     let running = start(options).await.unwrap();
     running.org.clock.freeze();
-    let token = running
-        .org
-        .sessions
-        .issue(running.org.profile.run_as.clone());
-    Sim {
+    let mut sim = Sim {
         running,
-        token,
+        token: String::new(),
         http: reqwest::Client::new(),
         _data: data,
-    }
+    };
+    sim.token = sim.login();
+    sim
 }
 
 impl Sim {
+    /// A new token of the integration user.
+    pub fn login(&self) -> String {
+        let org = &self.running.org;
+        org.sessions.issue(org.profile.run_as.clone())
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.running.url)
     }

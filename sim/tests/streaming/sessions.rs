@@ -241,11 +241,7 @@ async fn a_dead_token_ends_the_session_and_a_new_one_needs_a_handshake() {
     );
     assert_eq!(denied["advice"]["reconnect"], "none");
 
-    client.token = sim
-        .running
-        .org
-        .sessions
-        .issue(sim.running.org.profile.run_as.clone());
+    client.token = sim.login();
     assert_eq!(ack(&client.connect().await)["error"], "403::Unknown client");
     assert_eq!(client.handshake().await["successful"], true);
 }

@@ -46,7 +46,10 @@ enum Told {
     All(Vec<RecordId>),
     TooMany,
     /// The log does not reach the window's end yet.
-    Behind(DateTime<Utc>),
+    Behind {
+        covered: DateTime<Utc>,
+        now: DateTime<Utc>,
+    },
 }
 
 impl Deletes {
@@ -83,7 +86,6 @@ impl Deletes {
         // Windows still to ask, the earliest last.
         let mut windows = vec![widened(from, to)?];
         let mut waited = Duration::ZERO;
-        let mut wait = Duration::from_secs(1);
         while let Some((start, end)) = windows.pop() {
             // The window was widened: nobody needs more than `to`.
             let needed = end.min(to);
@@ -102,7 +104,7 @@ impl Deletes {
                     windows.push((half, end));
                     windows.push((start, half));
                 }
-                Told::Behind(covered) => {
+                Told::Behind { covered, now } => {
                     if waited >= PATIENCE {
                         return Err(Fault::new(
                             FaultKind::Unavailable,
@@ -114,9 +116,9 @@ impl Deletes {
                         )
                         .retry_after(Duration::from_mins(1)));
                     }
+                    let wait = until_covered(needed, now);
                     self.clock.sleep(wait).await;
                     waited += wait;
-                    wait = (wait * 2).min(Duration::from_secs(30));
                     windows.push((start, end));
                 }
             }
@@ -182,7 +184,8 @@ impl Deletes {
             .and_then(stamp::instant)
             .ok_or_else(|| unreadable("latestDateCovered"))?;
         if covered < needed {
-            return Ok(Told::Behind(covered));
+            let now = answer.date().unwrap_or(needed);
+            return Ok(Told::Behind { covered, now });
         }
         let ids = log
             .deleted_records
@@ -210,6 +213,14 @@ fn widened(
     Ok((start.min(end - SHORTEST), end))
 }
 
+/// How long to wait before the log is asked again: what it covers is told in whole minutes, so the running one is
+/// over first; after that, an open transaction holds it back.
+fn until_covered(needed: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    let over = needed + TimeDelta::minutes(1) - TimeDelta::seconds(needed.timestamp() % 60);
+    let left = (over - now).to_std().unwrap_or_default();
+    left.clamp(Duration::from_secs(15), Duration::from_mins(1))
+}
+
 fn minute(at: DateTime<Utc>) -> Result<DateTime<Utc>, Fault> {
     at.duration_trunc(TimeDelta::minutes(1)).map_err(|error| {
         Fault::new(FaultKind::Protocol, format!("{at} is no time to ask for")).source(error)
@@ -235,5 +246,16 @@ mod tests {
             prop_assert_eq!(start.timestamp_millis() % 60_000, 0);
             prop_assert_eq!(end.timestamp_millis() % 60_000, 0);
         }
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_minute() {
+        let at = |seconds: i64| {
+            Utc.timestamp_opt(1_700_000_000 - 1_700_000_000 % 60 + seconds, 0)
+                .unwrap()
+        };
+        assert_eq!(until_covered(at(10), at(12)), Duration::from_secs(48));
+        assert_eq!(until_covered(at(10), at(300)), Duration::from_secs(15));
+        assert_eq!(until_covered(at(900), at(12)), Duration::from_mins(1));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::crm::port::Selection;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::http::encode::percent_len;
 use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
@@ -168,7 +168,12 @@ async fn parent_kind(
         }
         here.clear();
         for parent in parents {
-            here.push(describer.get(&parent).await?);
+            match describer.get(&parent).await {
+                Ok(description) => here.push(description),
+                // One of several parents may be hidden; if it is the one that counts, the query says so.
+                Err(fault) if fault.kind() == FaultKind::Missing => {}
+                Err(fault) => return Err(fault),
+            }
         }
     }
     Ok(FieldKind::Text)

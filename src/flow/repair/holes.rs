@@ -197,8 +197,10 @@ impl Repair {
                 return Ok(evidence);
             }
         }
+        // What was deleted after the hole's end, the stream has told; the delete log is a minute or more behind.
+        let logged_to = end + TimeDelta::seconds(1);
         let crm = &self.road.crm;
-        let logged = crm.deleted(&object.key.object, from, evidence.as_of).await;
+        let logged = crm.deleted(&object.key.object, from, logged_to).await;
         let deleted = match logged {
             Ok(deleted) => deleted,
             Err(fault) if fault.kind() == FaultKind::PositionLost => {

@@ -4,7 +4,7 @@ use super::*;
 use crate::fault::FaultKind;
 use crate::log::port::Policy;
 use crate::log::suite::{
-    Bench, LAG, RETENTION, compacted, entry, log_suite, offsets, put, read_all, retained,
+    Bench, LAG, RETENTION, Timed, compacted, entry, log_suite, offsets, put, read_all, retained,
 };
 use crate::runtime::clock::ManualClock;
 
@@ -40,17 +40,20 @@ impl Bench for Embedded {
         Arc::clone(&self.log) as _
     }
 
+    async fn reopen(&mut self) {
+        self.log.close().await.unwrap();
+        self.log = Arc::new(self.open_again(Settings::default()).await.unwrap());
+    }
+}
+
+#[async_trait]
+impl Timed for Embedded {
     fn clock(&self) -> &ManualClock {
         &self.clock
     }
 
     async fn maintain(&self) {
         self.log.maintain().await.unwrap();
-    }
-
-    async fn reopen(&mut self) {
-        self.log.close().await.unwrap();
-        self.log = Arc::new(self.open_again(Settings::default()).await.unwrap());
     }
 }
 

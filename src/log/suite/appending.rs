@@ -1,7 +1,6 @@
 //! The suite on appending: order, wholeness, limits, restarts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -9,7 +8,6 @@ use futures_util::FutureExt;
 use super::*;
 use crate::fault::FaultKind;
 use crate::log::port::MAX_ENTRY_BYTES;
-use crate::runtime::clock::Clock;
 
 pub async fn keys_keep_their_order(bench: &mut dyn Bench) {
     let log = bench.log();
@@ -238,9 +236,15 @@ pub async fn topics_are_made_once_and_checked(bench: &mut dyn Bench) {
         "a restart keeps the generation"
     );
     assert_eq!(log.topics().await.unwrap().len(), 2);
+}
+
+pub async fn what_is_not_there_is_missing(bench: &mut dyn Bench) {
+    let log = bench.log();
+    let append = log.append(vec![entry("no", "k", "v")]).await;
     let missing = [
+        append.unwrap_err().kind(),
         log.bounds("no").await.unwrap_err().kind(),
-        log.at_time("no", bench.clock().now())
+        log.at_time("no", chrono::DateTime::UNIX_EPOCH)
             .await
             .unwrap_err()
             .kind(),
@@ -250,7 +254,7 @@ pub async fn topics_are_made_once_and_checked(bench: &mut dyn Bench) {
             .unwrap()
             .kind(),
     ];
-    assert_eq!(missing, [FaultKind::Missing; 3]);
+    assert_eq!(missing, [FaultKind::Missing; 4]);
 }
 
 pub async fn a_restart_sees_everything(bench: &mut dyn Bench) {
@@ -261,33 +265,11 @@ pub async fn a_restart_sees_everything(bench: &mut dyn Bench) {
         assert_eq!(read_all(&*log, "t").await, seen, "round {round}");
         for n in 0..10 {
             put(&*log, "t", &format!("key-{n}"), round * 3..round * 3 + 3).await;
-            bench.clock().advance(Duration::from_millis(700));
         }
         seen = read_all(&*log, "t").await;
         assert_eq!(seen.len() as u64, (round + 1) * 30);
         bench.reopen().await;
     }
-}
-
-pub async fn dates_never_go_back(bench: &mut dyn Bench) {
-    compacted(&*bench.log(), "t", 1).await;
-    let start = bench.clock().now();
-    put(&*bench.log(), "t", "k", [1]).await;
-    bench.clock().set(start - chrono::TimeDelta::hours(1));
-    put(&*bench.log(), "t", "k", [2]).await;
-    bench.reopen().await;
-    put(&*bench.log(), "t", "k", [3]).await;
-    bench.clock().set(start + chrono::TimeDelta::hours(1));
-    put(&*bench.log(), "t", "k", [4]).await;
-    let dates: Vec<_> = read_all(&*bench.log(), "t")
-        .await
-        .iter()
-        .map(|record| record.at)
-        .collect();
-    assert_eq!(
-        dates,
-        [start, start, start, start + chrono::TimeDelta::hours(1)]
-    );
 }
 
 pub async fn a_closed_log_says_so(bench: &mut dyn Bench) {

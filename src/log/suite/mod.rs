@@ -4,6 +4,7 @@ pub mod appending;
 pub mod grouping;
 pub mod reading;
 pub mod removing;
+pub mod timed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,43 +24,72 @@ pub trait Bench: Send + Sync {
     /// The log as it is open now.
     fn log(&self) -> Arc<dyn Log>;
 
+    /// Ends the engine and opens it again on what it stored.
+    async fn reopen(&mut self);
+
+    /// How long to look for what must not come.
+    fn brief(&self) -> Duration {
+        BRIEF
+    }
+
+    /// Whether an engine in this process: what one reader does, another sees at once.
+    fn is_prompt(&self) -> bool {
+        true
+    }
+}
+
+/// An engine whose clock and whose maintenance obey the test.
+#[async_trait]
+pub trait Timed: Bench {
     /// The clock it asks.
     fn clock(&self) -> &ManualClock;
 
     /// Applies retention and compaction now.
     async fn maintain(&self);
-
-    /// Ends the engine and opens it again on what it stored.
-    async fn reopen(&mut self);
 }
 
-/// Makes a test of every function of the suite for the bench that the expression (a future) yields.
+/// Makes a test of every function of the suite for the bench that the expression (a future) yields; `core` leaves
+/// out what needs a clock that can be moved, or topics that can be listed. Attributes go to every test.
 macro_rules! log_suite {
-    ($bench:expr) => {
-        $crate::log::suite::log_suite!(@ $bench;
+    ($(#[$attribute:meta])* core $bench:expr) => {
+        $crate::log::suite::log_suite!(@ [$(#[$attribute])*] $bench;
             appending: keys_keep_their_order batches_are_whole_or_not_there appenders_do_not_mix
-                dropped_appends_are_whole headers_and_empty_values_are_kept sizes_are_limited
-                one_call_reaches_several_topics topics_are_made_once_and_checked
-                a_restart_sees_everything dates_never_go_back a_closed_log_says_so;
-            reading: offsets_are_where_reading_starts dates_lead_to_offsets batches_are_limited
-                a_dropped_next_loses_nothing an_append_wakes_a_reader positions_out_of_bounds_are_lost
-                fixed_readers_are_independent partitions_take_turns;
+                dropped_appends_are_whole headers_and_empty_values_are_kept
+                one_call_reaches_several_topics a_restart_sees_everything what_is_not_there_is_missing
+                a_closed_log_says_so;
+            reading: offsets_are_where_reading_starts batches_are_limited a_dropped_next_loses_nothing
+                an_append_wakes_a_reader positions_out_of_bounds_are_lost fixed_readers_are_independent
+                partitions_take_turns;
             grouping: a_partition_waits_for_its_start a_revoked_partition_goes_over
                 a_reader_that_goes_frees_its_partitions every_record_is_processed_once;
+        );
+    };
+    ($(#[$attribute:meta])* stored $bench:expr) => {
+        $crate::log::suite::log_suite!($(#[$attribute])* core $bench);
+        $crate::log::suite::log_suite!(@ [$(#[$attribute])*] $bench;
+            appending: topics_are_made_once_and_checked sizes_are_limited;
+        );
+    };
+    ($bench:expr) => {
+        $crate::log::suite::log_suite!(stored $bench);
+        $crate::log::suite::log_suite!(@ [] $bench;
+            timed: dates_never_go_back dates_lead_to_offsets;
             removing: the_last_value_of_a_key_stays young_records_stay tombstones_go_late_and_alone
                 a_gap_yields_the_next_record_once the_end_survives_the_removal_of_everything
                 a_reader_that_retention_passes_is_told compaction_under_a_reader_is_seen_as_gaps
                 whatever_happens_the_last_values_are_there;
         );
     };
-    (@ $bench:expr; $($module:ident: $($name:ident)*;)*) => {
-        $($(
-            #[tokio::test]
-            async fn $name() {
-                let mut bench = $bench.await;
-                $crate::log::suite::$module::$name(&mut bench).await;
-            }
-        )*)*
+    (@ $attributes:tt $bench:expr; $($module:ident: $($name:ident)*;)*) => {
+        $($($crate::log::suite::log_suite!(= $attributes $bench; $module $name);)*)*
+    };
+    (= [$($attribute:tt)*] $bench:expr; $module:ident $name:ident) => {
+        #[tokio::test]
+        $($attribute)*
+        async fn $name() {
+            let mut bench = $bench.await;
+            $crate::log::suite::$module::$name(&mut bench).await;
+        }
     };
 }
 pub(crate) use log_suite;
@@ -165,6 +195,12 @@ pub async fn batch(reader: &mut dyn Reader, max_records: usize) -> Vec<Record> {
     }
 }
 
+/// Nothing comes for a while.
+pub async fn quiet(bench: &dyn Bench, reader: &mut dyn Reader) {
+    let delivery = reader.next(100, usize::MAX, bench.brief()).await.unwrap();
+    assert_eq!(delivery, Delivery::Idle);
+}
+
 /// Everything from given offsets to the ends as of now.
 pub async fn read_from(log: &dyn Log, topic: &str, from: BTreeMap<u32, u64>) -> Vec<Record> {
     let bounds = log.bounds(topic).await.unwrap();
@@ -188,13 +224,15 @@ pub async fn read_from(log: &dyn Log, topic: &str, from: BTreeMap<u32, u64>) -> 
     all
 }
 
-/// Everything the topic holds.
+/// Everything the topic holds, partition by partition.
 pub async fn read_all(log: &dyn Log, topic: &str) -> Vec<Record> {
     let bounds = log.bounds(topic).await.unwrap();
     let from = bounds
         .iter()
         .map(|(partition, ends)| (*partition, ends.start));
-    read_from(log, topic, from.collect()).await
+    let mut all = read_from(log, topic, from.collect()).await;
+    all.sort_by_key(|record| (record.partition, record.offset));
+    all
 }
 
 /// Numbers that look random and are the same each time.

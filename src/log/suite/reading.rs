@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::fault::FaultKind;
-use crate::runtime::clock::Clock;
 
 fn at(partition: u32, offset: u64) -> From {
     From::Partitions(BTreeMap::from([(partition, offset)]))
@@ -26,43 +25,6 @@ pub async fn offsets_are_where_reading_starts(bench: &mut dyn Bench) {
     assert_eq!(offsets(&batch(&mut *reader, 2).await), [3, 4]);
     reader.start(1, 18).await.unwrap();
     assert_eq!(offsets(&batch(&mut *reader, 9).await), [18, 19]);
-}
-
-pub async fn dates_lead_to_offsets(bench: &mut dyn Bench) {
-    let log = bench.log();
-    compacted(&*log, "t", 2).await;
-    let start = bench.clock().now();
-    let (key, other) = (key_in(0, 2), key_in(1, 2));
-    for n in 0..30 {
-        // Pairs of the same date, 10 seconds from one to the next.
-        put(&*log, "t", &key, [n, n]).await;
-        if n < 5 {
-            put(&*log, "t", &other, [n]).await;
-        }
-        bench.clock().advance(Duration::from_secs(10));
-    }
-    for (after_ms, expected) in [
-        (-1_000_000, [0, 0]),
-        (0, [0, 0]),
-        (1, [2, 1]),
-        (10_000, [2, 1]),
-        (45_000, [10, 5]),
-        (290_000, [58, 5]),
-        (290_001, [60, 5]),
-        (9_000_000, [60, 5]),
-    ] {
-        let date = start + chrono::TimeDelta::milliseconds(after_ms);
-        let found: Vec<_> = log
-            .at_time("t", date)
-            .await
-            .unwrap()
-            .into_values()
-            .collect();
-        assert_eq!(found, expected, "{after_ms} ms after the start");
-    }
-    compacted(&*log, "empty", 3).await;
-    let found = log.at_time("empty", start).await.unwrap();
-    assert_eq!(found, BTreeMap::from([(0, 0), (1, 0), (2, 0)]));
 }
 
 pub async fn batches_are_limited(bench: &mut dyn Bench) {
@@ -89,7 +51,22 @@ pub async fn batches_are_limited(bench: &mut dyn Bench) {
         }
     }
     // Ten records of 100 bytes each, then a large one: it comes whatever the limit.
-    assert_eq!(sizes, [3, 3, 2, 1, 1, 1]);
+    if bench.is_prompt() {
+        assert_eq!(sizes, [3, 3, 2, 1, 1, 1]);
+    } else {
+        // Fewer may be at hand.
+        let most = sizes.iter().zip([3, 3, 2, 1, 1, 1]);
+        assert!(
+            most.clone().all(|(found, most)| *found <= most),
+            "{sizes:?}"
+        );
+    }
+    let read: usize = sizes.iter().sum();
+    let mut left = 11 - read;
+    while left > 0 {
+        left -= batch(&mut *reader, 100).await.len();
+    }
+    quiet(bench, &mut *reader).await;
 }
 
 pub async fn a_dropped_next_loses_nothing(bench: &mut dyn Bench) {
@@ -121,7 +98,7 @@ pub async fn a_dropped_next_loses_nothing(bench: &mut dyn Bench) {
             *due += 1;
         }
     }
-    assert_eq!(reader.next(1, 1, BRIEF).await.unwrap(), Delivery::Idle);
+    quiet(bench, &mut *reader).await;
 }
 
 pub async fn an_append_wakes_a_reader(bench: &mut dyn Bench) {
@@ -129,7 +106,7 @@ pub async fn an_append_wakes_a_reader(bench: &mut dyn Bench) {
     compacted(&*log, "t", 4).await;
     let from = (0..4).map(|partition| (partition, 0)).collect();
     let mut reader = log.reader("t", From::Partitions(from)).await.unwrap();
-    assert_eq!(reader.next(1, 1, BRIEF).await.unwrap(), Delivery::Idle);
+    quiet(bench, &mut *reader).await;
     for round in 0..10 {
         // The reader is asked first: it waits when the append is made.
         let (records, _) =
@@ -154,7 +131,7 @@ pub async fn positions_out_of_bounds_are_lost(bench: &mut dyn Bench) {
         FaultKind::Fenced
     );
     // The end itself is a position: what comes next.
-    assert_eq!(reader.next(9, 9, BRIEF).await.unwrap(), Delivery::Idle);
+    quiet(bench, &mut *reader).await;
     put(&*log, "t", "k", [5]).await;
     assert_eq!(offsets(&batch(&mut *reader, 9).await), [5]);
 }
@@ -183,14 +160,32 @@ pub async fn partitions_take_turns(bench: &mut dyn Bench) {
     let log = bench.log();
     compacted(&*log, "t", 3).await;
     for partition in 0..3 {
-        put(&*log, "t", &key_in(partition, 3), 0..4).await;
+        put(&*log, "t", &key_in(partition, 3), 0..100).await;
     }
     let from = (0..3).map(|partition| (partition, 0)).collect();
     let mut reader = log.reader("t", From::Partitions(from)).await.unwrap();
-    let mut counts = [0; 3];
-    for _ in 0..6 {
+    let mut counts = [0_i32; 3];
+    // Once all have records at hand, nobody is kept waiting.
+    while counts.contains(&0) || counts.iter().all(|count| *count < 40) {
+        let had_all = !counts.contains(&0);
         let records = batch(&mut *reader, 1).await;
+        let before = counts;
         counts[records[0].partition as usize] += 1;
+        if had_all {
+            let spread = |counts: [i32; 3]| {
+                let most = counts.iter().max().unwrap();
+                most - counts.iter().min().unwrap()
+            };
+            assert!(
+                spread(counts) <= spread(before).max(1),
+                "{before:?}, {counts:?}"
+            );
+        }
     }
-    assert_eq!(counts, [2, 2, 2], "nobody is kept waiting");
+    if bench.is_prompt() {
+        assert!(
+            counts.iter().all(|count| (39..=40).contains(count)),
+            "{counts:?}"
+        );
+    }
 }

@@ -19,7 +19,7 @@ fn contents(records: &[Record]) -> Vec<(String, Option<u64>)> {
         .collect()
 }
 
-pub async fn the_last_value_of_a_key_stays(bench: &mut dyn Bench) {
+pub async fn the_last_value_of_a_key_stays(bench: &mut dyn Timed) {
     let log = bench.log();
     compacted(&*log, "t", 3).await;
     for n in 0..400 {
@@ -52,7 +52,7 @@ pub async fn the_last_value_of_a_key_stays(bench: &mut dyn Bench) {
     assert!(last.contains(&1_000) && !last.contains(&383) && last.len() == 20);
 }
 
-pub async fn young_records_stay(bench: &mut dyn Bench) {
+pub async fn young_records_stay(bench: &mut dyn Timed) {
     let log = bench.log();
     compacted(&*log, "t", 1).await;
     put(&*log, "t", "k", [1, 2]).await;
@@ -67,7 +67,7 @@ pub async fn young_records_stay(bench: &mut dyn Bench) {
     assert_eq!(found, [2, 3, 4]);
 }
 
-pub async fn tombstones_go_late_and_alone(bench: &mut dyn Bench) {
+pub async fn tombstones_go_late_and_alone(bench: &mut dyn Timed) {
     let log = bench.log();
     compacted(&*log, "t", 1).await;
     put(&*log, "t", "gone", [1, 2]).await;
@@ -100,7 +100,7 @@ pub async fn tombstones_go_late_and_alone(bench: &mut dyn Bench) {
     assert_eq!(found, [own("live", Some(3)), own("more", Some(4))]);
 }
 
-pub async fn a_gap_yields_the_next_record_once(bench: &mut dyn Bench) {
+pub async fn a_gap_yields_the_next_record_once(bench: &mut dyn Timed) {
     let log = bench.log();
     compacted(&*log, "t", 1).await;
     put(&*log, "t", "a", 0..50).await;
@@ -131,7 +131,7 @@ pub async fn a_gap_yields_the_next_record_once(bench: &mut dyn Bench) {
     assert_eq!(put(&*log, "t", "a", [7]).await[0].offset, 100);
 }
 
-pub async fn the_end_survives_the_removal_of_everything(bench: &mut dyn Bench) {
+pub async fn the_end_survives_the_removal_of_everything(bench: &mut dyn Timed) {
     retained(&*bench.log(), "t", 2).await;
     let key = key_in(1, 2);
     put(&*bench.log(), "t", &key, 0..2_500).await;
@@ -163,7 +163,7 @@ pub async fn the_end_survives_the_removal_of_everything(bench: &mut dyn Bench) {
     assert_eq!(offsets(&read_all(&*bench.log(), "t").await), [2_510]);
 }
 
-pub async fn a_reader_that_retention_passes_is_told(bench: &mut dyn Bench) {
+pub async fn a_reader_that_retention_passes_is_told(bench: &mut dyn Timed) {
     let log = bench.log();
     retained(&*log, "t", 1).await;
     put(&*log, "t", "k", 0..10).await;
@@ -185,7 +185,7 @@ pub async fn a_reader_that_retention_passes_is_told(bench: &mut dyn Bench) {
     assert_eq!(offsets(&batch(&mut *reader, 5).await), [10, 11]);
 }
 
-pub async fn compaction_under_a_reader_is_seen_as_gaps(bench: &mut dyn Bench) {
+pub async fn compaction_under_a_reader_is_seen_as_gaps(bench: &mut dyn Timed) {
     let log = bench.log();
     compacted(&*log, "t", 1).await;
     for n in 0..100 {
@@ -204,7 +204,7 @@ pub async fn compaction_under_a_reader_is_seen_as_gaps(bench: &mut dyn Bench) {
     assert_eq!(rest, (90..=100).collect::<Vec<_>>());
 }
 
-pub async fn whatever_happens_the_last_values_are_there(bench: &mut dyn Bench) {
+pub async fn whatever_happens_the_last_values_are_there(bench: &mut dyn Timed) {
     for seed in 0..6 {
         let topic = format!("t{seed}");
         compacted(&*bench.log(), &topic, 3).await;

@@ -1,6 +1,7 @@
 //! What every target must do: one suite, run on each by `target_suite!`.
 
 pub mod committing;
+pub mod history;
 pub mod leaving;
 pub mod matching;
 pub mod ordering;

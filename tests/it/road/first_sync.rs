@@ -40,16 +40,24 @@ async fn health_metrics_and_probes_tell_the_truth() {
         .await;
     assert_eq!(health["connections"]["acme"]["state"], "streaming");
     assert_eq!(health["connections"]["acme"]["open_holes"], 0);
-    let (status, text) = daemon.get("/metrics").await;
-    assert_eq!(status, 200);
-    for line in [
+    let due = [
         "tributary_rows_read_total{connection=\"acme\",object=\"Opportunity\"} 50",
         "tributary_changes_published_total{connection=\"acme\",object=\"Account\",origin=\"snapshot\"} 20",
         "tributary_rows_applied_total{connection=\"acme\",sync_job=\"user_sync\",outcome=\"inserted\"} 10",
         "tributary_state{connection=\"acme\",state=\"streaming\"} 1",
         "tributary_lag_records{connection=\"acme\",sync_job=\"company_sync\"} 0",
-    ] {
-        assert!(text.contains(line), "no `{line}` in\n{text}");
+    ];
+    let began = std::time::Instant::now();
+    loop {
+        // Gauges follow the state once a second.
+        let (status, text) = daemon.get("/metrics").await;
+        assert_eq!(status, 200);
+        let missing: Vec<_> = due.iter().filter(|line| !text.contains(**line)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        assert!(began.elapsed().as_secs() < 30, "no {missing:?} in\n{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let (_, page) = daemon.get("/").await;
     assert!(page.contains("<title>Tributary</title>"));

@@ -128,3 +128,31 @@ async fn a_malformed_config_is_told_whole_and_starts_nothing() {
         assert!(lines.contains(part), "no `{part}` in\n{lines}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_retried_and_loses_nothing() {
+    let world = World::of(&tables(20, 100, 3_000)).await;
+    let mut daemon = Daemon::on_a_small_disk(&world.config(), &world.http, 900);
+    daemon.serving().await;
+    let health = daemon
+        .wait_for("a fault of the disk", |health| {
+            let mut faults = vec![fault(health)];
+            let jobs = health["jobs"]["acme"].as_object().into_iter().flatten();
+            faults.extend(
+                jobs.map(|(_, job)| job["fault"]["text"].as_str().unwrap_or_default().to_owned()),
+            );
+            faults.iter().any(|text| text.contains(".db"))
+        })
+        .await;
+    let told = health.to_string();
+    assert!(told.contains("\"kind\":\"storage\""), "{told}");
+    assert!(told.contains("disk"), "the remedy names the disk: {told}");
+    assert_eq!(
+        daemon.get("/healthz").await.0,
+        200,
+        "it lives and tries again"
+    );
+    drop(daemon.stop());
+    let daemon = world.daemon().await;
+    world.settled(&daemon).await;
+}

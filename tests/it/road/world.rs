@@ -20,6 +20,8 @@ pub const SECRET: &str = "demo-secret";
 /// An org, a place for the daemon's files, and whichever daemon runs.
 pub struct World {
     pub org: Running,
+    /// What the world's topics begin with: a broker may hold those of other worlds.
+    pub prefix: String,
     pub home: tempfile::TempDir,
     pub http: reqwest::Client,
 }
@@ -29,6 +31,7 @@ pub struct Daemon {
     child: Child,
     url: String,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     http: reqwest::Client,
 }
 
@@ -49,7 +52,9 @@ impl World {
         })
         .await
         .unwrap();
+        let prefix = home.path().file_name().unwrap().to_string_lossy();
         let world = Self {
+            prefix: prefix.trim_start_matches('.').to_owned(),
             org,
             home,
             http: reqwest::Client::new(),
@@ -64,10 +69,7 @@ impl World {
 
     pub fn write_config(&self, org: &str) {
         let files = [
-            (
-                "tributary.toml",
-                "[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned(),
-            ),
+            ("tributary.toml", self.main_section()),
             (
                 "connections/acme.toml",
                 format!(
@@ -88,6 +90,18 @@ impl World {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
+    }
+
+    /// The log is the embedded one, or the Kafka cluster that `TRIBUTARY_TEST_KAFKA` names.
+    pub fn main_section(&self) -> String {
+        let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
+            Ok(brokers) => format!("kafka://{brokers}"),
+            Err(_) => "embedded".to_owned(),
+        };
+        format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{}\"\n",
+            self.prefix
+        )
     }
 
     /// Starts the daemon and waits until it serves.
@@ -209,6 +223,21 @@ impl World {
             );
             tokio::time::sleep(LOOK * 4).await;
         }
+    }
+
+    /// Waits until every hole is closed. The org's log of deletes tells whole minutes only, so one has to pass.
+    pub async fn holes_close(&self, daemon: &Daemon) {
+        daemon
+            .wait_for("the stream", |health| {
+                health["connections"]["acme"]["state"] == "streaming"
+            })
+            .await;
+        self.control("time", json!({ "advance_seconds": 75 })).await;
+        daemon
+            .wait_for("the holes' end", |health| {
+                health["connections"]["acme"]["open_holes"] == 0
+            })
+            .await;
     }
 
     /// Where store and org differ.
@@ -335,17 +364,36 @@ impl Daemon {
 
     /// Starts the process and waits for nothing.
     pub fn spawn(config: &Path, http: &reqwest::Client, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+        command
             .args(["serve", "--log-json", "--config"])
             .arg(config)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::run(command, http)
+    }
+
+    /// Starts the daemon on a disk on which no file can grow past so many KiB.
+    pub fn on_a_small_disk(config: &Path, http: &reqwest::Client, kib: u32) -> Self {
+        // A file that would grow past the limit fails to be written, as on a full disk.
+        let script =
+            format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" serve --log-json --config \"$1\"");
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_tributary")])
+            .arg(config)
+            .env("ACME_SECRET", SECRET);
+        Self::run(command, http)
+    }
+
+    fn run(mut command: Command, http: &reqwest::Client) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.lock().unwrap().push(line);
             }
@@ -354,6 +402,7 @@ impl Daemon {
             child,
             url: String::new(),
             lines,
+            reader: Some(reader),
             http: http.clone(),
         }
     }
@@ -426,20 +475,21 @@ impl Daemon {
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> (ExitStatus, String) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let told = Command::new("bash")
+            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .status();
+        assert!(told.unwrap().success());
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 
     /// Waits for a process that ends by itself.
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 

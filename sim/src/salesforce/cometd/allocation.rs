@@ -4,32 +4,30 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Events in 24 hours of an Unlimited Edition org.
-const DAILY: usize = 50_000;
-
 /// What was delivered in the last 24 hours, and how much may be.
 #[derive(Debug)]
 pub(super) struct Allocation {
+    /// The org's own.
+    usual: usize,
     limit: usize,
     /// By the minute.
     day: VecDeque<(DateTime<Utc>, usize)>,
     used: usize,
 }
 
-impl Default for Allocation {
-    fn default() -> Self {
+impl Allocation {
+    pub fn new(usual: usize) -> Self {
         Self {
-            limit: DAILY,
+            usual,
+            limit: usual,
             day: VecDeque::new(),
             used: 0,
         }
     }
-}
 
-impl Allocation {
-    /// Sets the limit; `None` is the edition's.
+    /// Sets the limit; `None` is the org's own.
     pub fn limit(&mut self, limit: Option<usize>) {
-        self.limit = limit.unwrap_or(DAILY);
+        self.limit = limit.unwrap_or(self.usual);
     }
 
     /// Events that may still be sent.
@@ -43,6 +41,12 @@ impl Allocation {
             self.day.pop_front();
         }
         self.limit.saturating_sub(self.used)
+    }
+
+    /// What is used and what may be.
+    pub fn usage(&mut self, now: DateTime<Utc>) -> (usize, usize) {
+        self.left(now);
+        (self.used, self.limit)
     }
 
     pub fn use_up(&mut self, events: usize, now: DateTime<Utc>) {
@@ -64,8 +68,8 @@ mod tests {
     #[test]
     fn usage_falls_after_a_day() {
         let start = DateTime::UNIX_EPOCH;
-        let mut allocation = Allocation::default();
-        assert_eq!(allocation.left(start), DAILY);
+        let mut allocation = Allocation::new(50);
+        assert_eq!(allocation.left(start), 50);
         allocation.limit(Some(10));
         allocation.use_up(4, start);
         allocation.use_up(6, start + TimeDelta::hours(1));

@@ -10,6 +10,9 @@ use super::super::sessions::User;
 const NO_VIEW_ALL: &str =
     "403::User not allowed to subscribe CDC without View All Data permissions";
 
+/// What a custom channel carries: its entities, and the fields added to each one's updates and deletes.
+pub type Members = BTreeMap<String, Vec<String>>;
+
 /// What a subscription listens to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Channel {
@@ -18,7 +21,7 @@ pub(super) enum Channel {
     /// `/data/AccountChangeEvent`, `/data/Employee__ChangeEvent`.
     Entity(String),
     /// `/data/{Name}__chn`.
-    Custom(BTreeSet<String>),
+    Custom(Members),
 }
 
 impl Channel {
@@ -27,7 +30,15 @@ impl Channel {
         match self {
             Self::Standard => true,
             Self::Entity(only) => only == entity,
-            Self::Custom(members) => members.contains(entity),
+            Self::Custom(members) => members.contains_key(entity),
+        }
+    }
+
+    /// The fields that an entity's events are enriched by.
+    pub fn enriches(&self, entity: &str) -> &[String] {
+        match self {
+            Self::Custom(members) => members.get(entity).map_or(&[], Vec::as_slice),
+            _ => &[],
         }
     }
 
@@ -36,7 +47,7 @@ impl Channel {
         name: &str,
         org: &Org,
         user: &User,
-        custom: &BTreeMap<String, BTreeSet<String>>,
+        custom: &BTreeMap<String, Members>,
         forbidden: &BTreeSet<String>,
     ) -> Result<Self, String> {
         let channel = find(name, org, custom)?;
@@ -49,11 +60,7 @@ impl Channel {
     }
 }
 
-fn find(
-    name: &str,
-    org: &Org,
-    custom: &BTreeMap<String, BTreeSet<String>>,
-) -> Result<Channel, String> {
+fn find(name: &str, org: &Org, custom: &BTreeMap<String, Members>) -> Result<Channel, String> {
     let mut segments = name.split('/');
     if segments.next() != Some("") || segments.clone().any(str::is_empty) || name.len() < 2 {
         return Err("403::Cannot create channel".to_owned());
@@ -89,7 +96,7 @@ fn entity(event: &str) -> Option<String> {
     match stem.strip_suffix("__") {
         Some(custom) if !custom.is_empty() => Some(format!("{custom}__c")),
         Some(_) => None,
-        None => (!stem.is_empty()).then(|| stem.to_owned()),
+        None => (!stem.is_empty() && !stem.ends_with("__c")).then(|| stem.to_owned()),
     }
 }
 
@@ -109,7 +116,10 @@ mod tests {
 
     fn open(name: &str) -> Result<Channel, String> {
         let org = org();
-        let custom = BTreeMap::from([("Sync__chn".to_owned(), BTreeSet::from(["Account".into()]))]);
+        let custom = BTreeMap::from([(
+            "Sync__chn".to_owned(),
+            Members::from([("Account".into(), vec![])]),
+        )]);
         Channel::open(name, &org, &org.profile.run_as, &custom, &BTreeSet::new())
     }
 

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::super::commits::{ChangeEvent, ChangeType, Committed};
 use super::message::Name;
@@ -34,6 +35,10 @@ pub(super) struct DataMessage {
     pub schema: Name,
     pub event: Arc<Committed>,
     pub garble: Option<Garble>,
+    /// The one of a merged event's records that this message is about; all of them, if absent.
+    pub record: Option<usize>,
+    /// Unchanged fields that the channel adds.
+    pub enriched: Vec<(String, Value)>,
 }
 
 impl Serialize for DataMessage {
@@ -82,26 +87,35 @@ impl Serialize for Payload<'_> {
         let event = &self.0.event.event;
         let mut map = serializer.serialize_map(None)?;
         if self.0.garble != Some(Garble::NoHeader) {
-            map.serialize_entry("ChangeEventHeader", &Header(event, self.0.garble))?;
+            map.serialize_entry("ChangeEventHeader", &Header(self.0))?;
         }
         for (field, value) in &event.body {
             map.serialize_entry(field, value)?;
+        }
+        for (field, value) in &self.0.enriched {
+            if !event.body.contains_key(field) {
+                map.serialize_entry(field, value)?;
+            }
         }
         map.end()
     }
 }
 
-struct Header<'a>(&'a ChangeEvent, Option<Garble>);
+struct Header<'a>(&'a DataMessage);
 
 impl Serialize for Header<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(event, garble) = self;
+        let (event, garble) = (&self.0.event.event, self.0.garble);
+        let records = match self.0.record {
+            Some(record) => event.record_ids.get(record..=record).unwrap_or_default(),
+            None => &event.record_ids,
+        };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("entityName", &event.entity)?;
-        if *garble != Some(Garble::NoRecordIds) {
-            map.serialize_entry("recordIds", &event.record_ids)?;
+        if garble != Some(Garble::NoRecordIds) {
+            map.serialize_entry("recordIds", records)?;
         }
-        if *garble == Some(Garble::ChangeType) {
+        if garble == Some(Garble::ChangeType) {
             map.serialize_entry("changeType", "TRANSMUTE")?;
         } else {
             map.serialize_entry("changeType", &event.change_type)?;
@@ -141,7 +155,6 @@ pub(super) fn schema_id<'a>(entity: &str, fields: impl Iterator<Item = &'a str>)
 
 /// Roughly what an event weighs on the wire, in bytes.
 pub(crate) fn weight(event: &ChangeEvent) -> usize {
-    use serde_json::Value;
     fn of(value: &Value) -> usize {
         match value {
             Value::String(text) => text.len() + 2,
@@ -165,7 +178,7 @@ pub(crate) fn weight(event: &ChangeEvent) -> usize {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -199,6 +212,8 @@ mod tests {
             schema: "s".into(),
             event: Arc::new(event),
             garble,
+            record: None,
+            enriched: Vec::new(),
         };
         serde_json::to_value(message).unwrap()
     }

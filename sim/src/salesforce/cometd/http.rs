@@ -172,7 +172,7 @@ impl<'a> Turn<'a> {
                     self.set = Some(cookies);
                 }
                 Step::Hold(held) => {
-                    let items = self.hold(held).await;
+                    let items = self.hold(*held).await;
                     self.items.extend(items);
                 }
             }

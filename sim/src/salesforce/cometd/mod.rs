@@ -20,11 +20,12 @@ mod http;
 mod message;
 mod server;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use super::commits::TooOld;
@@ -32,6 +33,7 @@ use super::lock::lock;
 use super::org::Org;
 use server::Server;
 
+pub use channel::Members;
 pub use client::{ClientState, SubscriptionState};
 pub use event::Garble;
 pub(crate) use event::weight;
@@ -48,6 +50,16 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
         .with_state(Arc::clone(org))
 }
 
+/// What counts against the org's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub clients: u64,
+    pub max_clients: u64,
+    /// Delivered in the rolling day.
+    pub events: u64,
+    pub max_events: u64,
+}
+
 /// All streaming sessions of an org, and its settings for them.
 #[derive(Debug)]
 pub struct Streaming {
@@ -57,9 +69,9 @@ pub struct Streaming {
 }
 
 impl Streaming {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, event_limit: usize) -> Self {
         Self {
-            server: Mutex::new(Server::new(seed)),
+            server: Mutex::new(Server::new(seed, event_limit)),
             changed: watch::Sender::new(0),
         }
     }
@@ -71,6 +83,22 @@ impl Streaming {
             .values()
             .map(client::Client::shown)
             .collect()
+    }
+
+    /// How much of the org's limits is used.
+    pub fn usage(&self, now: DateTime<Utc>) -> Usage {
+        let mut server = lock(&self.server);
+        let (events, max_events) = server.allocation.usage(now);
+        let clients = server
+            .clients
+            .values()
+            .filter(|client| !client.is_gone(now));
+        Usage {
+            clients: clients.count() as u64,
+            max_clients: server.max_clients as u64,
+            events: events as u64,
+            max_events: max_events as u64,
+        }
     }
 
     /// Tells of every step of any session.
@@ -106,7 +134,6 @@ impl Streaming {
     pub fn repeat(&self, org: &Org, count: usize) -> Result<(), TooOld> {
         let events = org.log.after(org.log.beginning(), usize::MAX)?;
         self.change(|server| {
-            let forbidden = &server.forbidden;
             for client in server.clients.values_mut() {
                 for subscription in &mut client.subscriptions {
                     let mut last: Vec<_> = events
@@ -114,7 +141,6 @@ impl Streaming {
                         .rev()
                         .filter(|event| event.replay_id <= subscription.cursor)
                         .filter(|event| subscription.channel.carries(&event.event.entity))
-                        .filter(|event| !forbidden.contains(&event.event.entity))
                         .take(count)
                         .cloned()
                         .collect();
@@ -161,15 +187,15 @@ impl Streaming {
         self.change(Server::relax);
     }
 
-    /// Defines a custom channel, `Name__chn`, or changes its members.
-    pub fn define_channel(&self, name: &str, entities: BTreeSet<String>) {
+    /// Defines a custom channel, `Name__chn`, or changes its members; open subscriptions keep what they had.
+    pub fn define_channel(&self, name: &str, members: Members) {
         self.change(|server| {
-            server.channels.insert(name.to_owned(), entities);
+            server.channels.insert(name.to_owned(), members);
         });
     }
 
     /// The custom channels and their members.
-    pub fn channels(&self) -> BTreeMap<String, BTreeSet<String>> {
+    pub fn channels(&self) -> BTreeMap<String, Members> {
         lock(&self.server).channels.clone()
     }
 

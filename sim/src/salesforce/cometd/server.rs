@@ -9,7 +9,7 @@ use super::super::org::Org;
 use super::super::random::{BASE62, Random};
 use super::super::sessions::User;
 use super::allocation::Allocation;
-use super::channel::Channel;
+use super::channel::{Channel, Members};
 use super::client::{Client, Cookies, HOLD};
 use super::delivery::{self, Request, Subscription};
 use super::message::{
@@ -18,8 +18,8 @@ use super::message::{
     TOO_MANY_CLIENTS, TOO_MANY_EVENTS, UNKNOWN_CLIENT, UNSUBSCRIBE,
 };
 
-/// Concurrent clients of an Unlimited Edition org.
-const MAX_CLIENTS: usize = 2000;
+/// Concurrent clients of an Enterprise Edition org.
+const MAX_CLIENTS: usize = 1000;
 const HEX: &[u8] = b"0123456789abcdef";
 
 /// All sessions, and the org's settings that concern streaming.
@@ -27,7 +27,7 @@ const HEX: &[u8] = b"0123456789abcdef";
 pub(super) struct Server {
     pub clients: BTreeMap<String, Client>,
     /// Custom channels and the entities they carry.
-    pub channels: BTreeMap<String, BTreeSet<String>>,
+    pub channels: BTreeMap<String, Members>,
     /// Entities that permissions hide from everybody.
     pub forbidden: BTreeSet<String>,
     pub max_clients: usize,
@@ -58,7 +58,7 @@ pub(super) enum Step {
     Answer(Vec<Item>),
     /// A session began: its cookies go with the reply.
     Welcome(Vec<Item>, Cookies),
-    Hold(Held),
+    Hold(Box<Held>),
 }
 
 /// A poll that waits.
@@ -71,13 +71,13 @@ pub(super) struct Held {
 }
 
 impl Server {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, event_limit: usize) -> Self {
         Self {
             clients: BTreeMap::new(),
             channels: BTreeMap::new(),
             forbidden: BTreeSet::new(),
             max_clients: MAX_CLIENTS,
-            allocation: Allocation::default(),
+            allocation: Allocation::new(event_limit),
             random: Random::new(seed, "streaming"),
         }
     }
@@ -224,7 +224,7 @@ impl Server {
             message,
         };
         match self.poll(org, &held, caller.user.clone(), caller.now) {
-            None => Step::Hold(held),
+            None => Step::Hold(Box::new(held)),
             Some(mut items) => {
                 if first {
                     advise(&mut items);
@@ -438,3 +438,6 @@ fn replay_refused(from: Option<&Value>, two_spaces: bool) -> String {
          events, or -1 to replay only new events."
     )
 }
+
+#[cfg(test)]
+mod tests;

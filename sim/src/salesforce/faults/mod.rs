@@ -5,6 +5,7 @@
 //! it do not see it.
 
 mod answers;
+mod diff;
 mod layer;
 pub(crate) mod rewrites;
 mod script;

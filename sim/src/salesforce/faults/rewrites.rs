@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use serde_json::json;
+
 use super::super::cometd::{Garble, weight};
 use super::super::commits::{ChangeEvent, ChangeType};
 use super::super::lock::lock;
 use super::script::{EventFault, EventMatch};
-use super::{Pending, fire};
+use super::{Pending, diff, fire};
 
 /// The record id of an overflow event.
 pub(crate) const OVERFLOWED: &str = "000000000000000AAA";
@@ -33,6 +35,8 @@ pub struct Marks {
     pub garble: Option<Garble>,
     /// The answer ends with this event.
     pub parted: bool,
+    /// It has the replay id of the event before it.
+    pub shared: bool,
 }
 
 impl Rewrites {
@@ -61,6 +65,33 @@ impl Rewrites {
         state.marks.get(&key).copied().unwrap_or_default()
     }
 
+    /// Tells a long text of an update by its diff, if a script wants it; `before` gives a field's old text.
+    pub(crate) fn differ<'a>(
+        &self,
+        event: &mut ChangeEvent,
+        before: impl Fn(&str) -> Option<&'a str>,
+    ) {
+        let mut state = lock(&self.state);
+        if state.pending.is_empty() || event.change_type != ChangeType::Update {
+            return;
+        }
+        let long = event.body.iter_mut().find_map(|(field, value)| {
+            let (old, new) = (before(field)?, value.as_str()?.to_owned());
+            diff::may_differ(old, &new).then_some((old, new, field.clone()))
+        });
+        let Some((old, new, field)) = long else {
+            return;
+        };
+        let fault = fire(&mut state.pending, |on, fault| match fault {
+            EventFault::Diff { broken } if on.matches(event) => Some(*broken),
+            _ => None,
+        });
+        if let Some(broken) = fault {
+            let diff = diff::unified(old, &new, broken);
+            event.body.insert(field, json!({"diff": diff}));
+        }
+    }
+
     /// The events of one transaction as they enter the log.
     #[must_use]
     pub fn apply(&self, mut events: Vec<ChangeEvent>) -> Vec<ChangeEvent> {
@@ -76,16 +107,17 @@ impl Rewrites {
         for event in &mut events {
             state.spoil(event);
         }
-        let mut parted = false;
+        let (mut parted, mut shared) = (false, false);
         for (on, fault) in state.for_transaction(&events) {
             match fault {
                 EventFault::Merge {} => events = merged(events, &on),
                 EventFault::Overflow { keep } => overflow(&mut events, keep),
                 EventFault::SequenceHole { skip } => leave_out(&mut events, skip),
+                EventFault::ShareReplayId {} => shared = true,
                 _ => parted = true,
             }
         }
-        state.mark(&events, parted);
+        state.mark(&events, parted, shared);
         events
     }
 }
@@ -121,7 +153,9 @@ impl State {
                 .count();
             let fits = match script.act {
                 EventFault::Merge {} => merged(events.to_vec(), &script.on).len() < events.len(),
-                EventFault::SplitTransaction {} => matching > 0 && events.len() > 1,
+                EventFault::SplitTransaction {} | EventFault::ShareReplayId {} => {
+                    matching > 0 && events.len() > 1
+                }
                 EventFault::Overflow { keep } => matching > 0 && events.len() > keep,
                 EventFault::SequenceHole { .. } => matching > 0,
                 _ => false,
@@ -140,7 +174,7 @@ impl State {
     }
 
     /// Notes what the surfaces do with these events, by their final numbers.
-    fn mark(&mut self, events: &[ChangeEvent], parted: bool) {
+    fn mark(&mut self, events: &[ChangeEvent], parted: bool, shared: bool) {
         for (place, event) in events.iter().enumerate() {
             let garble = fire(&mut self.pending, |on, fault| match fault {
                 EventFault::Undecodable { garble } if on.matches(event) => Some(*garble),
@@ -149,6 +183,7 @@ impl State {
             let marks = Marks {
                 garble,
                 parted: parted && place == 0,
+                shared: shared && place > 0,
             };
             if marks != Marks::default() {
                 let key = (event.transaction_key.clone(), event.sequence);

@@ -264,6 +264,13 @@ pub(crate) enum EventFault {
     Overflow { keep: usize },
     /// A payload that can't be read, at every delivery.
     Undecodable { garble: Garble },
+    /// A long text of an update comes as a diff, with a hash that fits or not.
+    Diff {
+        #[serde(default)]
+        broken: bool,
+    },
+    /// The events of a transaction have one replay id.
+    ShareReplayId {},
     /// The first event of a transaction comes in one answer, the rest in the next.
     SplitTransaction {},
 }
@@ -396,6 +403,8 @@ const EVENT_KINDS: &[&str] = &[
     "without_last_modified",
     "overflow",
     "undecodable",
+    "diff",
+    "share_replay_id",
     "split_transaction",
 ];
 

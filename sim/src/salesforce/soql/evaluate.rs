@@ -31,18 +31,16 @@ pub(super) fn evaluate(store: &Store, plan: Plan, all_rows: bool, now: DateTime<
     let Some(table) = store.table(&results.plan.object.name) else {
         return results;
     };
-    let stamp = Place {
-        source: 0,
-        field: table.object.system.stamp,
-    };
+    let own = |field| Place { source: 0, field };
+    let system = table.object.system;
     let from = results
         .plan
         .filter
         .as_ref()
-        .and_then(|test| test.earliest(stamp));
+        .and_then(|test| test.earliest(own(system.stamp), own(system.id)));
     let in_order = is_stamp_order(&results.plan.order, table);
     let index = if from.is_some() || in_order {
-        table.since(from.unwrap_or(DateTime::UNIX_EPOCH), now)
+        table.since(from.unwrap_or_else(|| (i64::MIN, Arc::from(""))), now)
     } else {
         None
     };
@@ -122,7 +120,7 @@ fn value(row: &[Option<Arc<Record>>], place: Place) -> &Value {
 }
 
 impl ResultSet {
-    /// Sorts if need be, and cuts by OFFSET and LIMIT.
+    /// Sorts if need be, ties by id, and cuts by OFFSET and LIMIT.
     fn arrange(&mut self, sort: bool) {
         let (offset, limit) = (self.plan.offset, self.plan.limit.unwrap_or(usize::MAX));
         self.counted = self.counted.saturating_sub(offset).min(limit);
@@ -132,7 +130,14 @@ impl ResultSet {
         let width = self.width();
         let mut rows: Vec<_> = self.records.chunks(width).collect();
         if sort {
-            rows.sort_by(|a, b| compare(&self.plan.order, a, b));
+            let id = Place {
+                source: 0,
+                field: self.plan.object.system.id,
+            };
+            rows.sort_by(|a, b| {
+                compare(&self.plan.order, a, b)
+                    .then_with(|| compare_keys(value(a, id), value(b, id)))
+            });
         }
         let kept: Vec<_> = rows
             .into_iter()
@@ -220,7 +225,7 @@ pub(crate) fn attributes(object: &Object, record: &Record, version: &str) -> Jso
     })
 }
 
-/// Nulls come first unless asked otherwise, whatever the direction; ties keep the order of ids.
+/// Nulls come first unless asked otherwise, whatever the direction.
 fn compare(order: &[Sort], a: &[Option<Arc<Record>>], b: &[Option<Arc<Record>>]) -> Ordering {
     for sort in order {
         let (a, b) = (value(a, sort.place), value(b, sort.place));

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-
 use super::super::schema::Object;
 use super::predicate::Predicate;
 
@@ -67,21 +65,36 @@ pub(crate) struct Sort {
     pub nulls_last: bool,
 }
 
+/// A place in the index of (SystemModstamp in unix seconds, Id).
+pub(crate) type Bound = (i64, Arc<str>);
+
 impl Test {
-    /// The earliest stamp that a row can have to pass; `None` if the test does not say.
-    pub fn earliest(&self, stamp: Place) -> Option<DateTime<Utc>> {
+    /// The place in the index before which no row passes; `None` if the test does not say.
+    ///
+    /// So a page of a keyset read (`stamp > t OR (stamp = t AND Id > x)`) begins at its key.
+    pub fn earliest(&self, stamp: Place, id: Place) -> Option<Bound> {
         match self {
-            Self::And(all) => all.iter().filter_map(|test| test.earliest(stamp)).max(),
+            Self::And(all) => {
+                let bounds = all.iter().filter_map(|test| test.earliest(stamp, id));
+                let (time, mut from) = bounds.max()?;
+                let above = all.iter().filter_map(|test| match test {
+                    Self::Field(place, predicate) if *place == id => predicate.lowest_id(),
+                    _ => None,
+                });
+                // Rows of that very second have ids above, all others come later anyway.
+                from = above.fold(from, Ord::max);
+                Some((time, from))
+            }
             Self::Or(any) => any
                 .iter()
-                .map(|test| test.earliest(stamp))
+                .map(|test| test.earliest(stamp, id))
                 .collect::<Option<Vec<_>>>()?
                 .into_iter()
                 .min(),
-            Self::Not(_) => None,
-            Self::Field(place, predicate) => {
-                (*place == stamp).then(|| predicate.earliest()).flatten()
-            }
+            Self::Field(place, predicate) if *place == stamp => predicate
+                .earliest()
+                .map(|time| (time.timestamp(), Arc::from(""))),
+            Self::Not(_) | Self::Field(..) => None,
         }
     }
 }

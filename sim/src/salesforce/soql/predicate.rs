@@ -1,8 +1,9 @@
 //! A condition on one value. Null equals null only; `!=` and `NOT IN` hold for it, every other comparison fails.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::value::Value;
 use super::parser::Operator;
@@ -75,21 +76,36 @@ impl Predicate {
 
     /// The earliest time that can pass.
     pub fn earliest(&self) -> Option<DateTime<Utc>> {
-        let bounded = |operator: &Operator| {
-            matches!(
-                operator,
-                Operator::Equal | Operator::Greater | Operator::GreaterOrEqual
-            )
-        };
         match self {
+            // Stamps have whole seconds.
+            Self::Compare(Operator::Greater, value) => {
+                Some(value.as_datetime()? + TimeDelta::seconds(1))
+            }
             Self::Compare(operator, value) | Self::Span(operator, value, _)
-                if bounded(operator) =>
+                if is_lower_bound(*operator) =>
             {
                 value.as_datetime()
             }
             _ => None,
         }
     }
+
+    /// The lowest id that can pass.
+    pub fn lowest_id(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Compare(operator, Value::Id(id)) if is_lower_bound(*operator) => {
+                Some(Arc::clone(id))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_lower_bound(operator: Operator) -> bool {
+    matches!(
+        operator,
+        Operator::Equal | Operator::Greater | Operator::GreaterOrEqual
+    )
 }
 
 fn fits(operator: Operator, order: Ordering) -> bool {

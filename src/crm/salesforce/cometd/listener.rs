@@ -21,7 +21,8 @@ use super::super::settings::{Channels, SalesforceSettings};
 use super::super::sign_in::SignIn;
 use super::decode::Objects;
 use super::place::{Place, Replay, STANDARD};
-use super::stream::{Client, Parts, Stream, lock};
+use super::reply::{Client, lock};
+use super::stream::{Parts, Stream};
 use super::wire::Wire;
 
 /// How long leaving may take; the server forgets silent clients by itself after minutes.

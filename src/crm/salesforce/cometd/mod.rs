@@ -6,6 +6,7 @@ mod errors;
 mod listener;
 mod messages;
 mod place;
+mod reply;
 mod stream;
 mod wire;
 

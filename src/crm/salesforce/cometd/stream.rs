@@ -1,6 +1,6 @@
 //! The session: handshake, first connect, subscription, held polls, and what heals a lost one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,9 +16,10 @@ use crate::runtime::clock::Clock;
 use super::super::describe::Describer;
 use super::super::sign_in::{SignIn, Token};
 use super::decode::Objects;
-use super::errors::{Trouble, classify};
-use super::messages::{self, Advice, Data, Message};
+use super::errors::Trouble;
+use super::messages::{self, Advice, Data};
 use super::place::{Place, Replay, Track};
+use super::reply::{Client, Replies, Reply, lock, only, protocol};
 use super::wire::Wire;
 
 /// Sessions begun in a row without one poll held: more would only use up the org's clients.
@@ -52,15 +53,6 @@ pub struct Parts {
     pub lag: TimeDelta,
 }
 
-/// A session at the server.
-#[derive(Clone)]
-pub struct Client {
-    /// The id that the handshake gave.
-    pub id: String,
-    /// The token it was begun with.
-    pub token: Arc<Token>,
-}
-
 /// One stream.
 pub struct Stream {
     parts: Parts,
@@ -76,28 +68,12 @@ pub struct Stream {
     beginnings: u32,
     renewed: bool,
     quick: u32,
+    /// When the last answer came, and what it said that the server's time was.
+    answered: Option<(Instant, DateTime<Utc>)>,
     message: u64,
     pending: Vec<Event>,
     stale: Vec<ObjectName>,
     failed: Option<Fault>,
-}
-
-/// An answer to a request on one channel.
-struct Reply {
-    subscription: Option<String>,
-    client_id: Option<String>,
-    can_replay: bool,
-    refused: Option<Trouble>,
-}
-
-/// What an answer came to, but for its events, which are pending.
-struct Replies {
-    replies: Vec<Reply>,
-    date: Option<DateTime<Utc>>,
-    /// The server closed the session.
-    closed: bool,
-    /// Data messages in it.
-    data: usize,
 }
 
 impl Stream {
@@ -120,6 +96,7 @@ impl Stream {
             beginnings: 0,
             renewed: false,
             quick: 0,
+            answered: None,
             message: 0,
             pending: Vec::new(),
             stale: Vec::new(),
@@ -154,15 +131,28 @@ impl Stream {
             }
             self.pause().await;
             let sent = Instant::now();
+            let before = self.answered;
             match self.connect(self.parts.poll_timeout).await {
                 Ok(replies) => {
-                    if let Some(heard) = self.polled(&replies, sent.elapsed()) {
+                    let held = self.held(before, sent);
+                    if let Some(heard) = self.polled(&replies, held) {
                         return Ok(heard);
                     }
                 }
                 Err(trouble) => self.lost(trouble).await,
             }
         }
+    }
+
+    /// How long the server held a poll, by our clock or by its own: the time between its last two answers, less
+    /// what we waited between them.
+    fn held(&self, before: Option<(Instant, DateTime<Utc>)>, sent: Instant) -> Duration {
+        let ours = sent.elapsed();
+        let (Some((heard, from)), Some((_, to))) = (before, self.answered) else {
+            return ours;
+        };
+        let theirs = (to - from).to_std().unwrap_or_default();
+        ours.max(theirs.saturating_sub(sent - heard))
     }
 
     /// A poll came back: what it told, if it told anything.
@@ -386,6 +376,7 @@ impl Stream {
     ) -> Result<Replies, Trouble> {
         let token = self.token().await?;
         let heard = self.parts.wire.send(&token, body, timeout).await?;
+        self.answered = heard.date.map(|date| (Instant::now(), date));
         let arrived = heard.date.unwrap_or_else(|| self.parts.clock.now());
         let messages = messages::parse(&heard.body)
             .map_err(|error| protocol("an answer holds no messages").source(error))?;
@@ -526,41 +517,4 @@ impl Stream {
         self.message += 1;
         self.message.to_string()
     }
-}
-
-impl Reply {
-    fn of(message: &Message<'_>, what: &str) -> Self {
-        let refused = (message.successful != Some(true)).then(|| {
-            let reconnect = message
-                .advice
-                .as_ref()
-                .and_then(|advice| advice.reconnect.as_deref());
-            classify(what, message.error.as_deref(), message.reason(), reconnect)
-        });
-        Self {
-            subscription: message.subscription.clone(),
-            client_id: message.client_id.clone(),
-            can_replay: message.can_replay(),
-            refused,
-        }
-    }
-}
-
-fn only(replies: Replies, what: &str) -> Result<Reply, Trouble> {
-    let Some(mut reply) = replies.replies.into_iter().next() else {
-        return Err(protocol(&format!("nothing was said to the {what}")).into());
-    };
-    match reply.refused.take() {
-        Some(trouble) => Err(trouble),
-        None => Ok(reply),
-    }
-}
-
-fn protocol(what: &str) -> Fault {
-    Fault::new(FaultKind::Protocol, what)
-}
-
-/// The session at the server.
-pub fn lock(client: &Mutex<Option<Client>>) -> std::sync::MutexGuard<'_, Option<Client>> {
-    client.lock().unwrap_or_else(PoisonError::into_inner)
 }

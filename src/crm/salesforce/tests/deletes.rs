@@ -10,6 +10,8 @@ use crate::http::tests::server::{Reply, Seen};
 use super::org::{Org, account, below};
 use super::*;
 
+type Window = (DateTime<Utc>, DateTime<Utc>);
+
 fn at(seconds: i64) -> DateTime<Utc> {
     Utc.timestamp_opt(1_700_000_000 + seconds, 0).unwrap()
 }
@@ -104,7 +106,7 @@ async fn an_object_without_a_log_is_lost() {
 
 #[tokio::test]
 async fn too_many_ids_halve_the_window_without_a_gap() {
-    let windows: Arc<Mutex<Vec<(DateTime<Utc>, DateTime<Utc>)>>> = Arc::default();
+    let windows: Arc<Mutex<Vec<Window>>> = Arc::default();
     let taken = Arc::clone(&windows);
     let org = org(move |seen| {
         let (start, end) = (asked(seen, "start"), asked(seen, "end"));

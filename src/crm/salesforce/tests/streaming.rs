@@ -153,13 +153,6 @@ impl Streaming {
             .count()
     }
 
-    /// Waits until something was asked so often.
-    pub async fn asked(&self, what: &str, times: usize) {
-        while self.logged(what) < times {
-            tokio::task::yield_now().await;
-        }
-    }
-
     pub fn clients(&self) -> usize {
         self.bayeux.state.lock().unwrap().clients.len()
     }
@@ -340,7 +333,7 @@ impl Bayeux {
             ack["advice"] = json!({"reconnect": "retry", "interval": 0, "timeout": said});
         }
         // The ack comes first or last.
-        if state.events.len() % 2 == 0 {
+        if state.events.len().is_multiple_of(2) {
             messages.push(ack);
         } else {
             messages.insert(0, ack);

@@ -2,7 +2,6 @@
 
 mod crash;
 mod faults;
-mod history;
 mod properties;
 mod storage;
 mod waiting;

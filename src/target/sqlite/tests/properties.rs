@@ -5,11 +5,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::File;
-use super::history::{
+use crate::target::suite::Bench;
+use crate::target::suite::history::{
     Memory, apply, changes, cut, cut_by_kind, last_words, lasting, picture, plans, policies, run,
     settle, steady, step, whole,
 };
-use crate::target::suite::Bench;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

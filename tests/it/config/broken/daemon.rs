@@ -51,16 +51,48 @@ pub const SECTIONS: &[Case] = &[
         "",
         "[admin]\ntoken = { env = \"A-B\" }\n",
     ),
-    (
-        "log url, kafka",
-        "",
-        "[log]\nurl = \"kafka://broker:9092\"\n",
-    ),
     ("log url, unknown", "", "[log]\nurl = \"file:log\"\n"),
+    ("log url, no broker", "", "[log]\nurl = \"kafka://\"\n"),
     (
-        "log kafka",
+        "log url, a broker's port",
         "",
-        "[log.kafka]\n\"security.protocol\" = \"ssl\"\n",
+        "[log]\nurl = \"kafka://a:9092,b:port\"\n",
+    ),
+    (
+        "log url, a password",
+        "",
+        "[log]\nurl = \"kafka://me:hunter2@broker:9092\"\n",
+    ),
+    (
+        "log kafka and replication, without a cluster",
+        "",
+        "[log]\nreplication = 3\nkafka = { \"security.protocol\" = \"ssl\" }\n",
+    ),
+    (
+        "log replication",
+        "",
+        "[log]\nurl = \"kafka://b\"\nreplication = 0\n",
+    ),
+    (
+        "log kafka, no table",
+        "",
+        "[log]\nurl = \"kafka://b\"\nkafka = 3\n",
+    ),
+    (
+        "log kafka, what would lose data",
+        "",
+        "[log]\nurl = \"kafka://b\"\n[log.kafka]\nacks = 1\n\"enable.idempotence\" = false\n\
+         group.id = \"mine\"\n\"auto.offset.reset\" = { env = \"RESET\" }\n",
+    ),
+    (
+        "log kafka, secrets in the config",
+        "",
+        "[log]\nurl = \"kafka://b\"\n[log.kafka]\nsasl.password = \"hunter2\"\nssl.key.pem = \"hunter2\"\n",
+    ),
+    (
+        "log kafka, a list",
+        "",
+        "[log]\nurl = \"kafka://b\"\n[log.kafka]\ndebug = [\"hunter2\"]\n",
     ),
     ("log prefix", "", "[log]\nprefix = \"a.b\"\n"),
     (

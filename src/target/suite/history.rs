@@ -7,15 +7,15 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::Bench;
+use super::plans::{Row, by, by_id, company, on, person, plan, row, sibling};
+use super::world::{Writer, begin, start};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, Reference};
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredType;
 use crate::target::memory::MemoryTarget;
 use crate::target::port::{Outcome, ParkedChange, Target, Traced};
-use crate::target::suite::Bench;
-use crate::target::suite::plans::{Row, by, by_id, company, on, person, plan, row, sibling};
-use crate::target::suite::world::{Writer, begin, start};
 
 const RECORDS: u8 = 6;
 const TABLES: [&str; 3] = ["company", "person", "company person"];

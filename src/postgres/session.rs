@@ -1,0 +1,125 @@
+//! One connection with its prepared statements.
+
+use std::collections::HashMap;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement};
+
+use super::Server;
+use super::error::{OrderError, fault};
+use crate::fault::Fault;
+
+/// Statements kept prepared; more are made when jobs come and go, so the oldest are not worth telling apart.
+const MAX_STATEMENTS: usize = 1_000;
+
+/// A connection.
+pub struct Session {
+    client: Client,
+    statements: HashMap<String, Statement>,
+}
+
+impl Server {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As the server's answer says (`Credentials`, `Missing`, `Throttled` …), `Config` if its certificate is not
+    /// trusted, `Unavailable` if it can't be reached.
+    pub async fn session(&self) -> Result<Session, Fault> {
+        let mut config = self.config.clone();
+        if let Some(source) = &self.password {
+            config.password(source()?.expose());
+        }
+        let connected = Box::pin(config.connect(self.tls.connector())).await;
+        let doing = || format!("connecting to {}", self.name);
+        let (client, connection) = connected.map_err(|error| fault(error).context(doing()))?;
+        tokio::spawn(async move {
+            // Whoever uses the client hears of the error.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to PostgreSQL ended");
+            }
+        });
+        let timeout = self.statement_timeout.as_millis();
+        // Every statement finds rows by their keys. What the planner believes of a table that was just made
+        // would make it read whole tables; plans are kept, because they are the same for all values.
+        let settings = format!(
+            "SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = 60000;
+             SET client_min_messages = warning; SET timezone = 'UTC'; SET jit = off;
+             SET default_transaction_isolation = 'read committed';
+             SET plan_cache_mode = force_generic_plan;
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+        );
+        client
+            .batch_execute(&settings)
+            .await
+            .map_err(|error| fault(error).context(doing()))?;
+        Ok(Session {
+            client,
+            statements: HashMap::new(),
+        })
+    }
+}
+
+/// Values of a statement.
+pub type Params<'a> = [&'a (dyn ToSql + Sync)];
+
+impl Session {
+    /// The client itself.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the server is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// A statement, prepared once per connection.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn statement(&mut self, sql: &str) -> Result<Statement, OrderError> {
+        if let Some(known) = self.statements.get(sql) {
+            return Ok(known.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        if self.statements.len() >= MAX_STATEMENTS {
+            self.statements.clear();
+        }
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Runs a statement that yields rows.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn query(&mut self, sql: &str, params: &Params<'_>) -> Result<Vec<Row>, OrderError> {
+        let statement = self.statement(sql).await?;
+        Ok(self.client.query(&statement, params).await?)
+    }
+
+    /// Runs a statement; how many rows it wrote.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn execute(&mut self, sql: &str, params: &Params<'_>) -> Result<u64, OrderError> {
+        let statement = self.statement(sql).await?;
+        Ok(self.client.execute(&statement, params).await?)
+    }
+
+    /// Runs statements without values.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn run(&self, sql: &str) -> Result<(), OrderError> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,302 @@
+//! The PostgreSQL target: tables in one schema, the ledger in another, written by a few connections side by side.
+//!
+//! A table is named as its object's file: `gsid` (UUIDv7, the primary key), `created_date`, `modified_date`,
+//! `crm_state`, `crm_state_at`, and the object's fields as `text`, `numeric`, `boolean`, `date`, `timestamptz` and
+//! `uuid`.
+//!
+//! A batch is one READ COMMITTED transaction on the connection of its partition. What the batch needs to know is
+//! read set by set, thought through in memory row by row, and written set by set (`facts.rs`). What was read without
+//! a lock is true still when it is written, or the batch is run again:
+//! * The offset's row is updated first, so a partition has one writer at a time.
+//! * A crosswalk entry is written only if it is the very one that was read; that is checked before any row is
+//!   written.
+//! * Whoever comes to hold a row, ceases to, or changes its mark locks the row first. Who holds it already and goes
+//!   on to needs no lock: nobody deletes a row that another one holds.
+//! * Rows without an entry are claimed by their identifiers before they are looked for (J4).
+//!
+//! Keys are locked in their order. Where two transactions lock in a circle all the same, PostgreSQL ends one of them,
+//! and it is run again.
+
+mod apply;
+mod ask;
+mod derive;
+mod facts;
+mod layout;
+mod ledger;
+mod lookup;
+mod orders;
+mod parked;
+mod pass;
+mod read;
+mod release;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod value;
+mod view;
+mod wake;
+mod write;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use uuid::ContextV7;
+
+use crate::fault::{Fault, FaultKind};
+use crate::mapping::plan::JobPlan;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredObject;
+use crate::postgres::worker::Worker;
+use crate::postgres::{Server, Settings};
+use crate::runtime::clock::Clock;
+use crate::target::port::{
+    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+};
+
+/// More writers wait for one another on one server.
+const MAX_WRITERS: usize = 8;
+
+/// How rows get to a server.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// The server.
+    pub server: Settings,
+    /// Connections that write, each with its own partitions; 0: one per core, at most 8.
+    pub writers: usize,
+    /// The schema of the rows.
+    pub store: String,
+    /// The schema of the ledger.
+    pub ledger: String,
+}
+
+impl PostgresSettings {
+    /// A server with everything else as usual: schemas `store` and `tributary`.
+    #[must_use]
+    pub fn new(server: Settings) -> Self {
+        Self {
+            server,
+            writers: 0,
+            store: "store".to_owned(),
+            ledger: "tributary".to_owned(),
+        }
+    }
+}
+
+/// Where tables lie.
+#[derive(Debug)]
+struct Schemas {
+    store: String,
+    ledger: String,
+    statement_timeout: Duration,
+}
+
+impl Schemas {
+    /// A table of the store, as SQL takes it.
+    fn table(&self, name: &str) -> String {
+        format!("{}.{}", lookup::quote(&self.store), lookup::quote(name))
+    }
+
+    /// A table of the ledger.
+    fn ledger(&self, name: &str) -> String {
+        format!("{}.{}", lookup::quote(&self.ledger), lookup::quote(name))
+    }
+}
+
+/// Rows and ledger in a PostgreSQL database.
+pub struct PostgresTarget {
+    name: String,
+    schemas: Arc<Schemas>,
+    writers: Vec<Worker>,
+    /// Releases what waits.
+    keeper: Worker,
+    /// Makes tables and indexes, which may take long.
+    smith: Worker,
+    reader: Worker,
+    clock: Arc<dyn Clock>,
+    gsids: Arc<Mutex<ContextV7>>,
+    /// Something that waits may have missed its row: another owner may have died before it told.
+    missed: Arc<AtomicBool>,
+}
+
+impl PostgresTarget {
+    /// Connects and makes the ledger; `clock` dates what is filled later.
+    ///
+    /// # Errors
+    /// `Config` for settings that make no sense or a ledger that a later build wrote, else as the server says.
+    pub async fn open(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+        if settings.store == settings.ledger {
+            let what = format!(
+                "rows and ledger can't both lie in schema `{}`",
+                settings.store
+            );
+            return Err(Fault::new(FaultKind::Config, what).remedy("give them a schema each"));
+        }
+        let server = Arc::new(Server::new(&settings.server)?);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let writers = match settings.writers {
+            0 => cores().min(MAX_WRITERS),
+            some => some,
+        };
+        let start = || Worker::start(Arc::clone(&server));
+        let target = Self {
+            name: server.name().to_owned(),
+            schemas: Arc::new(Schemas {
+                store: settings.store,
+                ledger: settings.ledger,
+                statement_timeout: settings.server.statement_timeout,
+            }),
+            writers: (0..writers).map(|_| start()).collect(),
+            keeper: start(),
+            smith: start(),
+            reader: start(),
+            clock,
+            gsids: Arc::default(),
+            missed: Arc::new(AtomicBool::new(true)),
+        };
+        target.ensure(&[]).await?;
+        Ok(target)
+    }
+
+    /// The connection of a partition; those of one topic lie on different ones.
+    fn writer(&self, reader: &ReaderKey, partition: u32) -> &Worker {
+        let mut hasher = DefaultHasher::new();
+        (&reader.connection, &reader.job).hash(&mut hasher);
+        let first = hasher.finish() as usize;
+        &self.writers[first.wrapping_add(partition as usize) % self.writers.len()]
+    }
+
+    fn schemas(&self) -> Arc<Schemas> {
+        Arc::clone(&self.schemas)
+    }
+}
+
+#[async_trait]
+impl Target for PostgresTarget {
+    async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault> {
+        let order = orders::Ensure {
+            schemas: self.schemas(),
+            objects: objects.to_vec(),
+        };
+        self.smith.run(order).await
+    }
+
+    async fn prepare(&self, plan: &JobPlan) -> Result<(), Fault> {
+        let order = orders::Prepare {
+            schemas: self.schemas(),
+            plan: plan.clone(),
+        };
+        self.smith.run(order).await
+    }
+
+    async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
+        let order = orders::Assign {
+            schemas: self.schemas(),
+            reader: reader.clone(),
+            partition,
+        };
+        let assigned = self.writer(reader, partition).run(order).await?;
+        if assigned.epoch > 1 {
+            self.missed
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(assigned)
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        if batch
+            .destinations
+            .iter()
+            .any(|part| part.rows.len() > i32::MAX as usize)
+        {
+            return Err(Fault::new(FaultKind::Corrupt, "a batch has too many rows"));
+        }
+        let writer = self.writer(&batch.reader, batch.partition);
+        let order = apply::Apply {
+            batch,
+            schemas: self.schemas(),
+            gsids: Arc::clone(&self.gsids),
+            done: None,
+            missed: Arc::clone(&self.missed),
+        };
+        writer.run(order).await
+    }
+
+    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
+        let order = orders::Release {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+            limit,
+            now: self.clock.now(),
+            missed: Arc::clone(&self.missed),
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn expire(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        older_than: DateTime<Utc>,
+    ) -> Result<Vec<Expired>, Fault> {
+        let order = orders::Expire {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+            job: job.clone(),
+            older_than,
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+        let order = orders::Rows {
+            schemas: self.schemas(),
+            table: table.to_owned(),
+            page,
+        };
+        self.reader.run(order).await
+    }
+
+    async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault> {
+        let order = orders::Trace {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+            object: object.clone(),
+            record: record.clone(),
+        };
+        self.reader.run(order).await
+    }
+
+    async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        let order = orders::Parked {
+            schemas: self.schemas(),
+        };
+        self.reader.run(order).await
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        for writer in &self.writers {
+            writer.close().await?;
+        }
+        self.keeper.close().await?;
+        self.smith.close().await?;
+        self.reader.close().await
+    }
+}
+
+impl std::fmt::Debug for PostgresTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresTarget")
+            .field("server", &self.name)
+            .finish_non_exhaustive()
+    }
+}

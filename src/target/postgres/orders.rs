@@ -1,0 +1,85 @@
+//! The target's smaller orders to its connections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
+
+use super::{Schemas, ledger, read, release, schema, wake};
+use crate::mapping::plan::JobPlan;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredObject;
+use crate::postgres::error::OrderError;
+use crate::postgres::session::Session;
+use crate::postgres::worker::Order;
+use crate::target::port::{Assignment, Expired, ReaderKey, Released, RowsPage, StoredRow, Traced};
+
+/// An order that is a call of one function.
+macro_rules! order {
+    ($name:ident { $($field:ident: $ty:ty),* } -> $answer:ty = |$own:ident, $session:ident| $call:expr) => {
+        pub(super) struct $name {
+            pub schemas: Arc<Schemas>,
+            $(pub $field: $ty,)*
+        }
+
+        impl Order for $name {
+            type Answer = $answer;
+
+            fn run<'a>(
+                &'a mut self,
+                $session: &'a mut Session,
+            ) -> BoxFuture<'a, Result<$answer, OrderError>> {
+                let $own = self;
+                Box::pin($call)
+            }
+        }
+    };
+}
+
+order!(Ensure { objects: Vec<StoredObject> } -> () =
+    |own, session| schema::ensure(session, &own.schemas, &own.objects));
+order!(Prepare { plan: JobPlan } -> () =
+    |own, session| schema::prepare(session, &own.schemas, &own.plan));
+order!(Assign { reader: ReaderKey, partition: u32 } -> Assignment =
+    |own, session| ledger::assign(session, &own.schemas, &own.reader, own.partition));
+order!(Expire { connection: ConnectionId, job: JobId, older_than: DateTime<Utc> } -> Vec<Expired> =
+    |own, session| release::expire(session, &own.schemas, &own.connection, &own.job, own.older_than));
+order!(Rows { table: String, page: RowsPage } -> Vec<StoredRow> =
+    |own, session| read::rows(session, &own.schemas, &own.table, &own.page));
+order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } -> Vec<Traced> =
+    |own, session| read::trace(session, &own.schemas, &own.connection, &own.object, &own.record));
+order!(Parked {} -> Vec<(ConnectionId, JobId, u64)> =
+    |own, session| read::parked(session, &own.schemas));
+order!(Release { connection: ConnectionId, limit: usize, now: DateTime<Utc>, missed: Arc<AtomicBool> } -> Released =
+    |own, session| own.release(session));
+
+impl Release {
+    async fn release(&mut self, session: &mut Session) -> Result<Released, OrderError> {
+        let (schemas, connection) = (&*self.schemas, &self.connection);
+        if self.missed.swap(false, Ordering::Relaxed) {
+            let woken = release::wake_all(session, schemas).await;
+            if woken.is_err() {
+                self.missed.store(true, Ordering::Relaxed);
+            }
+            woken?;
+        }
+        let (filled, more, touched) =
+            release::references(session, schemas, connection, self.limit, self.now).await?;
+        let touched: BTreeMap<&str, _> = touched
+            .iter()
+            .map(|(table, rows)| (table.as_str(), rows.clone()))
+            .collect();
+        wake::wake_or_note(session, schemas, &touched, &self.missed).await;
+        let (changes, more_changes) =
+            release::changes(session, schemas, connection, self.limit).await?;
+        let awake = release::is_awake(session, schemas, connection).await?;
+        Ok(Released {
+            filled: filled as u64,
+            changes,
+            more: more || more_changes || awake,
+        })
+    }
+}
