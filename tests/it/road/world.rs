@@ -539,11 +539,7 @@ const OPPORTUNITY_COLUMNS: &[(&str, &str)] = &[
     ("Type", "type"),
 ];
 
-const EXTRA: &str = r#"
-[fields.year_started]
-type = "number"
-label = "Year Started"
-"#;
+const EXTRA: &str = "[fields.year_started]\ntype = \"number\"\nlabel = \"Year Started\"\n";
 
 const USER_JOB: &str = r#"
 source = "User"
