@@ -6,7 +6,7 @@ mod letters;
 mod release;
 mod show;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::log::port::{Delivery, From, Log, Reader, Record};
 use crate::mapping::compile::Mapping;
-use crate::model::record_id::RecordId;
 use crate::runtime::backoff::{Attempts, Backoff};
 use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::StopSignal;
@@ -81,8 +80,6 @@ struct Job {
     since: u64,
     owned: BTreeMap<u32, Owned>,
     stop: StopSignal,
-    /// Parked changes that were refused when they were run again; they stay parked, and are tried each minute.
-    held_back: HashSet<RecordId>,
 }
 
 /// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
@@ -145,7 +142,6 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
         since,
         owned: BTreeMap::new(),
         stop: stop.clone(),
-        held_back: HashSet::new(),
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
@@ -193,7 +189,6 @@ impl Job {
                 if self.is_topic_new().await? {
                     return Ok(Ended::TopicMadeAgain);
                 }
-                self.held_back.clear();
                 self.release().await?;
                 self.expire().await?;
             }
@@ -326,8 +321,6 @@ impl Job {
             next: last.offset + 1,
         };
         let mut work = batch::prepare(&self.road, records, Run::First);
-        work.since = self.since;
-        letters::write(&self.road, &work.letters).await?;
         self.commit(seat, &mut work).await?;
         let next = Owned {
             next: seat.next,
@@ -335,28 +328,8 @@ impl Job {
         };
         self.owned.insert(partition, next);
         self.show_commit(&work);
-        self.ask_to_republish(&work).await?;
         if work.wrote {
             self.release().await?;
-        }
-        Ok(())
-    }
-
-    /// The ledger holds a higher term than a change has (I7), or a version that was lost with the topic: the owner
-    /// publishes the record again, as it knows it.
-    async fn ask_to_republish(&self, work: &Work) -> Result<(), Fault> {
-        let plan = self.road.mapping.plan();
-        let mut backoff = self.road.attempts();
-        for record in &work.outranked {
-            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds what the topic's owner does not know");
-            let state = &self.road.state;
-            while let Err(fault) = state
-                .request_republish(&plan.connection, &plan.source, record)
-                .await
-            {
-                // The offset has passed the change: given up here, it would not be asked for again.
-                self.pause(fault, &mut backoff).await?;
-            }
         }
         Ok(())
     }
