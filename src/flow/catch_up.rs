@@ -321,13 +321,15 @@ fn record_id(record: &Record) -> Option<RecordId> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     /// A reader of a slow broker: silent so many times before each record.
     struct Slow {
         silences: u32,
         left: u32,
-        offsets: std::vec::IntoIter<(u32, u64)>,
+        offsets: VecDeque<(u32, u64)>,
     }
 
     #[async_trait::async_trait]
@@ -339,7 +341,7 @@ mod tests {
                 return Ok(Delivery::Idle);
             }
             self.left = self.silences;
-            let Some((partition, offset)) = self.offsets.next() else {
+            let Some((partition, offset)) = self.offsets.pop_front() else {
                 tokio::time::sleep(wait).await;
                 return Ok(Delivery::Idle);
             };
@@ -366,7 +368,7 @@ mod tests {
         let mut reader = Slow {
             silences,
             left: silences,
-            offsets: offsets.to_vec().into_iter(),
+            offsets: offsets.iter().copied().collect(),
         };
         let mut left = BTreeMap::from([(3, 10), (5, 4)]);
         let mut found = Vec::new();

@@ -10,7 +10,7 @@ use crate::sqlite::error::SqliteError;
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl FileLock {
@@ -47,7 +47,7 @@ impl FileLock {
             .map_err(fail("writing lock file"))?;
         Ok(Self {
             path: path.to_owned(),
-            _file: file,
+            file,
         })
     }
 
@@ -58,6 +58,16 @@ impl FileLock {
     }
 }
 
+impl Drop for FileLock {
+    /// A child that is being started has a copy of every open file until it runs its program, and a lock lasts as long
+    /// as any copy: it is given back, not only closed (Linux man-pages, flock(2)).
+    fn drop(&mut self) {
+        if let Err(cause) = self.file.unlock() {
+            tracing::debug!(file = %self.path.display(), %cause, "lock file is closed without being unlocked");
+        }
+    }
+}
+
 /// The process id that the holder wrote; it may be just about to.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
@@ -65,5 +75,31 @@ fn holder(file: &mut File) -> String {
     match (read, text.trim()) {
         (Ok(_), pid) if !pid.is_empty() => format!("process {pid}"),
         _ => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_though_a_child_has_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db.lock");
+        let lock = FileLock::take(&path).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(
+            FileLock::take(&path),
+            Err(SqliteError::Held { .. })
+        ));
+        drop(lock);
+        let again = FileLock::take(&path).unwrap();
+        drop(copy);
+        assert!(matches!(
+            FileLock::take(&path),
+            Err(SqliteError::Held { .. })
+        ));
+        drop(again);
+        FileLock::take(&path).unwrap();
     }
 }

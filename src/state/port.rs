@@ -286,6 +286,10 @@ pub struct ObjectState {
     /// Where the newest owner found the ends of the object's topic.
     #[serde(default)]
     pub fence: Option<Fence>,
+    /// The term under which the object's topic began to be what it is; another one once it was found made again
+    /// or cut, stored before anything more is published. Jobs count their offsets anew then.
+    #[serde(default)]
+    pub topic_since: Option<u64>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was

@@ -190,6 +190,7 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
             term: 7,
             ends: [(0, 3), (5, 1)].into(),
         }),
+        topic_since: Some(6),
     };
     state
         .put_object(&acme(), term, &account(), known.clone())

@@ -16,8 +16,8 @@
 //!   this connection in the looked-up table, whatever its object, if it is not gone from it.
 //! * A record that left for good (`on_delete = delete`) keeps its crosswalk entry with GSID and version: older
 //!   changes stay older (J2), and when it comes back its row gets the same GSID. References to its row are
-//!   left as they are, and are right again then. A delete of a record that was never stored leaves an entry
-//!   without GSID; when it comes, it is matched by identifiers. A filtered record without an entry leaves none.
+//!   left as they are, and are right again then. A record that was deleted or filtered before it was stored leaves
+//!   an entry without GSID, so that what is older stays older; when it comes, it is matched by identifiers.
 //! * `keep`, `mark` and `delete` raise the version. A row is deleted when no record holds it: a kept or marked
 //!   one still does. A row is marked when all records that hold it are, with the newest mark.
 //! * `mark` writes the columns `crm_state` (`deleted`, `filtered`; null once it is present again) and
@@ -34,6 +34,8 @@
 //! * What is parked again at the same version keeps the date from which its time to live counts.
 //! * `on_none = skip` writes nothing, neither row nor version nor parked references.
 //! * A [`Outcome::Rejected`] row has the same outcome in the destinations after it.
+//! * What is told is kept until the caller says otherwise: what waited too long leaves the ledger by [`Target::forget`],
+//!   once its letter is durable, and only as what was told.
 //! * Destinations come in config order; each sees the rows of those before it.
 //! * Statements are set-based: their number does not grow with the batch.
 //! * A future may be dropped; the transaction it started still ends whole, committed or not. A caller that
@@ -41,6 +43,7 @@
 //! * Faults with fate `Retry` left nothing behind. `Record` means that the batch holds a record which the
 //!   target refuses: the caller bisects.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -72,19 +75,39 @@ pub trait Target: Send + Sync {
     /// Fills parked references whose rows have come, and returns the parked *changes* (`on_none = reject`)
     /// whose rows have come, for the job to run again. Called after each commit and each minute.
     ///
-    /// Acts only if the record's version is still the parked one. What has found several rows where that is
-    /// an error goes on waiting. A returned change stays parked until the record is applied again: a
-    /// crash between loses nothing. At most `limit` references and as many changes a call, oldest first.
-    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault>;
-
-    /// Moves parked references and changes older than their time to live (parked before `older_than`) out
-    /// of the ledger, for the dead letters.
-    async fn expire(
+    /// References are those of the whole connection; changes those of one job, from some partitions of its topic, so
+    /// that nobody's stand in the way of another owner's. Acts only if the record's version is still the parked one.
+    /// What has found several rows where that is an error goes on waiting. A returned change stays parked until
+    /// the record is applied again or [`Target::forget`] is told: a crash between loses nothing. At most `limit`
+    /// references and as many changes a call, oldest first.
+    async fn release(
         &self,
         connection: &ConnectionId,
         job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault>;
+
+    /// Parked references and changes older than their time to live (parked before `older_than`), for the dead
+    /// letters: of one job, from some partitions of its topic. Removes nothing. At most `limit` references and as
+    /// many changes a call, oldest first.
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
         older_than: chrono::DateTime<chrono::Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault>;
+
+    /// Removes parked things of a job whose letters are durable; each only if it is still the very one, at the same
+    /// version from the same place. How many were removed; to say it again removes no more.
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault>;
 
     /// Rows of a table, newest first (by `modified_date`, then GSID), for `rows` and tests. An unknown table or
     /// column is `Missing`.
@@ -145,19 +168,40 @@ pub struct Batch {
     pub object: ObjectName,
     /// Rows per destination, in config order. A record comes at most once per destination.
     pub destinations: Vec<DestinationBatch>,
+    /// The term since which the topic is what it is: what is of a lower one was lost with an earlier topic.
+    pub since: u64,
+    /// Records that were asked for again because the ledger [outranks](Outcome::outranks) their changes. A batch with
+    /// such a row of any other record is not committed, so that nothing is passed over before it is asked for (I7).
+    pub asked_again: HashSet<RecordId>,
     /// When this batch is applied, for `created_date` and `modified_date`.
     pub now: chrono::DateTime<chrono::Utc>,
 }
 
-/// The rows of one destination.
+impl Batch {
+    /// Whether a batch of these outcomes is to be committed; see [`Applied::committed`].
+    #[must_use]
+    pub fn may_commit(&self, outcomes: &[Vec<Outcome>]) -> bool {
+        let rows = self.destinations.iter().flat_map(|part| part.rows.iter());
+        rows.zip(outcomes.iter().flatten())
+            .all(|(row, outcome)| match outcome {
+                Outcome::Rejected(_) => false,
+                outcome => {
+                    !outcome.outranks(row.version, self.since)
+                        || self.asked_again.contains(&row.record)
+                }
+            })
+    }
+}
+
+/// The rows of one destination. A clone shares them, so that a batch that is offered again copies none.
 #[derive(Debug, Clone)]
 pub struct DestinationBatch {
     /// The plan that the rows' cells follow.
     pub plan: Arc<DestinationPlan>,
     /// The rows, lowest offset first.
-    pub rows: Vec<MappedRow>,
+    pub rows: Arc<Vec<MappedRow>>,
     /// For `on_none = reject`: the change's bytes of a row, to be parked whole.
-    pub images: Vec<bytes::Bytes>,
+    pub images: Arc<Vec<bytes::Bytes>>,
 }
 
 /// What a batch did.
@@ -165,7 +209,8 @@ pub struct DestinationBatch {
 pub struct Applied {
     /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
     /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
-    /// takes those records out and applies again.
+    /// takes those records out and applies again. Nor is one with a row that the ledger outranks, unless its record
+    /// was [asked for again](Batch::asked_again).
     pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,
@@ -199,6 +244,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the ledger holds a version that the topic's owner does not know (I7): one of a higher term than the
+    /// change's, since the owner lost state, or one of a term before `since`, since the topic was lost.
+    #[must_use]
+    pub fn outranks(&self, version: Version, since: u64) -> bool {
+        matches!(self, Self::Stale(held) if held.term() > version.term() || held.term() < since)
+    }
+
     /// Its label in metrics and on pages.
     #[must_use]
     pub const fn label(&self) -> &'static str {
@@ -232,8 +284,6 @@ pub struct Released {
 /// A parked change that may go on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParkedChange {
-    /// The job.
-    pub job: JobId,
     /// The record.
     pub record: RecordId,
     /// Its version: run again only if this is still the parked one.
@@ -244,15 +294,39 @@ pub struct ParkedChange {
     pub image: bytes::Bytes,
 }
 
+impl ParkedChange {
+    /// What [`Target::forget`] takes.
+    #[must_use]
+    pub fn key(&self) -> ParkedKey {
+        ParkedKey {
+            record: self.record.clone(),
+            reference: None,
+            version: self.version,
+            place: self.place,
+        }
+    }
+}
+
+/// Names a parked thing of a job as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedKey {
+    /// The record.
+    pub record: RecordId,
+    /// Table and column of a reference; `None` for a whole change.
+    pub reference: Option<(String, String)>,
+    /// The version at which it waits.
+    pub version: Version,
+    /// Topic partition and offset from which it was parked.
+    pub place: (u32, u64),
+}
+
 /// A parked thing whose time to live is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expired {
-    /// The record.
-    pub record: RecordId,
+    /// Which it is.
+    pub key: ParkedKey,
     /// What it waited for.
     pub waited_for: String,
-    /// Topic partition and offset.
-    pub place: (u32, u64),
     /// The change's bytes, where the whole change was parked.
     pub image: Option<bytes::Bytes>,
 }
@@ -297,7 +371,7 @@ pub struct Traced {
     pub table: String,
     /// The version applied last.
     pub version: Version,
-    /// The row; `None` once it is deleted.
+    /// The row; `None` once it is deleted, and if it was never stored.
     pub row: Option<StoredRow>,
     /// Columns that wait for a row.
     pub parked: Vec<String>,

@@ -187,11 +187,17 @@ async fn read_back(
     for (name, object) in objects {
         let inspected = inspect(road, object).await?;
         let state = states.entry(name.clone()).or_default();
-        if inspected.has_lost(state.synced_at.is_some()) {
+        let has_lost = inspected.has_lost(state.synced_at.is_some());
+        if has_lost {
             // Durable before the images are cleared, which would forget that they were of another topic.
             let to = end_of_now(road).await?;
             let hole = object_hole(road, name, HoleCause::TopicRecreated, to);
             open_holes(road, term, vec![hole]).await?;
+        }
+        if has_lost || state.topic_since.is_none() {
+            // What was cut is published again at offsets that jobs may count as done.
+            state.topic_since = Some(term);
+            put(road, term, name, state).await?;
         }
         let owner = Owner {
             term,

@@ -1,6 +1,6 @@
 //! A batch: decoded, folded to one change per record, mapped; and what became of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,19 +13,19 @@ use crate::mapping::plan::MappedRow;
 use crate::model::change::{Change, Origin};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
-use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ReaderKey};
+use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
 
 use super::JobRoad;
 use super::commit::Seat;
 use super::letters::Letter;
 
 /// Whether changes are applied in their turn, or again because what they waited for has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Run {
-    /// What is refused becomes a letter, and the lag is measured.
+    /// The lag is measured.
     First,
-    /// What is refused stays parked until its time to live ends, and becomes a letter then.
-    Again,
+    /// They are parked still: what is refused has to be forgotten once its letter is written.
+    Again(HashMap<RecordId, ParkedKey>),
 }
 
 /// A batch on its way into the target.
@@ -36,15 +36,15 @@ pub(super) struct Work {
     pub counts: BTreeMap<&'static str, u64>,
     /// Commit stamps of the stream's changes.
     pub streamed: Vec<DateTime<Utc>>,
-    /// Records of which the ledger holds a version of a higher term.
-    pub outranked: Vec<RecordId>,
     /// Rows were written that others may wait for.
     pub wrote: bool,
     /// Rows whose change does not wait any more.
     pub settled: u64,
-    /// Of [`Run::Again`]: what was refused.
-    pub refused: Vec<RecordId>,
+    /// The term since which the topic is what it is.
+    pub since: u64,
     run: Run,
+    /// Records that the ledger outranks and that were asked for again.
+    asked_again: HashSet<RecordId>,
     object: ObjectName,
     destinations: Vec<DestinationBatch>,
     originals: HashMap<RecordId, Letter>,
@@ -54,10 +54,36 @@ pub(super) struct Work {
 pub(super) fn prepare(road: &JobRoad, records: &[Record], run: Run) -> Work {
     let mut work = Work::empty(road, run);
     let now = road.clock.now();
-    for (record, change) in work.newest(records) {
-        work.map(road, record, &change, now);
+    let changes = work.newest(records);
+    let mut rows: Vec<Vec<MappedRow>> = Vec::new();
+    rows.resize_with(work.destinations.len(), || {
+        Vec::with_capacity(changes.len())
+    });
+    let mut images = Vec::with_capacity(changes.len());
+    for (record, change) in changes {
+        if let Some(mapped) = work.map(road, record, &change, now) {
+            rows.iter_mut()
+                .zip(mapped)
+                .for_each(|(rows, row)| rows.push(row));
+            images.push(record.value.clone().unwrap_or_default());
+        }
+    }
+    // Every destination has a row of every change.
+    let images = Arc::new(images);
+    for (destination, rows) in work.destinations.iter_mut().zip(rows) {
+        destination.rows = Arc::new(rows);
+        destination.images = Arc::clone(&images);
     }
     work
+}
+
+/// What the target said of a batch that it did not commit.
+pub(super) struct HeldUp {
+    /// Letters of the records that it rejects.
+    pub letters: Vec<Letter>,
+    /// Records of which the ledger holds a version that the topic's owner does not know: one of a higher term, or
+    /// one that the topic lost.
+    pub outranked: Vec<RecordId>,
 }
 
 impl Work {
@@ -69,18 +95,18 @@ impl Work {
             .iter()
             .map(|destination| DestinationBatch {
                 plan: Arc::clone(destination),
-                rows: Vec::new(),
-                images: Vec::new(),
+                rows: Arc::default(),
+                images: Arc::default(),
             });
         Self {
             letters: Vec::new(),
             counts: BTreeMap::new(),
             streamed: Vec::new(),
-            outranked: Vec::new(),
             wrote: false,
             settled: 0,
-            refused: Vec::new(),
+            since: 0,
             run,
+            asked_again: HashSet::new(),
             object: plan.source.clone(),
             destinations: destinations.collect(),
             originals: HashMap::new(),
@@ -103,7 +129,7 @@ impl Work {
                     continue;
                 }
             };
-            if self.run == Run::First && change.origin == Origin::Stream {
+            if matches!(self.run, Run::First) && change.origin == Origin::Stream {
                 self.streamed.extend(change.committed_at);
             }
             match newest.get(&change.id) {
@@ -121,19 +147,22 @@ impl Work {
         changes
     }
 
-    fn map(&mut self, road: &JobRoad, record: &Record, change: &Change, now: DateTime<Utc>) {
+    /// A change's row per destination.
+    fn map(
+        &mut self,
+        road: &JobRoad,
+        record: &Record,
+        change: &Change,
+        now: DateTime<Utc>,
+    ) -> Option<Vec<MappedRow>> {
         match road
             .mapping
             .map(change, (record.partition, record.offset), now)
         {
             Mapped::Rows(rows) => {
-                let image = record.value.clone().unwrap_or_default();
-                for (destination, row) in self.destinations.iter_mut().zip(rows) {
-                    destination.rows.push(row);
-                    destination.images.push(image.clone());
-                }
                 self.originals
                     .insert(change.id.clone(), Letter::of(record, String::new()));
+                return Some(rows);
             }
             // The completed change follows (I5).
             Mapped::NotEvaluated(missing) => {
@@ -142,21 +171,13 @@ impl Work {
             }
             Mapped::Rejected(reason) => self.set_aside(Letter::of(record, reason)),
         }
+        None
     }
 
     /// The letter of a record that does not get as far as the target.
     fn set_aside(&mut self, letter: Letter) {
         self.count("rejected");
-        match self.run {
-            Run::First => self.letters.push(letter),
-            Run::Again => self.hold_back(&letter),
-        }
-    }
-
-    fn hold_back(&mut self, letter: &Letter) {
-        let record = RecordId::stored(String::from_utf8_lossy(&letter.key));
-        tracing::warn!(%record, reason = letter.reason, "parked change is refused, stays parked");
-        self.refused.push(record);
+        self.letters.push(letter);
     }
 
     /// The transaction for the target; of `part` of the records, if not of all.
@@ -183,6 +204,8 @@ impl Work {
             next: seat.next,
             object: self.object.clone(),
             destinations,
+            since: self.since,
+            asked_again: self.asked_again.clone(),
             now,
         }
     }
@@ -193,7 +216,7 @@ impl Work {
         let mut places: Vec<(u64, &RecordId)> = self
             .destinations
             .iter()
-            .flat_map(|destination| &destination.rows)
+            .flat_map(|destination| destination.rows.iter())
             .filter(|row| seen.insert(&row.record))
             .map(|row| (row.place.1, &row.record))
             .collect();
@@ -218,22 +241,8 @@ impl Work {
         part: Option<&HashSet<RecordId>>,
     ) -> Result<(), Fault> {
         self.check_shape(&applied, part)?;
-        let mut counts = Vec::new();
-        for (row, outcome) in self.rows(part).zip(applied.outcomes.iter().flatten()) {
-            if let Outcome::Stale(held) = outcome
-                && held.term() > row.version.term()
-                && !self.outranked.contains(&row.record)
-            {
-                counts.push((outcome.label(), Some(row.record.clone())));
-            } else {
-                counts.push((outcome.label(), None));
-            }
-        }
-        for (label, outranked) in counts {
-            self.count(label);
-            self.outranked.extend(outranked);
-        }
         for outcome in applied.outcomes.iter().flatten() {
+            self.count(outcome.label());
             let wrote = matches!(
                 outcome,
                 Outcome::Inserted | Outcome::Associated | Outcome::Updated
@@ -247,72 +256,96 @@ impl Work {
         Ok(())
     }
 
-    /// Takes the records out that a batch was not committed for; their letters.
+    /// Takes the rejected records out that a batch was not committed for, and says what else kept it back. Outranked
+    /// rows keep it back until their records were asked for.
     ///
     /// # Errors
-    /// `Protocol`, if there is none: the target neither committed nor said why.
+    /// `Protocol`, if there is nothing: the target neither committed nor said why.
     pub(super) fn refuse(
         &mut self,
         applied: &Applied,
         part: Option<&HashSet<RecordId>>,
-    ) -> Result<Vec<Letter>, Fault> {
+    ) -> Result<HeldUp, Fault> {
         self.check_shape(applied, part)?;
         let mut reasons: BTreeMap<RecordId, String> = BTreeMap::new();
+        let mut outranked: BTreeSet<RecordId> = BTreeSet::new();
         for (destination, outcomes) in self.destinations.iter().zip(&applied.outcomes) {
             let rows = destination.rows.iter().filter(|row| is_in(part, row));
             for (row, outcome) in rows.zip(outcomes) {
                 if let Outcome::Rejected(reason) = outcome {
                     let reason = format!("{}: {reason}", destination.plan.label);
                     reasons.entry(row.record.clone()).or_insert(reason);
+                } else if outcome.outranks(row.version, self.since)
+                    && !self.asked_again.contains(&row.record)
+                {
+                    outranked.insert(row.record.clone());
                 }
             }
         }
-        if reasons.is_empty() {
+        if reasons.is_empty() && outranked.is_empty() {
             return Err(protocol(
                 "target did not commit a batch of which it rejects no row",
             ));
         }
-        Ok(reasons
+        let gone: HashSet<RecordId> = reasons.keys().cloned().collect();
+        let letters = reasons
             .into_iter()
-            .filter_map(|(record, reason)| self.refuse_record(&record, reason))
-            .collect())
+            .filter_map(|(record, reason)| self.letter(&record, reason))
+            .collect();
+        self.drop_records(&gone);
+        Ok(HeldUp {
+            letters,
+            outranked: outranked.into_iter().collect(),
+        })
     }
 
-    /// Takes one record out; its letter, if it is to become one.
+    /// Takes note that records were asked for again: they may be passed over now.
+    pub(super) fn pass_over(&mut self, outranked: Vec<RecordId>) {
+        self.asked_again.extend(outranked);
+    }
+
+    /// Which parked changes some letters tell of.
+    pub(super) fn parked(&self, letters: &[Letter]) -> Vec<ParkedKey> {
+        let Run::Again(parked) = &self.run else {
+            return Vec::new();
+        };
+        let key_of = |letter: &Letter| {
+            let record = RecordId::stored(String::from_utf8_lossy(&letter.key));
+            parked.get(&record).cloned()
+        };
+        letters.iter().filter_map(key_of).collect()
+    }
+
+    /// Takes one record out; its letter.
     pub(super) fn refuse_record(&mut self, record: &RecordId, reason: String) -> Option<Letter> {
+        let letter = self.letter(record, reason);
+        self.drop_records(&HashSet::from([record.clone()]));
+        letter
+    }
+
+    fn letter(&mut self, record: &RecordId, reason: String) -> Option<Letter> {
         let original = self.originals.get(record)?;
         let letter = Letter {
             reason,
             ..original.clone()
         };
-        self.drop_records(&HashSet::from([record.clone()]));
         self.count("rejected");
-        if self.run == Run::Again {
-            self.hold_back(&letter);
-            return None;
-        }
         Some(letter)
     }
 
     fn drop_records(&mut self, gone: &HashSet<RecordId>) {
+        if gone.is_empty() {
+            return;
+        }
         self.originals.retain(|record, _| !gone.contains(record));
         for destination in &mut self.destinations {
-            let pairs = std::mem::take(&mut destination.rows)
-                .into_iter()
-                .zip(std::mem::take(&mut destination.images));
-            (destination.rows, destination.images) =
-                pairs.filter(|(row, _)| !gone.contains(&row.record)).unzip();
+            let rows = Arc::make_mut(&mut destination.rows);
+            let stays: Vec<bool> = rows.iter().map(|row| !gone.contains(&row.record)).collect();
+            let (mut row, mut image) = (stays.iter(), stays.iter());
+            rows.retain(|_| row.next().is_none_or(|stays| *stays));
+            Arc::make_mut(&mut destination.images)
+                .retain(|_| image.next().is_none_or(|stays| *stays));
         }
-    }
-
-    fn rows<'a>(
-        &'a self,
-        part: Option<&'a HashSet<RecordId>>,
-    ) -> impl Iterator<Item = &'a MappedRow> {
-        self.destinations
-            .iter()
-            .flat_map(|destination| &destination.rows)
-            .filter(move |row| is_in(part, row))
     }
 
     fn check_shape(
@@ -348,15 +381,16 @@ fn is_in(part: Option<&HashSet<RecordId>>, row: &MappedRow) -> bool {
     part.is_none_or(|part| part.contains(&row.record))
 }
 
+/// A destination with the rows of some records.
 fn chosen(all: &DestinationBatch, part: &HashSet<RecordId>) -> DestinationBatch {
-    let pairs = all.rows.iter().zip(&all.images);
+    let pairs = all.rows.iter().zip(all.images.iter());
     let (rows, images): (Vec<MappedRow>, Vec<Bytes>) = pairs
         .filter(|(row, _)| part.contains(&row.record))
         .map(|(row, image)| (row.clone(), image.clone()))
         .unzip();
     DestinationBatch {
         plan: Arc::clone(&all.plan),
-        rows,
-        images,
+        rows: Arc::new(rows),
+        images: Arc::new(images),
     }
 }

@@ -10,7 +10,7 @@ use crate::target::port::{Applied, Batch};
 
 use super::Job;
 use super::batch::Work;
-use super::letters;
+use super::letters::{self, Letter};
 
 /// Where a batch stands in its partition.
 #[derive(Debug, Clone, Copy)]
@@ -31,19 +31,18 @@ enum Answer {
 }
 
 impl Job {
-    /// Applies until it is committed.
+    /// Applies until it is committed. Letters of what could not be mapped come first.
     pub(super) async fn commit(&self, seat: Seat, work: &mut Work) -> Result<(), Fault> {
+        work.since = self.since;
+        let letters = std::mem::take(&mut work.letters);
+        self.set_aside(work, &letters).await?;
         loop {
             let answer = self
                 .attempt(|now| work.batch(&self.reader, seat, None, now))
                 .await?;
             match answer {
                 Answer::Applied(applied) if applied.committed => return work.settle(applied, None),
-                Answer::Applied(applied) => {
-                    // Nothing was written: the letters come first, then the rest is applied (J1).
-                    let refused = work.refuse(&applied, None)?;
-                    letters::write(&self.road, &refused).await?;
-                }
+                Answer::Applied(applied) => self.make_way(work, &applied, None).await?,
                 Answer::Refused(fault) if work.records().is_empty() => {
                     return Err(
                         Fault::new(FaultKind::Corrupt, "target refuses an empty batch")
@@ -77,19 +76,58 @@ impl Job {
                     work.settle(applied, Some(&part))?;
                 }
                 (Answer::Applied(applied), _) => {
-                    let refused = work.refuse(&applied, Some(&part))?;
-                    letters::write(&self.road, &refused).await?;
+                    self.make_way(work, &applied, Some(&part)).await?;
                     parts.push(records);
                 }
                 (Answer::Refused(fault), 1) => {
                     let refused = work.refuse_record(&records[0], fault.report());
-                    letters::write(&self.road, refused.as_slice()).await?;
+                    self.set_aside(work, refused.as_slice()).await?;
                 }
                 (Answer::Refused(_), count) => {
                     let second = records.split_off(count / 2);
                     // The first half's rows may be what the second's refer to.
                     parts.extend([second, records]);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing was written: letters come first, and what the ledger outranks is asked for. Then the rest is applied
+    /// (J1, I7).
+    async fn make_way(
+        &self,
+        work: &mut Work,
+        applied: &Applied,
+        part: Option<&HashSet<RecordId>>,
+    ) -> Result<(), Fault> {
+        let held_up = work.refuse(applied, part)?;
+        self.set_aside(work, &held_up.letters).await?;
+        self.ask_to_republish(&held_up.outranked).await?;
+        work.pass_over(held_up.outranked);
+        Ok(())
+    }
+
+    /// Writes letters. Parked changes that they tell of are forgotten then, so that none is told twice.
+    async fn set_aside(&self, work: &Work, letters: &[Letter]) -> Result<(), Fault> {
+        letters::write(&self.road, letters).await?;
+        self.forget(&work.parked(letters)).await?;
+        Ok(())
+    }
+
+    /// The ledger holds a higher term than changes have (I7), or versions that were lost with the topic: the owner
+    /// publishes the records again, as it knows them.
+    async fn ask_to_republish(&self, outranked: &[RecordId]) -> Result<(), Fault> {
+        let plan = self.road.mapping.plan();
+        let mut backoff = self.road.attempts();
+        for record in outranked {
+            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds what the topic's owner does not know");
+            let state = &self.road.state;
+            while let Err(fault) = state
+                .request_republish(&plan.connection, &plan.source, record)
+                .await
+            {
+                self.pause(fault, &mut backoff).await?;
             }
         }
         Ok(())

@@ -97,19 +97,19 @@ fn entry(road: &JobRoad, topic: &Arc<str>, letter: &Letter) -> Entry {
 }
 
 /// Letters of what was parked too long.
-pub(super) fn of_expired(road: &JobRoad, expired: Vec<Expired>) -> Vec<Letter> {
+pub(super) fn of_expired(road: &JobRoad, expired: &[Expired]) -> Vec<Letter> {
     expired
-        .into_iter()
+        .iter()
         .map(|expired| Letter {
-            key: Bytes::copy_from_slice(expired.record.as_str().as_bytes()),
-            value: expired.image,
+            key: Bytes::copy_from_slice(expired.key.record.as_str().as_bytes()),
+            value: expired.image.clone(),
             reason: format!(
                 "waited {} for {}, which did not come",
                 spell(road.parked_ttl),
                 expired.waited_for
             ),
-            partition: expired.place.0,
-            offset: expired.place.1,
+            partition: expired.key.place.0,
+            offset: expired.key.place.1,
         })
         .collect()
 }

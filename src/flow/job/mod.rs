@@ -6,7 +6,7 @@ mod letters;
 mod release;
 mod show;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::log::port::{Delivery, From, Log, Reader, Record};
 use crate::mapping::compile::Mapping;
-use crate::model::record_id::RecordId;
 use crate::runtime::backoff::{Attempts, Backoff};
 use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::StopSignal;
@@ -77,10 +76,10 @@ enum Ended {
 struct Job {
     road: JobRoad,
     reader: ReaderKey,
+    /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
+    since: u64,
     owned: BTreeMap<u32, Owned>,
     stop: StopSignal,
-    /// Parked changes that were refused when they were run again; they stay parked, and are tried each minute.
-    held_back: HashSet<RecordId>,
 }
 
 /// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
@@ -127,10 +126,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 /// One membership of the job's group.
 async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
-    let generation = road
-        .log
-        .ensure(&super::road::topic_spec(&road.topic))
-        .await?;
+    let (generation, since) = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
         .await?;
@@ -143,9 +139,9 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             generation,
         },
         road: road.clone(),
+        since,
         owned: BTreeMap::new(),
         stop: stop.clone(),
-        held_back: HashSet::new(),
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
@@ -193,7 +189,6 @@ impl Job {
                 if self.is_topic_new().await? {
                     return Ok(Ended::TopicMadeAgain);
                 }
-                self.held_back.clear();
                 self.release().await?;
                 self.expire().await?;
             }
@@ -219,12 +214,11 @@ impl Job {
     }
 
     async fn is_topic_new(&self) -> Result<bool, Fault> {
-        let spec = super::road::topic_spec(&self.road.topic);
-        let is_new = self.road.log.ensure(&spec).await? != self.reader.generation;
+        let is_new = self.road.generation().await?.0 != self.reader.generation;
         if is_new {
             tracing::warn!(
                 connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
-                "topic was made again, job begins it from the start"
+                "topic was made again or cut, job begins it from the start"
             );
         }
         Ok(is_new)
@@ -327,7 +321,6 @@ impl Job {
             next: last.offset + 1,
         };
         let mut work = batch::prepare(&self.road, records, Run::First);
-        letters::write(&self.road, &work.letters).await?;
         self.commit(seat, &mut work).await?;
         let next = Owned {
             next: seat.next,
@@ -335,27 +328,8 @@ impl Job {
         };
         self.owned.insert(partition, next);
         self.show_commit(&work);
-        self.ask_to_republish(&work).await?;
         if work.wrote {
             self.release().await?;
-        }
-        Ok(())
-    }
-
-    /// The ledger holds a higher term than a change has (I7): its owner lost state, and publishes the record again.
-    async fn ask_to_republish(&self, work: &Work) -> Result<(), Fault> {
-        let plan = self.road.mapping.plan();
-        let mut backoff = self.road.attempts();
-        for record in &work.outranked {
-            tracing::warn!(connection = %plan.connection, job = %plan.job, %record, "ledger holds a higher term");
-            let state = &self.road.state;
-            while let Err(fault) = state
-                .request_republish(&plan.connection, &plan.source, record)
-                .await
-            {
-                // The offset has passed the change: given up here, it would not be asked for again.
-                self.pause(fault, &mut backoff).await?;
-            }
         }
         Ok(())
     }
@@ -379,6 +353,19 @@ impl Job {
 }
 
 impl JobRoad {
+    /// The topic's generation, and since when it is what it is. A cut leaves the topic its id, and once the topic has
+    /// grown past our offsets again no reading tells that they are of other records; ingest noticed.
+    async fn generation(&self) -> Result<(String, u64), Fault> {
+        let plan = self.mapping.plan();
+        let topic = super::road::topic_spec(&self.topic);
+        let generation = self.log.ensure(&topic).await?;
+        let state = self.state.object(&plan.connection, &plan.source).await?;
+        Ok(match state.topic_since {
+            Some(term) => (format!("{generation}/{term}"), term),
+            None => (generation, 0),
+        })
+    }
+
     fn attempts(&self) -> Attempts {
         let seed = u64::from(self.clock.now().timestamp_subsec_nanos());
         let backoff = Backoff {

@@ -1,11 +1,12 @@
 //! What waited for a row: released when the row has come, set aside when it does not come in time (J5).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
 use crate::fault::Fault;
 use crate::log::port::Record;
+use crate::target::port::{ParkedChange, ParkedKey};
 
 use super::Job;
 use super::batch::{self, Run};
@@ -13,6 +14,8 @@ use super::commit::Seat;
 use super::letters;
 
 const RELEASE_SOME: usize = 1000;
+/// Expired changes are told with their images.
+const EXPIRE_SOME: usize = 250;
 
 impl Job {
     /// Fills parked references, and runs parked changes again whose rows have come.
@@ -20,34 +23,21 @@ impl Job {
         // A change that is parked once more is not run twice in one go.
         let mut tried = HashSet::new();
         loop {
+            let (connection, job) = (&self.reader.connection, &self.reader.job);
             let released = self
                 .road
                 .target
-                .release(&self.reader.connection, RELEASE_SOME)
+                .release(connection, job, &self.partitions(), RELEASE_SOME)
                 .await?;
             let mut progress = released.filled > 0;
-            let mut partitions: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
+            let mut partitions: BTreeMap<u32, Vec<ParkedChange>> = BTreeMap::new();
             for change in released.changes {
-                // Changes of other jobs and other owners' partitions stay for them.
-                let (partition, offset) = change.place;
-                if change.job != self.reader.job
-                    || !self.owned.contains_key(&partition)
-                    || self.held_back.contains(&change.record)
-                    || !tried.insert(change.record.clone())
-                {
-                    continue;
+                if tried.insert(change.record.clone()) {
+                    partitions.entry(change.place.0).or_default().push(change);
                 }
-                partitions.entry(partition).or_default().push(Record {
-                    partition,
-                    offset,
-                    at: self.road.clock.now(),
-                    key: Bytes::copy_from_slice(change.record.as_str().as_bytes()),
-                    value: Some(change.image),
-                    headers: Vec::new(),
-                });
             }
-            for (partition, records) in partitions {
-                progress |= self.run_again(partition, records).await?;
+            for (partition, changes) in partitions {
+                progress |= self.run_again(partition, changes).await?;
             }
             if !released.more || !progress {
                 return Ok(());
@@ -56,47 +46,80 @@ impl Job {
     }
 
     /// Whether any change waits no more.
-    async fn run_again(&mut self, partition: u32, mut records: Vec<Record>) -> Result<bool, Fault> {
+    async fn run_again(
+        &mut self,
+        partition: u32,
+        mut changes: Vec<ParkedChange>,
+    ) -> Result<bool, Fault> {
         let Some(owned) = self.owned.get(&partition).copied() else {
             return Ok(false);
         };
-        records.sort_unstable_by_key(|record| record.offset);
+        changes.sort_unstable_by_key(|change| change.place.1);
+        let parked: HashMap<_, _> = changes
+            .iter()
+            .map(|change| (change.record.clone(), change.key()))
+            .collect();
+        let at = self.road.clock.now();
+        let records: Vec<Record> = changes
+            .into_iter()
+            .map(|change| Record {
+                partition,
+                offset: change.place.1,
+                at,
+                key: Bytes::copy_from_slice(change.record.as_str().as_bytes()),
+                value: Some(change.image),
+                headers: Vec::new(),
+            })
+            .collect();
         let seat = Seat {
             partition,
             epoch: owned.epoch,
             expect: owned.next,
             next: owned.next,
         };
-        let mut work = batch::prepare(&self.road, &records, Run::Again);
+        let mut work = batch::prepare(&self.road, &records, Run::Again(parked));
         self.commit(seat, &mut work).await?;
         self.show_commit(&work);
-        self.held_back.extend(work.refused);
-        Ok(work.settled > 0)
+        Ok(work.settled > 0 || work.counts.contains_key("rejected"))
     }
 
-    /// What waited too long goes to the dead letters.
+    /// What waited too long goes to the dead letters, and leaves the ledger once these are durable (J1).
     pub(super) async fn expire(&self) -> Result<(), Fault> {
         let older = self.road.clock.now() - self.road.parked_ttl;
-        let expired = self
-            .road
-            .target
-            .expire(&self.reader.connection, &self.reader.job, older)
-            .await?;
-        let letters = letters::of_expired(&self.road, expired);
-        // They have left the ledger: only a letter still tells of them.
-        let mut backoff = self.road.attempts();
-        while let Err(fault) = letters::write(&self.road, &letters).await {
-            if let Err(fault) = self.pause(fault, &mut backoff).await {
-                for letter in &letters {
-                    tracing::error!(
-                        job = %self.reader.job, key = %String::from_utf8_lossy(&letter.key),
-                        partition = letter.partition, offset = letter.offset, reason = letter.reason,
-                        "parked change expired and its letter could not be written"
-                    );
-                }
-                return Err(fault);
+        let (connection, job) = (&self.reader.connection, &self.reader.job);
+        let partitions = self.partitions();
+        loop {
+            let expired = self
+                .road
+                .target
+                .expired(connection, job, &partitions, older, EXPIRE_SOME)
+                .await?;
+            letters::write(&self.road, &letters::of_expired(&self.road, &expired)).await?;
+            let keys: Vec<_> = expired.into_iter().map(|expired| expired.key).collect();
+            let gone = self.forget(&keys).await?;
+            if gone == 0 || keys.len() < EXPIRE_SOME {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Removes parked things whose letters are durable; how many.
+    pub(super) async fn forget(&self, keys: &[ParkedKey]) -> Result<u64, Fault> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let (connection, job) = (&self.reader.connection, &self.reader.job);
+        let mut backoff = self.road.attempts();
+        loop {
+            match self.road.target.forget(connection, job, keys).await {
+                Ok(gone) => return Ok(gone),
+                // Given up here, their letters would be written again.
+                Err(fault) => self.pause(fault, &mut backoff).await?,
+            }
+        }
+    }
+
+    fn partitions(&self) -> Vec<u32> {
+        self.owned.keys().copied().collect()
     }
 }

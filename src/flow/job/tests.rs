@@ -2,6 +2,8 @@
 
 mod fake;
 mod positions;
+mod stage;
+mod waiting;
 
 use std::collections::HashSet as Set;
 
@@ -11,10 +13,12 @@ use super::*;
 use crate::log::port::{Entry, MAX_ENTRY_BYTES};
 use crate::mapping::plan::Cell;
 use crate::model::change::Op;
+use crate::model::record_id::RecordId;
 use crate::model::value::Value;
 use crate::model::version::Version;
 
-use fake::{Commit, DEAD, Inner, Scripted, Stage, TOPIC, change, ids, stage};
+use fake::{Commit, DEAD, Inner, Scripted, TOPIC};
+use stage::{Stage, change, ids, stage};
 
 /// Runs the job beside the test, and stops it at the end.
 struct Running {
@@ -149,20 +153,91 @@ async fn equal_versions_are_applied_lower_ones_not_tombstones_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outranked_change_asks_for_its_record_again() {
+async fn an_outranked_change_is_asked_for_before_it_is_passed() {
     let stage = stage().await;
-    let id = &ids(0, 1)[0];
+    let [outranked, other] = &ids(0, 2)[..] else {
+        panic!()
+    };
+    {
+        let mut inner = stage.target.lock();
+        let held = (Version::new(8, 1), None);
+        inner.names.insert(outranked.clone(), held);
+        // The first commit comes to nothing, and its process ends there.
+        inner.script.push_back(Scripted::Heard);
+        inner.script.push_back(Scripted::Fault(FaultKind::Config));
+    }
+    let changes = [
+        change(outranked, 5, "of a lower term"),
+        change(other, 5, "x"),
+    ];
+    stage.publish(&changes).await;
+    let running = start(&stage);
     stage
         .target
-        .lock()
-        .names
-        .insert(id.clone(), (Version::new(8, 1), None));
-    stage.publish(&[change(id, 5, "of a lower term")]).await;
+        .until("a second call", |inner| inner.calls == 2)
+        .await;
+    running.end().await;
+    assert!(stage.target.lock().commits.is_empty());
+    let asked = async || stage.state.to_republish(&"acme".into(), 9).await.unwrap();
+    let due = [("Account".into(), outranked.clone())];
+    assert_eq!(asked().await, due, "asked for though nothing was committed");
+    let running = start(&stage);
+    stage.settled().await;
+    running.end().await;
+    assert_eq!(asked().await, due);
+    let inner = stage.target.lock();
+    assert_eq!(moves(&inner.commits, 0), [(0, 2)]);
+    assert_eq!(inner.commits[0].requests, 1);
+    assert_eq!(name(&inner, other).as_deref(), Some("x"));
+    assert!(stage.outcome("stale") == 1 && stage.outcome("rejected") == 0);
+}
+
+/// Halves that are applied on the way to a poisonous record ask for what is outranked among them.
+#[tokio::test(start_paused = true)]
+async fn what_is_outranked_beside_poison_is_asked_for() {
+    let stage = stage().await;
+    let all = ids(0, 8);
+    {
+        let mut inner = stage.target.lock();
+        for id in [&all[1], &all[6]] {
+            let held = (Version::new(8, 1), None);
+            inner.names.insert(id.clone(), held);
+        }
+        inner.poison.push(Set::from([all[3].clone()]));
+    }
+    let changes: Vec<_> = all.iter().map(|id| change(id, 1, "x")).collect();
+    stage.publish(&changes).await;
     let running = start(&stage);
     stage.settled().await;
     running.end().await;
     let asked = stage.state.to_republish(&"acme".into(), 9).await.unwrap();
-    assert_eq!(asked, [("Account".into(), id.clone())]);
+    let asked: Set<_> = asked.into_iter().map(|(_, record)| record).collect();
+    assert_eq!(asked, Set::from([all[1].clone(), all[6].clone()]));
+    let inner = stage.target.lock();
+    assert_eq!(moves(&inner.commits, 0), [(0, 8)]);
+    assert_eq!(inner.commits.last().unwrap().requests, 2);
+}
+
+/// A batch that is offered again is the very same: nothing is copied per attempt.
+#[tokio::test(start_paused = true)]
+async fn attempts_share_their_rows() {
+    let stage = stage().await;
+    let changes: Vec<_> = ids(0, 9).iter().map(|id| change(id, 1, "x")).collect();
+    stage.publish(&changes).await;
+    {
+        let mut inner = stage.target.lock();
+        let fault = || Scripted::Fault(FaultKind::Unavailable);
+        inner.script.extend([fault(), fault()]);
+    }
+    let running = start(&stage);
+    stage.settled().await;
+    running.end().await;
+    let inner = stage.target.lock();
+    let [first, others @ ..] = &inner.offered[..] else {
+        panic!()
+    };
+    assert_eq!((first.len(), others.len()), (9, 2));
+    assert!(others.iter().all(|other| Arc::ptr_eq(first, other)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,81 +517,6 @@ async fn partitions_go_over_to_a_second_member_and_back() {
         );
     }
     assert_eq!(stage.outcome("inserted"), 24);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_parked_change_runs_again_when_its_row_has_come() {
-    let stage = stage().await;
-    let (child, parent) = (&ids(1, 1)[0], &ids(4, 1)[0]);
-    stage
-        .target
-        .lock()
-        .waits
-        .insert(child.clone(), parent.clone());
-    let running = start(&stage);
-    stage.publish(&[change(child, 1, "child")]).await;
-    stage.settled().await;
-    assert_eq!(stage.outcome("parked"), 1);
-    stage.publish(&[change(parent, 1, "parent")]).await;
-    stage
-        .target
-        .until("the child", |inner| inner.names.contains_key(child))
-        .await;
-    running.end().await;
-    {
-        let inner = stage.target.lock();
-        assert!(inner.parked.is_empty());
-        let last = inner.commits.last().unwrap();
-        assert_eq!(
-            (last.partition, last.expect, last.next),
-            (1, 1, 1),
-            "the offset stays"
-        );
-    }
-    assert!(stage.letters().await.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_parked_change_that_is_refused_stays_parked_until_its_time_ends() {
-    let stage = stage().await;
-    let (child, parent) = (&ids(1, 1)[0], &ids(4, 1)[0]);
-    {
-        let mut inner = stage.target.lock();
-        inner.waits.insert(child.clone(), parent.clone());
-    }
-    let running = start(&stage);
-    stage.publish(&[change(child, 1, "child")]).await;
-    stage.settled().await;
-    stage
-        .target
-        .lock()
-        .rejected
-        .insert(child.clone(), "ambiguous".to_owned());
-    stage.publish(&[change(parent, 1, "parent")]).await;
-    stage.settled().await;
-    let seen = stage.target.lock().releases;
-    stage
-        .target
-        .until("a minute's release", |inner| inner.releases > seen + 2)
-        .await;
-    let refused = stage.target.lock().calls;
-    assert!(refused < 20, "{refused} calls: it must not spin");
-    assert!(stage.letters().await.is_empty());
-    assert!(!stage.target.lock().parked.is_empty());
-    // The hour ends.
-    stage
-        .target
-        .until("its expiry", |inner| {
-            inner.parked.is_empty() && inner.releases > seen + 62
-        })
-        .await;
-    running.end().await;
-    let letters = stage.letters().await;
-    assert_eq!(letters.len(), 1);
-    assert_eq!(
-        letters[0].0,
-        format!("waited 1 h for record {parent}, which did not come")
-    );
 }
 
 #[tokio::test(start_paused = true)]

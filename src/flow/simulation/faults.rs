@@ -514,8 +514,9 @@ impl State for Guarded<dyn State> {
         object: &ObjectName,
         record: &RecordId,
     ) -> Result<(), Fault> {
-        self.inner
-            .request_republish(connection, object, record)
+        let work = self.inner.request_republish(connection, object, record);
+        self.process
+            .pass("state.request_republish", DISK, work)
             .await
     }
 

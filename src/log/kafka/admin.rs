@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::time::Instant;
 
 use crate::fault::{Fault, FaultKind};
 use crate::log::kafka::asker::{Asker, WAIT};
@@ -17,6 +18,7 @@ use crate::log::topic::{check_same, closed};
 
 /// How long a new topic may take to be known.
 const KNOWN: Duration = Duration::from_secs(30);
+/// Between two looks meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
 type Client = AdminClient<Listening>;
@@ -48,17 +50,36 @@ impl Admin {
 
     /// Makes the topic if it is not there, checks it, and answers with its id.
     pub(super) async fn ensure(&self, spec: &TopicSpec) -> Result<String, Fault> {
-        // Asked first: whoever may not create topics can use those that are there.
-        let id = match self.asker.topic_id(&spec.name).await? {
-            Some(id) => id,
-            None => {
-                self.make(spec).await?;
-                self.known_id(&spec.name).await?
+        let until = Instant::now() + KNOWN;
+        loop {
+            // Asked first: whoever may not create topics can use those that are there.
+            let checked = match self.asker.topic_id(&spec.name).await? {
+                Some(id) => self.check(spec).await.map(|()| Some(id)),
+                None => self.make(spec).await.map(|()| None),
+            };
+            match checked {
+                Ok(Some(id)) => return Ok(id),
+                // A topic that was just made takes a moment to be known everywhere, and so does a deletion.
+                Ok(None) if Instant::now() < until => {}
+                Ok(None) => {
+                    return Err(Fault::new(
+                        FaultKind::Unavailable,
+                        format!(
+                            "topic `{}` was made and the brokers do not know it yet",
+                            spec.name
+                        ),
+                    ));
+                }
+                Err(fault) if fault.kind() == FaultKind::Missing && Instant::now() < until => {}
+                Err(fault) => return Err(fault),
             }
-        };
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn check(&self, spec: &TopicSpec) -> Result<(), Fault> {
         let partitions = self.asker.partitions(&spec.name).await?.len();
-        let names = [spec.name.as_str()];
-        let found = self.settings(&names).await?;
+        let found = self.settings(&[&spec.name]).await?;
         let found = found.get(&spec.name).cloned().unwrap_or_default();
         check_settings(&spec.name, &found)?;
         let found = TopicSpec {
@@ -66,8 +87,7 @@ impl Admin {
             partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
             policy: forgiving(policy(&spec.name, &found)?, spec.policy),
         };
-        check_same(&found, spec)?;
-        Ok(id)
+        check_same(&found, spec)
     }
 
     /// All topics that could be the log's.
@@ -135,23 +155,6 @@ impl Admin {
             }
         }
         Ok(())
-    }
-
-    /// A topic that was just made takes a moment to be known everywhere.
-    async fn known_id(&self, name: &str) -> Result<String, Fault> {
-        let until = tokio::time::Instant::now() + KNOWN;
-        loop {
-            match self.asker.topic_id(name).await? {
-                Some(id) => return Ok(id),
-                None if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK).await,
-                None => {
-                    return Err(Fault::new(
-                        FaultKind::Unavailable,
-                        format!("topic `{name}` was made and the broker does not know it yet"),
-                    ));
-                }
-            }
-        }
     }
 
     /// Settings by topic; topics that may not be looked at are left out.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -238,18 +238,20 @@ fn offsets(
     partitions: &[i32],
     at: Offset,
 ) -> Result<BTreeMap<u32, i64>, Fault> {
-    let say = |error: KafkaError| refused(doing, error);
     let found = patiently(|| {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition_offset(topic, *partition, at)?;
         }
-        client.offsets_for_times(list, WAIT)
+        let found = client.offsets_for_times(list, WAIT)?;
+        for element in found.elements() {
+            element.error()?;
+        }
+        Ok(found)
     });
-    let found = found.map_err(say)?;
+    let found = found.map_err(|error| refused(doing, error))?;
     let mut offsets = BTreeMap::new();
     for element in found.elements() {
-        element.error().map_err(say)?;
         let offset = match element.offset() {
             Offset::Offset(offset) => offset,
             _ => -1,

@@ -38,7 +38,10 @@ impl State {
 
 impl Contact {
     pub(super) fn new(metrics: &Metrics) -> Arc<Self> {
-        let gauge = metrics.gauge(LOG_WAITING, &[]);
+        Self::with(metrics.gauge(LOG_WAITING, &[]))
+    }
+
+    fn with(gauge: Gauge) -> Arc<Self> {
         gauge.set(0.0);
         Arc::new(Self {
             state: Mutex::default(),
@@ -140,5 +143,33 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
         | RDKafkaLogLevel::Error
         | RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
         _ => tracing::debug!(facility, text, "librdkafka"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_until_both_reasons_have_gone() {
+        let shown = Arc::new(AtomicU64::new(0));
+        let contact = Contact::with(Gauge::from_arc(Arc::clone(&shown)));
+        let gauge = || f64::from_bits(shown.load(Ordering::Relaxed));
+        let down = KafkaError::Global(Code::AllBrokersDown);
+        let refused = KafkaError::Global(Code::BrokerTransportFailure);
+        contact.met(&refused, "b:9092: connection refused");
+        assert_eq!((contact.waiting(), gauge()), (None, 0.0), "one of several");
+        contact.met(&down, "1/1 brokers are down");
+        let why = contact.waiting().unwrap();
+        assert_eq!((why.as_str(), gauge()), ("b:9092: connection refused", 1.0));
+        contact.unacknowledged(Some("3 entries are not acknowledged".to_owned()));
+        contact.answered();
+        assert!(!contact.is_away());
+        assert_eq!(gauge(), 1.0, "nothing was acknowledged yet");
+        assert!(contact.waiting().unwrap().contains("3 entries"));
+        contact.unacknowledged(None);
+        assert_eq!((contact.waiting(), gauge()), (None, 0.0));
     }
 }

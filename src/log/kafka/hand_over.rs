@@ -299,3 +299,127 @@ impl Drop for EndGuard {
         self.0.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+
+    const ALL: Limit = Limit {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn records(partition: u32, offsets: std::ops::Range<u64>, bytes: usize) -> Vec<Record> {
+        let record = |offset| Record {
+            partition,
+            offset,
+            at: DateTime::UNIX_EPOCH,
+            key: Bytes::new(),
+            value: Some(vec![0; bytes].into()),
+            headers: Vec::new(),
+        };
+        offsets.map(record).collect()
+    }
+
+    fn found(shared: &HandOver) -> Option<Delivery> {
+        match shared.look(ALL).unwrap() {
+            Looked::Found(delivery, _) => Some(delivery),
+            Looked::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_start_is_dropped() {
+        let shared = HandOver::default();
+        let first = shared.lock().seat(0);
+        shared.lock().deposit(0, first, records(0, 0..3, 1));
+        let second = shared.lock().seat(0);
+        shared.lock().deposit(0, first, records(0, 3..6, 1));
+        assert_eq!(found(&shared), None);
+        shared.lock().deposit(0, second, records(0, 9..10, 1));
+        assert_eq!(found(&shared), Some(Delivery::Batch(records(0, 9..10, 1))));
+    }
+
+    #[test]
+    fn a_revocation_comes_first_and_takes_the_records() {
+        let shared = HandOver::default();
+        shared.lock().assigned(0);
+        assert_eq!(found(&shared), Some(Delivery::Assigned(0)));
+        let start = shared.lock().start(0).unwrap();
+        shared.lock().deposit(0, start, records(0, 0..3, 1));
+        assert_eq!(shared.lock().revoked(0), Revoked::Told);
+        assert_eq!(shared.lock().revoked(0), Revoked::Told, "told once");
+        assert_eq!(found(&shared), Some(Delivery::Revoked(0)));
+        shared.lock().deposit(0, start, records(0, 3..6, 1));
+        assert_eq!(found(&shared), None);
+        assert!(!shared.lock().may_start(0));
+        assert!(shared.lock().release(0));
+        assert!(!shared.lock().release(0));
+    }
+
+    #[test]
+    fn an_assignment_that_was_never_told_goes_silently() {
+        let shared = HandOver::default();
+        shared.lock().assigned(0);
+        shared.lock().assigned(1);
+        assert_eq!(shared.lock().revoked(0), Revoked::Unknown);
+        assert_eq!(found(&shared), Some(Delivery::Assigned(1)));
+        assert_eq!(found(&shared), None);
+        assert!(!shared.lock().may_start(0));
+    }
+
+    #[test]
+    fn a_seat_that_is_full_takes_nothing_until_half_is_read() {
+        let shared = HandOver::default();
+        let start = shared.lock().seat(0);
+        assert_eq!(shared.lock().room(0, start).unwrap().records, ROOM);
+        shared.lock().deposit(0, start, records(0, 0..500, 1));
+        assert!(shared.lock().room(0, start).is_none());
+        let take = |records| {
+            let bytes = usize::MAX;
+            match shared.look(Limit { records, bytes }).unwrap() {
+                Looked::Found(_, has_room) => has_room,
+                Looked::Nothing => panic!("records were due"),
+            }
+        };
+        assert!(!take(249));
+        assert!(take(1), "the thread is called");
+        assert!(!take(1), "once");
+        shared
+            .lock()
+            .deposit(0, start, records(0, 500..501, ROOM_BYTES));
+        assert!(shared.lock().room(0, start).is_none(), "by bytes as well");
+    }
+
+    #[test]
+    fn what_is_lost_stays_lost_until_it_is_started_elsewhere() {
+        let shared = HandOver::default();
+        let start = shared.lock().seat(0);
+        let gone = Fault::new(FaultKind::PositionLost, "gone");
+        shared.lock().stick(0, start, &gone);
+        for _ in 0..3 {
+            let lost = shared.look(ALL).err().unwrap();
+            assert_eq!(lost.kind(), FaultKind::PositionLost);
+        }
+        shared.lock().seat(0);
+        assert_eq!(found(&shared), None);
+        shared.make_again("another".to_owned());
+        shared.lock().seat(0);
+        let lost = shared.look(ALL).err().unwrap();
+        assert_eq!(lost.kind(), FaultKind::PositionLost, "no start helps");
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_told_after_what_it_left() {
+        let shared = Arc::new(HandOver::default());
+        let start = shared.lock().seat(0);
+        shared.lock().deposit(0, start, records(0, 0..1, 1));
+        drop(EndGuard(Arc::clone(&shared)));
+        assert!(matches!(found(&shared), Some(Delivery::Batch(_))));
+        let told = shared.look(ALL).err().unwrap();
+        assert_eq!(told.kind(), FaultKind::Stopping);
+    }
+}

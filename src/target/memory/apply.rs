@@ -36,10 +36,7 @@ pub(super) fn apply(store: &mut Store, batch: &Batch) -> Result<Applied, Fault> 
     for destination in &batch.destinations {
         outcomes.push(run.destination(destination)?);
     }
-    let committed = !outcomes
-        .iter()
-        .flatten()
-        .any(|outcome| matches!(outcome, Outcome::Rejected(_)));
+    let committed = batch.may_commit(&outcomes);
     if committed {
         run.tx.store.ledger.pass(batch);
         run.tx.commit();

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::apply::{Item, Run};
 use super::ledger::{Entry, Standing};
 use super::tables::{STATE, STATE_AT};
-use crate::mapping::plan::{Cell, Life};
+use crate::mapping::plan::Cell;
 use crate::model::policy::OnExit;
 use crate::target::port::Outcome;
 
@@ -32,7 +32,6 @@ pub(super) fn leave(
                 .put_entry(item.own.clone(), Entry { version, ..gone });
             return Outcome::Ignored;
         }
-        None if item.row.life == Life::Filtered => return Outcome::Ignored,
         None => {
             let gone = Entry {
                 gsid: None,

@@ -37,7 +37,7 @@ pub(super) struct Association {
 /// A crosswalk entry.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
-    /// `None` for a record that was deleted before it was stored.
+    /// `None` for a record that was deleted or filtered before it was stored.
     pub gsid: Option<Uuid>,
     pub version: Version,
     pub standing: Standing,

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 
 use self::layout::Layout;
 use self::ledger::Standing;
+use self::release::Share;
 use self::tables::{Table, missing_column};
 use self::transaction::Store;
 use crate::fault::{Fault, FaultKind};
@@ -27,7 +28,8 @@ use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::target::port::{
-    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
 };
 
 /// Rows and ledger in memory. It asks no clock: dates are those of the batches, and a filled reference has the
@@ -111,18 +113,50 @@ impl Target for MemoryTarget {
         apply::apply(&mut *self.open()?, &batch)
     }
 
-    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
-        release::release(&mut *self.open()?, connection, limit)
-    }
-
-    async fn expire(
+    async fn release(
         &self,
         connection: &ConnectionId,
         job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
+        let share = Share {
+            connection,
+            job,
+            partitions,
+        };
+        release::release(&mut *self.open()?, share, limit)
+    }
+
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
         older_than: DateTime<Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
+        let share = Share {
+            connection,
+            job,
+            partitions,
+        };
+        let store = self.open()?;
+        Ok(release::expired(&store.ledger, share, older_than, limit))
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
         let mut store = self.open()?;
-        Ok(release::expire(&mut store, connection, job, older_than))
+        let ledger = &mut store.ledger;
+        Ok(parked
+            .iter()
+            .map(|key| release::forget(ledger, connection, job, key))
+            .sum())
     }
 
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {

@@ -2,22 +2,34 @@
 
 use chrono::{DateTime, Utc};
 
-use super::ledger::{Association, ParkedReference, ReferenceKey, Standing};
+use super::ledger::{
+    Association, ChangeKey, Ledger, ParkedReference, ReferenceKey, Standing, WaitingChange,
+};
 use super::lookup::{self, Found};
 use super::transaction::{Store, Transaction};
 use crate::fault::Fault;
 use crate::mapping::plan::Cell;
 use crate::model::name::{ConnectionId, JobId};
-use crate::target::port::{Expired, ParkedChange, Released};
+use crate::target::port::{Expired, ParkedChange, ParkedKey, Released};
+
+/// What an owner looks after: some partitions of a job.
+#[derive(Clone, Copy)]
+pub(super) struct Share<'a> {
+    pub connection: &'a ConnectionId,
+    pub job: &'a JobId,
+    pub partitions: &'a [u32],
+}
+
+impl Share<'_> {
+    fn holds(&self, connection: &ConnectionId, job: &JobId, place: (u32, u64)) -> bool {
+        (self.connection, self.job) == (connection, job) && self.partitions.contains(&place.0)
+    }
+}
 
 /// Fills parked references whose rows have come; the changes that may go on.
-pub(super) fn release(
-    store: &mut Store,
-    connection: &ConnectionId,
-    limit: usize,
-) -> Result<Released, Fault> {
-    let (filled, more) = fill(store, connection, limit)?;
-    let (changes, more_changes) = changes(store, connection, limit)?;
+pub(super) fn release(store: &mut Store, share: Share, limit: usize) -> Result<Released, Fault> {
+    let (filled, more) = fill(store, share.connection, limit)?;
+    let (changes, more_changes) = changes(store, share, limit)?;
     Ok(Released {
         filled,
         changes,
@@ -25,39 +37,90 @@ pub(super) fn release(
     })
 }
 
-/// Removes what was parked before a date.
-pub(super) fn expire(
-    store: &mut Store,
-    connection: &ConnectionId,
-    job: &JobId,
+/// What was parked before a date.
+pub(super) fn expired(
+    ledger: &Ledger,
+    share: Share,
     older_than: DateTime<Utc>,
+    limit: usize,
 ) -> Vec<Expired> {
-    let ledger = &mut store.ledger;
-    let references = ledger.references.extract_if(.., |key, parked| {
-        (&key.connection, &key.job) == (connection, job) && parked.since < older_than
+    let references = ledger.references.iter().filter(|(key, parked)| {
+        share.holds(&key.connection, &key.job, parked.place) && parked.since < older_than
     });
-    let mut expired: Vec<_> = references
-        .map(|(key, parked)| Expired {
-            record: key.record,
-            waited_for: lookup::describe(&parked.derive, &parked.reference),
+    let mut references: Vec<_> = references.collect();
+    references.sort_by_key(|(_, parked)| parked.since);
+    let references = references.into_iter().take(limit);
+    let references = references.map(|(key, parked)| Expired {
+        key: ParkedKey {
+            record: key.record.clone(),
+            reference: Some((key.table.to_string(), key.column.clone())),
+            version: parked.version,
             place: parked.place,
-            image: None,
-        })
-        .collect();
-    let changes = ledger.changes.extract_if(.., |key, waiting| {
-        (&key.connection, &key.job) == (connection, job) && waiting.since < older_than
+        },
+        waited_for: lookup::describe(&parked.derive, &parked.reference),
+        image: None,
     });
-    expired.extend(changes.map(|(key, waiting)| {
+    let changes = changes_of(ledger, share).into_iter();
+    let changes = changes.filter(|(_, waiting)| waiting.since < older_than);
+    let changes = changes.take(limit).map(|(key, waiting)| {
         let waits = waiting.waits.iter();
         let waits = waits.map(|(derive, reference)| lookup::describe(derive, reference));
         Expired {
-            record: key.record,
+            key: ParkedKey {
+                record: key.record.clone(),
+                reference: None,
+                version: waiting.version,
+                place: waiting.place,
+            },
             waited_for: waits.collect::<Vec<_>>().join(", "),
-            place: waiting.place,
-            image: Some(waiting.image),
+            image: Some(waiting.image.clone()),
         }
-    }));
-    expired
+    });
+    references.chain(changes).collect()
+}
+
+/// Removes a parked thing if it is still the one that was told; how many.
+pub(super) fn forget(
+    ledger: &mut Ledger,
+    connection: &ConnectionId,
+    job: &JobId,
+    parked: &ParkedKey,
+) -> u64 {
+    let (connection, job, record) = (connection.clone(), job.clone(), parked.record.clone());
+    let told = (parked.version, parked.place);
+    let removed = if let Some((table, column)) = &parked.reference {
+        let key = ReferenceKey {
+            connection,
+            job,
+            table: table.as_str().into(),
+            record,
+            column: column.clone(),
+        };
+        let held = ledger.references.get(&key);
+        let is_same = held.is_some_and(|held| (held.version, held.place) == told);
+        is_same && ledger.references.remove(&key).is_some()
+    } else {
+        let key = ChangeKey {
+            connection,
+            job,
+            record,
+        };
+        let held = ledger.changes.get(&key);
+        let is_same = held.is_some_and(|held| (held.version, held.place) == told);
+        is_same && ledger.changes.remove(&key).is_some()
+    };
+    u64::from(removed)
+}
+
+/// The parked changes of a share, oldest first.
+fn changes_of<'a>(ledger: &'a Ledger, share: Share) -> Vec<(&'a ChangeKey, &'a WaitingChange)> {
+    let mut changes: Vec<_> = ledger
+        .changes
+        .iter()
+        .filter(|(key, waiting)| share.holds(&key.connection, &key.job, waiting.place))
+        .collect();
+    changes.sort_by_key(|(_, waiting)| waiting.since);
+    changes
 }
 
 fn fill(store: &mut Store, connection: &ConnectionId, limit: usize) -> Result<(u64, bool), Fault> {
@@ -110,18 +173,13 @@ fn fill(store: &mut Store, connection: &ConnectionId, limit: usize) -> Result<(u
 
 fn changes(
     store: &mut Store,
-    connection: &ConnectionId,
+    share: Share,
     limit: usize,
 ) -> Result<(Vec<ParkedChange>, bool), Fault> {
-    let of_connection = store
-        .ledger
-        .changes
-        .iter()
-        .filter(|(key, _)| key.connection == *connection);
-    let mut waiting: Vec<_> = of_connection
+    let waiting: Vec<_> = changes_of(&store.ledger, share)
+        .into_iter()
         .map(|(key, waiting)| (key.clone(), waiting.clone()))
         .collect();
-    waiting.sort_by_key(|(_, waiting)| waiting.since);
     let mut released = Vec::new();
     for (key, waiting) in waiting {
         let entry = store.ledger.entries.get(&waiting.association);
@@ -142,7 +200,6 @@ fn changes(
             return Ok((released, true));
         }
         released.push(ParkedChange {
-            job: key.job,
             record: key.record,
             version: waiting.version,
             place: waiting.place,

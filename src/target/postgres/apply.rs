@@ -54,9 +54,8 @@ impl Order for Apply {
                 touched: BTreeMap::new(),
             };
             let outcomes = run.destinations(session).await?;
-            let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
             let applied = Applied {
-                committed: !outcomes.iter().flatten().any(rejected),
+                committed: self.batch.may_commit(&outcomes),
                 outcomes,
             };
             if !applied.committed {
@@ -172,7 +171,7 @@ impl<'a> Run<'a> {
         session: &mut Session,
         part: &'a DestinationBatch,
     ) -> Result<Vec<Outcome>, OrderError> {
-        for row in &part.rows {
+        for row in part.rows.iter() {
             check_lengths(part, row)?;
         }
         let layout = Layout::new(&part.plan);

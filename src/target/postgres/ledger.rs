@@ -64,6 +64,9 @@ CREATE TABLE {l}.parked_wait (
 );
 CREATE INDEX parked_wait_waits ON {l}.parked_wait (looked_up, lookup, digest);
 CREATE UNLOGGED TABLE {l}.claim (digest uuid PRIMARY KEY);
+", "
+DROP INDEX {l}.parked_change_ready;
+CREATE INDEX parked_change_ready ON {l}.parked_change (connection, job, since, id) WHERE ready = 1;
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.
@@ -264,7 +267,7 @@ impl Mark {
 /// What the crosswalk holds of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// `None` for a record that was deleted before it was stored.
+    /// `None` for a record that was deleted or filtered before it was stored.
     pub gsid: Option<Uuid>,
     pub version: Version,
     /// It left its row for good.

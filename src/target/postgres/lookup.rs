@@ -289,7 +289,7 @@ impl Lookup {
             (true, false) => ("x", format!("{crosswalk} x"), held),
             (true, true) => (
                 "t",
-                format!("{crosswalk} x JOIN {table} t ON t.\"gsid\" = x.gsid"),
+                format!("{crosswalk} x JOIN {table} t ON t.\"gsid\" = ANY(ARRAY[x.gsid])"),
                 held,
             ),
             (false, _) => ("t", format!("{table} t"), "true".to_owned()),
@@ -334,7 +334,10 @@ impl Lookup {
 
     /// The keys of the rows whose GSIDs are in the array `$1`, as texts.
     pub(super) fn keys_of_rows(&self, schemas: &Schemas) -> String {
-        let (alias, from, condition) = self.sources(schemas);
+        let (alias, from, mut condition) = self.sources(schemas);
+        if self.has_ledger() && alias == "t" {
+            condition.push_str(" AND x.gsid = g.g");
+        }
         let values = self.parts.iter().flat_map(Part::values);
         let texts = self
             .classes()

@@ -22,6 +22,7 @@
 mod apply;
 mod ask;
 mod derive;
+mod expired;
 mod facts;
 mod layout;
 mod ledger;
@@ -49,6 +50,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::ContextV7;
 
+use self::release::Share;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
@@ -58,7 +60,8 @@ use crate::postgres::worker::Worker;
 use crate::postgres::{Server, Settings};
 use crate::runtime::clock::Clock;
 use crate::target::port::{
-    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
 };
 
 /// More writers wait for one another on one server.
@@ -222,10 +225,16 @@ impl Target for PostgresTarget {
         writer.run(order).await
     }
 
-    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
+    async fn release(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
         let order = orders::Release {
             schemas: self.schemas(),
-            connection: connection.clone(),
+            share: Share::new(connection, job, partitions),
             limit,
             now: self.clock.now(),
             missed: Arc::clone(&self.missed),
@@ -233,17 +242,34 @@ impl Target for PostgresTarget {
         self.keeper.run(order).await
     }
 
-    async fn expire(
+    async fn expired(
         &self,
         connection: &ConnectionId,
         job: &JobId,
+        partitions: &[u32],
         older_than: DateTime<Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
-        let order = orders::Expire {
+        let order = orders::ListExpired {
+            schemas: self.schemas(),
+            share: Share::new(connection, job, partitions),
+            older_than,
+            limit,
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        let order = orders::Forget {
             schemas: self.schemas(),
             connection: connection.clone(),
             job: job.clone(),
-            older_than,
+            parked: parked.to_vec(),
         };
         self.keeper.run(order).await
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
-use super::{Schemas, ledger, read, release, schema, wake};
+use super::release::Share;
+use super::{Schemas, expired, ledger, read, release, schema, wake};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
@@ -15,7 +16,9 @@ use crate::model::stored::StoredObject;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::Order;
-use crate::target::port::{Assignment, Expired, ReaderKey, Released, RowsPage, StoredRow, Traced};
+use crate::target::port::{
+    Assignment, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow, Traced,
+};
 
 /// An order that is a call of one function.
 macro_rules! order {
@@ -45,20 +48,22 @@ order!(Prepare { plan: JobPlan } -> () =
     |own, session| schema::prepare(session, &own.schemas, &own.plan));
 order!(Assign { reader: ReaderKey, partition: u32 } -> Assignment =
     |own, session| ledger::assign(session, &own.schemas, &own.reader, own.partition));
-order!(Expire { connection: ConnectionId, job: JobId, older_than: DateTime<Utc> } -> Vec<Expired> =
-    |own, session| release::expire(session, &own.schemas, &own.connection, &own.job, own.older_than));
+order!(ListExpired { share: Share, older_than: DateTime<Utc>, limit: usize } -> Vec<Expired> =
+    |own, session| expired::list(session, &own.schemas, &own.share, own.older_than, own.limit));
+order!(Forget { connection: ConnectionId, job: JobId, parked: Vec<ParkedKey> } -> u64 =
+    |own, session| expired::forget(session, &own.schemas, &own.connection, &own.job, &own.parked));
 order!(Rows { table: String, page: RowsPage } -> Vec<StoredRow> =
     |own, session| read::rows(session, &own.schemas, &own.table, &own.page));
 order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } -> Vec<Traced> =
     |own, session| read::trace(session, &own.schemas, &own.connection, &own.object, &own.record));
 order!(Parked {} -> Vec<(ConnectionId, JobId, u64)> =
     |own, session| read::parked(session, &own.schemas));
-order!(Release { connection: ConnectionId, limit: usize, now: DateTime<Utc>, missed: Arc<AtomicBool> } -> Released =
+order!(Release { share: Share, limit: usize, now: DateTime<Utc>, missed: Arc<AtomicBool> } -> Released =
     |own, session| own.release(session));
 
 impl Release {
     async fn release(&mut self, session: &mut Session) -> Result<Released, OrderError> {
-        let (schemas, connection) = (&*self.schemas, &self.connection);
+        let (schemas, connection) = (&*self.schemas, &self.share.connection);
         if self.missed.swap(false, Ordering::Relaxed) {
             let woken = release::wake_all(session, schemas).await;
             if woken.is_err() {
@@ -74,7 +79,7 @@ impl Release {
             .collect();
         wake::wake_or_note(session, schemas, &touched, &self.missed).await;
         let (changes, more_changes) =
-            release::changes(session, schemas, connection, self.limit).await?;
+            release::changes(session, schemas, &self.share, self.limit).await?;
         let awake = release::is_awake(session, schemas, connection).await?;
         Ok(Released {
             filled: filled as u64,

@@ -85,7 +85,7 @@ impl<'a> Changes<'a> {
         schemas: &Schemas,
         batch: &'a Batch,
     ) -> Result<Self, OrderError> {
-        let rows = batch.destinations.iter().flat_map(|part| &part.rows);
+        let rows = batch.destinations.iter().flat_map(|part| part.rows.iter());
         let records: HashMap<&str, &RecordId> = rows
             .filter(|row| !row.record.as_str().contains('\0'))
             .map(|row| (row.record.as_str(), &row.record))

@@ -362,10 +362,8 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
                 gone: true,
                 mark: None,
             };
-            if before.is_some() || row.life == Life::Deleted {
-                let after = before.map_or(never_stored, |entry| Entry { version, ..entry });
-                self.view.put_entry(&row.record, after);
-            }
+            let after = before.map_or(never_stored, |entry| Entry { version, ..entry });
+            self.view.put_entry(&row.record, after);
             return Ok(Told::Is(Outcome::Ignored));
         };
         let mut after = Entry { version, ..before };

@@ -1,4 +1,4 @@
-//! J5: what waited and may go on, and what waited too long.
+//! J5: what waited and may go on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,12 +15,30 @@ use crate::model::name::{ConnectionId, JobId};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
-use crate::target::port::{Expired, ParkedChange};
+use crate::target::port::ParkedChange;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 /// Woken things that are looked at at a time.
 const CHUNK: i64 = 1_000;
+
+/// What an owner looks after: some partitions of a job.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub connection: ConnectionId,
+    pub job: JobId,
+    pub partitions: Vec<i64>,
+}
+
+impl Share {
+    pub(super) fn new(connection: &ConnectionId, job: &JobId, partitions: &[u32]) -> Self {
+        Self {
+            connection: connection.clone(),
+            job: job.clone(),
+            partitions: partitions.iter().copied().map(i64::from).collect(),
+        }
+    }
+}
 
 /// Rows by table that were filled.
 pub(super) type Touched = BTreeMap<String, BTreeSet<Uuid>>;
@@ -346,12 +364,12 @@ async fn fill(
 pub(super) async fn changes(
     session: &mut Session,
     schemas: &Schemas,
-    connection: &ConnectionId,
+    share: &Share,
     limit: usize,
 ) -> Result<(Vec<ParkedChange>, bool), OrderError> {
     let (mut released, mut after) = (Vec::new(), START);
     loop {
-        let chunk = woken_changes(session, schemas, connection, after).await?;
+        let chunk = woken_changes(session, schemas, share, after).await?;
         let is_last = chunk.len() < CHUNK as usize;
         let ids: Vec<i64> = chunk.iter().map(|change| change.id).collect();
         let waits = waits(session, schemas, &ids).await?;
@@ -425,26 +443,29 @@ struct WokenChange {
 async fn woken_changes(
     session: &mut Session,
     schemas: &Schemas,
-    connection: &ConnectionId,
+    share: &Share,
     after: Mark,
 ) -> Result<Vec<WokenChange>, OrderError> {
     let sql = format!(
-        "SELECT p.id, p.woken, p.since, coalesce(x.version > p.version, false), p.job, p.record, p.version,
+        "SELECT p.id, p.woken, p.since, coalesce(x.version > p.version, false), p.record, p.version,
             p.partition, p.\"offset\", p.image
          FROM {{change}} p
          LEFT JOIN LATERAL (
             SELECT version FROM {{crosswalk}} x WHERE x.connection = p.connection AND x.destination = p.destination
                 AND x.record = p.record AND x.object = p.object OFFSET 0) x ON true
-         WHERE p.connection = $1 AND p.ready = 1 AND (p.since, p.id) > (coalesce($2::timestamptz, '-infinity'), $3)
+         WHERE p.connection = $1 AND p.job = $2 AND p.ready = 1
+            AND (p.since, p.id) > (coalesce($3::timestamptz, '-infinity'), $4) AND p.partition = ANY($5)
          ORDER BY p.since, p.id LIMIT {CHUNK}"
     );
     let since = (after != START).then_some(after.0);
-    let rows = session
-        .query(
-            &named(schemas, &sql),
-            &[&connection.as_str(), &since, &after.1],
-        )
-        .await?;
+    let params: [&(dyn ToSql + Sync); 5] = [
+        &share.connection.as_str(),
+        &share.job.as_str(),
+        &since,
+        &after.1,
+        &share.partitions,
+    ];
+    let rows = session.query(&named(schemas, &sql), &params).await?;
     rows.iter()
         .map(|row| {
             Ok(WokenChange {
@@ -453,11 +474,10 @@ async fn woken_changes(
                 since: row.try_get(2)?,
                 is_overtaken: row.try_get(3)?,
                 change: ParkedChange {
-                    job: JobId::new(row.try_get::<_, String>(4)?),
-                    record: RecordId::stored(row.try_get::<_, String>(5)?),
-                    version: parse_version(row.try_get(6)?)?,
-                    place: place(row, 7)?,
-                    image: row.try_get::<_, Vec<u8>>(9)?.into(),
+                    record: RecordId::stored(row.try_get::<_, String>(4)?),
+                    version: parse_version(row.try_get(5)?)?,
+                    place: place(row, 6)?,
+                    image: row.try_get::<_, Vec<u8>>(8)?.into(),
                 },
             })
         })
@@ -465,7 +485,7 @@ async fn woken_changes(
 }
 
 /// Partition and offset.
-fn place(row: &Row, at: usize) -> Result<(u32, u64), OrderError> {
+pub(super) fn place(row: &Row, at: usize) -> Result<(u32, u64), OrderError> {
     let (partition, offset): (i64, i64) = (row.try_get(at)?, row.try_get(at + 1)?);
     Ok((
         u32::try_from(partition).unwrap_or(u32::MAX),
@@ -492,63 +512,4 @@ async fn waits(
             Ok((row.try_get(0)?, wait))
         })
         .collect()
-}
-
-/// Takes out what was parked before a date, in one transaction.
-pub(super) async fn expire(
-    session: &mut Session,
-    schemas: &Schemas,
-    connection: &ConnectionId,
-    job: &JobId,
-    older_than: DateTime<Utc>,
-) -> Result<Vec<Expired>, OrderError> {
-    let own: [&(dyn ToSql + Sync); 3] = [&connection.as_str(), &job.as_str(), &older_than];
-    let mut expired: Vec<Expired> = Vec::new();
-    session.run("BEGIN").await?;
-    let sql = "WITH gone AS (DELETE FROM {reference} WHERE connection = $1 AND job = $2 AND since < $3 RETURNING *)
-         SELECT record, looked_up, lookup, key, partition, \"offset\" FROM gone ORDER BY since, id";
-    for row in session.query(&named(schemas, sql), &own).await? {
-        expired.push(Expired {
-            record: RecordId::stored(row.try_get::<_, String>(0)?),
-            waited_for: describe(&row, 1)?,
-            place: place(&row, 4)?,
-            image: None,
-        });
-    }
-    let sql = "SELECT id FROM {change} WHERE connection = $1 AND job = $2 AND since < $3 ORDER BY id FOR UPDATE";
-    let locked = session.query(&named(schemas, sql), &own).await?;
-    let ids: Result<Vec<i64>, _> = locked.iter().map(|row| row.try_get(0)).collect();
-    let ids = ids?;
-    let sql =
-        "SELECT p.record, w.looked_up, w.lookup, w.key, p.partition, p.\"offset\", p.image, p.id
-         FROM {change} p CROSS JOIN LATERAL (SELECT * FROM {wait} WHERE change = p.id OFFSET 0) w
-         WHERE p.id = ANY($1)
-         ORDER BY p.since, p.id, w.\"column\"";
-    let mut last = None;
-    for row in session.query(&named(schemas, sql), &[&ids]).await? {
-        let waited_for = describe(&row, 1)?;
-        let id: i64 = row.try_get(7)?;
-        if let Some(change) = expired.last_mut().filter(|_| last == Some(id)) {
-            change.waited_for = format!("{}, {waited_for}", change.waited_for);
-            continue;
-        }
-        last = Some(id);
-        expired.push(Expired {
-            record: RecordId::stored(row.try_get::<_, String>(0)?),
-            waited_for,
-            place: place(&row, 4)?,
-            image: Some(row.try_get::<_, Vec<u8>>(6)?.into()),
-        });
-    }
-    let sql = "DELETE FROM {change} WHERE id = ANY($1)";
-    session.execute(&named(schemas, sql), &[&ids]).await?;
-    session.run("COMMIT").await?;
-    Ok(expired)
-}
-
-/// What a parked look-up waits for, from its table, shape and key.
-fn describe(row: &Row, at: usize) -> Result<String, OrderError> {
-    let lookup = Lookup::parse(row.try_get(at)?, row.try_get(at + 1)?)?;
-    let key = lookup.parse_key(row.try_get(at + 2)?)?;
-    Ok(lookup.describe(&key))
 }

@@ -35,9 +35,8 @@ pub(super) fn apply(
     for destination in &batch.destinations {
         outcomes.push(run.destination(destination)?);
     }
-    let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(_));
     Ok(Applied {
-        committed: !outcomes.iter().flatten().any(rejected),
+        committed: batch.may_commit(&outcomes),
         outcomes,
     })
 }

@@ -50,7 +50,7 @@ enum Identity {
 impl<'a> Destination<'a> {
     pub(super) fn new(run: &Run<'a>, batch: &'a DestinationBatch) -> Result<Self, JobError> {
         let (transaction, plan) = (run.transaction, &*batch.plan);
-        for row in &batch.rows {
+        for row in batch.rows.iter() {
             check_lengths(plan, row)?;
         }
         let identifiers = Lookup::of_identifiers(&plan.table, &plan.identifiers, &plan.columns);
@@ -220,9 +220,7 @@ impl<'a> Destination<'a> {
                 version,
                 ..entry.clone()
             });
-            if entry.is_some() || row.life == Life::Deleted {
-                self.crosswalk.put(&row.record, entry, &after)?;
-            }
+            self.crosswalk.put(&row.record, entry, &after)?;
             return Ok(Outcome::Ignored);
         };
         // A row that stays goes on waiting for what its columns lack.

@@ -56,6 +56,9 @@ CREATE TABLE tributary_parked_wait (
     PRIMARY KEY (change, \"column\")
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tributary_parked_wait_waits ON tributary_parked_wait (looked_up, lookup, key);
+", "
+DROP INDEX tributary_parked_change_ready;
+CREATE INDEX tributary_parked_change_ready ON tributary_parked_change (connection, job, since, id) WHERE ready = 1;
 "];
 
 /// The compare-and-set of (epoch, next): the first statement of a batch.
@@ -142,7 +145,7 @@ pub(super) fn parse_version(text: &str) -> Result<Version, Fault> {
 /// What the crosswalk holds of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// `None` for a record that was deleted before it was stored.
+    /// `None` for a record that was deleted or filtered before it was stored.
     pub gsid: Option<String>,
     pub version: Version,
     /// It left its row for good.

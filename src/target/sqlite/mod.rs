@@ -19,6 +19,7 @@ mod apply;
 mod cell;
 mod derive;
 mod destination;
+mod expired;
 mod ledger;
 mod lookup;
 mod parked;
@@ -38,6 +39,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{ErrorCode, Transaction};
 use uuid::ContextV7;
 
+use self::release::Share;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
@@ -50,7 +52,8 @@ use crate::sqlite::lock::FileLock;
 use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 use crate::target::port::{
-    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
 };
 
 const READERS: usize = 2;
@@ -166,7 +169,7 @@ impl Target for SqliteTarget {
                     return Ok(applied);
                 }
                 *outcomes.lock().unwrap_or_else(PoisonError::into_inner) = Some(applied);
-                Err(Fault::new(FaultKind::Record, "the batch holds rejected rows").into())
+                Err(Fault::new(FaultKind::Record, "the batch holds rows that keep it back").into())
             })
             .await;
         let refused = refused
@@ -176,20 +179,42 @@ impl Target for SqliteTarget {
         refused.map_or(done, Ok)
     }
 
-    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
-        let (connection, now) = (connection.clone(), self.clock.now());
-        self.write(move |transaction| release::release(transaction, &connection, limit, now))
-            .await
-    }
-
-    async fn expire(
+    async fn release(
         &self,
         connection: &ConnectionId,
         job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
+        let share = Share::new(connection, job, partitions);
+        let now = self.clock.now();
+        self.write(move |transaction| release::release(transaction, &share, limit, now))
+            .await
+    }
+
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
         older_than: DateTime<Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
-        let (connection, job) = (connection.clone(), job.clone());
-        self.write(move |transaction| release::expire(transaction, &connection, &job, older_than))
+        let share = Share::new(connection, job, partitions);
+        self.store
+            .0
+            .read(move |transaction| expired::list(transaction, &share, older_than, limit))
+            .await
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        let (connection, job, parked) = (connection.clone(), job.clone(), parked.to_vec());
+        self.write(move |transaction| expired::forget(transaction, &connection, &job, &parked))
             .await
     }
 

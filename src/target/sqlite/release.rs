@@ -1,4 +1,4 @@
-//! J5: what waited and may go on, and what waited too long.
+//! J5: what waited and may go on.
 
 use std::collections::HashMap;
 
@@ -13,21 +13,40 @@ use super::rows::link_sql;
 use crate::model::name::{ConnectionId, JobId};
 use crate::model::record_id::RecordId;
 use crate::sqlite::error::JobError;
-use crate::target::port::{Expired, ParkedChange, Released};
+use crate::target::port::{ParkedChange, Released};
 
 /// Woken things that are read at a time.
 const CHUNK: usize = 256;
 
+/// What an owner looks after: some partitions of a job.
+pub(super) struct Share {
+    pub connection: ConnectionId,
+    pub job: JobId,
+    /// As a JSON array, which SQLite takes for a list.
+    pub partitions: String,
+}
+
+impl Share {
+    pub(super) fn new(connection: &ConnectionId, job: &JobId, partitions: &[u32]) -> Self {
+        let list: Vec<String> = partitions.iter().map(u32::to_string).collect();
+        Self {
+            connection: connection.clone(),
+            job: job.clone(),
+            partitions: format!("[{}]", list.join(",")),
+        }
+    }
+}
+
 /// Fills what was woken, and says which changes may go on.
 pub(super) fn release(
     transaction: &Transaction<'_>,
-    connection: &ConnectionId,
+    share: &Share,
     limit: usize,
     now: DateTime<Utc>,
 ) -> Result<Released, JobError> {
     let mut release = Release {
         transaction,
-        connection: connection.as_str(),
+        share,
         now: &instant(now),
         finders: HashMap::new(),
         touched: HashMap::new(),
@@ -42,7 +61,7 @@ pub(super) fn release(
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM tributary_parked_reference WHERE connection = ?1 AND ready = 1)",
             )?
-            .query_row([connection.as_str()], |row| row.get(0));
+            .query_row([share.connection.as_str()], |row| row.get(0));
         Ok(woken?)
     };
     Ok(Released {
@@ -54,7 +73,7 @@ pub(super) fn release(
 
 struct Release<'a> {
     transaction: &'a Transaction<'a>,
-    connection: &'a str,
+    share: &'a Share,
     now: &'a str,
     finders: HashMap<(String, String), Finder<'a>>,
     touched: HashMap<String, Vec<String>>,
@@ -121,7 +140,12 @@ impl<'a> Release<'a> {
              ORDER BY p.since, p.id LIMIT ?4",
         )?;
         let rows = statement.query_map(
-            params![self.connection, after.0, after.1, CHUNK as i64],
+            params![
+                self.share.connection.as_str(),
+                after.0,
+                after.1,
+                CHUNK as i64
+            ],
             |row| {
                 Ok(Woken {
                     id: row.get(0)?,
@@ -217,28 +241,35 @@ impl<'a> Release<'a> {
 
     fn woken_changes(&self, after: (i64, i64)) -> Result<Vec<WokenChange>, JobError> {
         let mut statement = self.transaction.prepare_cached(
-            "SELECT p.id, p.since, p.job, p.record, p.version, p.partition, p.\"offset\", p.image,
+            "SELECT p.id, p.since, p.record, p.version, p.partition, p.\"offset\", p.image,
                 coalesce(x.version > p.version, 0)
              FROM tributary_parked_change p
              LEFT JOIN tributary_crosswalk x ON x.connection = p.connection AND x.destination = p.destination
                 AND x.record = p.record AND x.object = p.object
-             WHERE p.connection = ?1 AND p.ready = 1 AND (p.since, p.id) > (?2, ?3)
-             ORDER BY p.since, p.id LIMIT ?4",
+             WHERE p.connection = ?1 AND p.job = ?2 AND p.ready = 1 AND (p.since, p.id) > (?3, ?4)
+                AND p.partition IN (SELECT value FROM json_each(?5))
+             ORDER BY p.since, p.id LIMIT ?6",
         )?;
-        let mut rows = statement.query(params![self.connection, after.0, after.1, CHUNK as i64])?;
+        let mut rows = statement.query(params![
+            self.share.connection.as_str(),
+            self.share.job.as_str(),
+            after.0,
+            after.1,
+            self.share.partitions,
+            CHUNK as i64
+        ])?;
         let mut woken = Vec::new();
         while let Some(row) = rows.next()? {
             woken.push(WokenChange {
                 id: row.get(0)?,
                 since: row.get(1)?,
                 change: ParkedChange {
-                    job: JobId::new(row.get::<_, String>(2)?),
-                    record: RecordId::stored(row.get::<_, String>(3)?),
-                    version: parse_version(&row.get::<_, String>(4)?)?,
-                    place: (row.get(5)?, row.get::<_, i64>(6)?.cast_unsigned()),
-                    image: row.get::<_, Vec<u8>>(7)?.into(),
+                    record: RecordId::stored(row.get::<_, String>(2)?),
+                    version: parse_version(&row.get::<_, String>(3)?)?,
+                    place: (row.get(4)?, row.get::<_, i64>(5)?.cast_unsigned()),
+                    image: row.get::<_, Vec<u8>>(6)?.into(),
                 },
-                overtaken: row.get(8)?,
+                overtaken: row.get(7)?,
             });
         }
         Ok(woken)
@@ -285,73 +316,4 @@ impl<'a> Release<'a> {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
-}
-
-/// Takes out what was parked before a date.
-pub(super) fn expire(
-    transaction: &Transaction<'_>,
-    connection: &ConnectionId,
-    job: &JobId,
-    older_than: DateTime<Utc>,
-) -> Result<Vec<Expired>, JobError> {
-    let own = params![
-        connection.as_str(),
-        job.as_str(),
-        older_than.timestamp_micros()
-    ];
-    let mut expired: Vec<Expired> = Vec::new();
-    let mut references = transaction.prepare_cached(
-        "DELETE FROM tributary_parked_reference WHERE connection = ?1 AND job = ?2 AND since < ?3
-         RETURNING record, looked_up, lookup, key, partition, \"offset\"",
-    )?;
-    let mut rows = references.query(own)?;
-    while let Some(row) = rows.next()? {
-        expired.push(Expired {
-            record: RecordId::stored(row.get::<_, String>(0)?),
-            waited_for: describe(
-                row.get(1)?,
-                &row.get::<_, String>(2)?,
-                &row.get::<_, String>(3)?,
-            )?,
-            place: (row.get(4)?, row.get::<_, i64>(5)?.cast_unsigned()),
-            image: None,
-        });
-    }
-    let mut changes = transaction.prepare_cached(
-        "SELECT p.record, w.looked_up, w.lookup, w.key, p.partition, p.\"offset\", p.image, p.id
-         FROM tributary_parked_change p LEFT JOIN tributary_parked_wait w ON w.change = p.id
-         WHERE p.connection = ?1 AND p.job = ?2 AND p.since < ?3 ORDER BY p.since, p.id, w.\"column\"",
-    )?;
-    let mut rows = changes.query(own)?;
-    let mut last = None;
-    while let Some(row) = rows.next()? {
-        let waited_for = describe(
-            row.get(1)?,
-            &row.get::<_, String>(2)?,
-            &row.get::<_, String>(3)?,
-        )?;
-        let id: i64 = row.get(7)?;
-        if let Some(change) = expired.last_mut().filter(|_| last == Some(id)) {
-            change.waited_for = format!("{}, {waited_for}", change.waited_for);
-            continue;
-        }
-        last = Some(id);
-        expired.push(Expired {
-            record: RecordId::stored(row.get::<_, String>(0)?),
-            waited_for,
-            place: (row.get(4)?, row.get::<_, i64>(5)?.cast_unsigned()),
-            image: Some(row.get::<_, Vec<u8>>(6)?.into()),
-        });
-    }
-    transaction
-        .prepare_cached(
-            "DELETE FROM tributary_parked_change WHERE connection = ?1 AND job = ?2 AND since < ?3",
-        )?
-        .execute(own)?;
-    Ok(expired)
-}
-
-fn describe(table: String, shape: &str, key: &str) -> Result<String, JobError> {
-    let lookup = Lookup::parse(table, shape)?;
-    Ok(lookup.describe(&Lookup::parse_key(key)?))
 }

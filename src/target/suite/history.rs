@@ -286,14 +286,9 @@ pub fn steady(mut step: Step) -> Step {
 }
 
 /// With all fields, and a row of its own: where rows are shared, the last change of one record that leaves cells
-/// alone (an absent field, a kept row) does not bring back what another one's stale change wrote over. And deleted
-/// where it would be filtered: a filtered record leaves no version, so an older change is taken when it comes late
-/// or again.
+/// alone (an absent field, a kept row) does not bring back what another one's stale change wrote over.
 pub fn whole(mut step: Step) -> Step {
     step.key = step.key.map(|(_, other)| (step.record / 2 + 1, other));
-    if step.life == Life::Filtered {
-        step.life = Life::Deleted;
-    }
     for field in [&mut step.name, &mut step.company, &mut step.manager] {
         *field = field.or(Some(0));
     }
@@ -345,7 +340,7 @@ pub async fn apply(writer: &mut Writer, mut rows: Vec<Row>) -> Vec<Vec<String>> 
         let records = batch
             .destinations
             .iter()
-            .flat_map(|destination| &destination.rows);
+            .flat_map(|destination| destination.rows.iter());
         let bad: BTreeSet<RecordId> = records
             .zip(outcomes)
             .filter(|(_, outcome)| matches!(outcome, Outcome::Rejected(_)))

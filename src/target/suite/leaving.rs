@@ -191,16 +191,6 @@ pub async fn a_delete_may_come_first(bench: &mut dyn Bench) {
     assert_eq!(writer.one(fresh).await, Inserted);
 }
 
-/// The ledger does not grow with records that a filter keeps out.
-pub async fn what_never_passed_the_filter_leaves_no_trace(bench: &mut dyn Bench) {
-    let mut writer = begin(bench).await;
-    let plan = Arc::new(company().exits(OnExit::Mark, OnExit::Mark));
-    assert_eq!(writer.one(filtered(&plan, "a", 5)).await, Ignored);
-    assert!(writer.traced("a").await.is_empty());
-    assert!(writer.all("company").await.is_empty());
-    assert_eq!(writer.one(acme(&plan, 6)).await, Inserted);
-}
-
 /// A row is marked when all of its records are: an order of delivery does not decide it.
 pub async fn a_shared_row_is_marked_with_its_last_record(bench: &mut dyn Bench) {
     let mut writer = begin(bench).await;

@@ -1,6 +1,7 @@
 //! What every target must do: one suite, run on each by `target_suite!`.
 
 pub mod committing;
+pub mod expiring;
 pub mod history;
 pub mod leaving;
 pub mod matching;
@@ -8,6 +9,7 @@ pub mod ordering;
 pub mod plans;
 pub mod reading;
 pub mod references;
+pub mod repeating;
 pub mod streams;
 pub mod values;
 pub mod waiting;
@@ -70,8 +72,13 @@ macro_rules! target_suite {
                 mark_says_so_at_a_filter_exit a_mark_without_a_source_time_has_the_batchs
                 delete_takes_the_row_and_undelete_brings_it_back
                 a_filter_exit_takes_the_row_and_a_return_brings_it_back a_delete_may_come_first
-                what_never_passed_the_filter_leaves_no_trace
                 a_shared_row_is_marked_with_its_last_record a_kept_record_holds_its_row;
+            expiring: what_expired_is_told_until_it_is_forgotten the_oldest_are_told_first
+                only_what_was_told_is_forgotten a_released_change_can_be_forgotten
+                changes_are_released_to_their_owner;
+            repeating: a_filtered_record_is_known_before_it_is_stored
+                a_filter_exit_ends_what_waits_for_good
+                the_outranked_is_asked_for_before_it_is_passed;
             values: every_type_comes_back_as_it_went numbers_are_equal_by_value
                 empty_and_null_are_two_things
                 an_absent_cell_leaves_its_column insert_only_columns_are_written_once
@@ -96,6 +103,11 @@ macro_rules! target_suite {
         #[test]
         fn whatever_comes_the_last_changes_are_there() {
             $crate::target::suite::streams::whatever_comes_the_last_changes_are_there(|| $bench);
+        }
+
+        #[test]
+        fn an_end_that_comes_again_changes_nothing() {
+            $crate::target::suite::repeating::an_end_that_comes_again_changes_nothing(|| $bench);
         }
     };
 }

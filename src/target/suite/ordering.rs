@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Bench;
 use super::plans::{company, deleted, person, row, text};
 use super::world::{Writer, begin};
+use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::target::port::Outcome;
 
@@ -25,8 +26,11 @@ pub async fn lower_versions_are_skipped(bench: &mut dyn Bench) {
     let mut next_term = row(&plan, "a", 0).text("name", "term");
     next_term.row.version = Version::new(2, 0);
     assert_eq!(writer.one(next_term).await, Outcome::Updated);
-    let outcome = writer.one(row(&plan, "a", 999).text("name", "old")).await;
-    assert_eq!(outcome, Outcome::Stale(Version::new(2, 0)));
+    let outranked = row(&plan, "a", 999).text("name", "old");
+    let mut batch = writer.batch([outranked]);
+    batch.asked_again.insert(RecordId::stored("a"));
+    let applied = writer.apply(batch).await.unwrap();
+    assert_eq!(applied.outcomes, [[Outcome::Stale(Version::new(2, 0))]]);
     assert_eq!(writer.cell_of("company", "a", "name").await, text("term"));
 }
 

@@ -210,8 +210,7 @@ pub async fn a_release_is_limited_and_goes_on(bench: &mut dyn Bench) {
     writer.one(row(&companies, "c", 1)).await;
     let mut filled = Vec::new();
     loop {
-        let connection = &writer.reader.connection;
-        let released = writer.target.release(connection, 10).await.unwrap();
+        let released = writer.release_some(10).await;
         assert!(released.filled <= 10);
         filled.push(released.filled);
         if !released.more {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use super::Bench;
 use super::plans::{
@@ -28,7 +28,6 @@ fn plans() -> (Plan, Plan) {
 fn parked_change(row: &Row) -> ParkedChange {
     let row = &row.row;
     ParkedChange {
-        job: "sync".into(),
         record: row.record.clone(),
         version: row.version,
         place: row.place,
@@ -344,32 +343,31 @@ pub async fn what_waits_too_long_expires(bench: &mut dyn Bench) {
     second.one(row(&lax, "c", 1).to("manager", &["boss"])).await;
     writer.now = start() + TimeDelta::days(10);
     writer.one(row(&lax, "d", 1).to("manager", &["boss"])).await;
-    let expire = async |older_than: DateTime<Utc>| {
-        let key = &writer.reader;
-        let expired = writer.target.expire(&key.connection, &key.job, older_than);
-        expired.await.unwrap()
-    };
     // The first was parked a second after the start: then, not before.
-    assert_eq!(expire(start() + TimeDelta::seconds(1)).await, []);
+    assert_eq!(writer.expired(start() + TimeDelta::seconds(1), 9).await, []);
     bench.reopen().await;
     let writer = writer.again(bench).await;
-    let key = &writer.reader;
-    let older_than = start() + TimeDelta::days(1);
-    let expired = writer.target.expire(&key.connection, &key.job, older_than);
-    let mut expired = expired.await.unwrap();
-    expired.sort_by(|a, b| a.record.cmp(&b.record));
+    let expired = writer.expired(start() + TimeDelta::days(1), 9).await;
     let [reference, change] = &expired[..] else {
         panic!("two were due: {expired:?}");
     };
     assert!(reference.waited_for.contains("boss"), "{reference:?}");
     assert!(change.waited_for.contains("corp"), "{change:?}");
-    let told = |expired: &Expired| (expired.record.clone(), expired.place, expired.image.clone());
+    let told = |expired: &Expired| {
+        (
+            expired.key.record.clone(),
+            expired.key.place,
+            expired.image.clone(),
+        )
+    };
     assert_eq!(told(reference), (RecordId::stored("a"), (0, 3), None));
     assert_eq!(
         told(change),
         (RecordId::stored("b"), (0, 4), Some(image("b", 1)))
     );
-    // They are gone, the young one and the other job's are not.
+    // They are there until their letters are written. Then they are gone, the young one and the other job's are not.
+    assert_eq!(writer.parked().await, 3);
+    assert_eq!(writer.forget(expired.iter().map(|told| &told.key)).await, 2);
     assert_eq!(
         (
             writer.parked().await,
@@ -406,9 +404,6 @@ pub async fn a_repeat_does_not_renew_the_time_to_live(bench: &mut dyn Bench) {
     writer.send(rows()).await;
     // A later version begins anew.
     writer.one(row(&lax, "c", 1).to("manager", &["boss"])).await;
-    let key = &writer.reader;
-    let older_than = start() + TimeDelta::days(1);
-    let expired = writer.target.expire(&key.connection, &key.job, older_than);
-    assert_eq!(expired.await.unwrap().len(), 2);
-    assert_eq!(writer.parked().await, 1);
+    let expired = writer.expired(start() + TimeDelta::days(1), 9).await;
+    assert_eq!(expired.len(), 2);
 }

@@ -1,5 +1,6 @@
 //! How the suite speaks to a target: a writer that counts offsets, and looks at what is stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,12 +10,12 @@ use uuid::Uuid;
 use super::Bench;
 use super::plans::{Row, objects};
 use crate::fault::Fault;
-use crate::mapping::plan::Cell;
+use crate::mapping::plan::{Cell, DestinationPlan, MappedRow};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::target::port::{
-    Applied, Assignment, Batch, DestinationBatch, Outcome, ReaderKey, Released, RowsPage,
-    StoredRow, Target, Traced,
+    Applied, Assignment, Batch, DestinationBatch, Expired, Outcome, ParkedKey, ReaderKey, Released,
+    RowsPage, StoredRow, Target, Traced,
 };
 
 /// The date at which every case begins.
@@ -71,23 +72,23 @@ impl Writer {
 
     /// Rows by destination, in the order in which their plans first come.
     pub fn batch(&self, rows: impl IntoIterator<Item = Row>) -> Batch {
-        let mut destinations: Vec<DestinationBatch> = Vec::new();
+        let mut parts: Vec<(Arc<DestinationPlan>, Vec<MappedRow>, Vec<Bytes>)> = Vec::new();
         for Row { plan, row } in rows {
             let image = image(row.record.as_str(), row.version.counter());
-            let known = destinations
-                .iter_mut()
-                .find(|destination| Arc::ptr_eq(&destination.plan, &plan));
-            if let Some(destination) = known {
-                destination.rows.push(row);
-                destination.images.push(image);
+            let known = parts.iter_mut().find(|(own, ..)| Arc::ptr_eq(own, &plan));
+            if let Some((_, rows, images)) = known {
+                rows.push(row);
+                images.push(image);
             } else {
-                destinations.push(DestinationBatch {
-                    plan,
-                    rows: vec![row],
-                    images: vec![image],
-                });
+                parts.push((plan, vec![row], vec![image]));
             }
         }
+        let parts = parts.into_iter();
+        let destinations = parts.map(|(plan, rows, images)| DestinationBatch {
+            plan,
+            rows: Arc::new(rows),
+            images: Arc::new(images),
+        });
         Batch {
             reader: self.reader.clone(),
             partition: self.partition,
@@ -95,7 +96,9 @@ impl Writer {
             expect: self.owned.next,
             next: self.owned.next + 1,
             object: self.object.clone(),
-            destinations,
+            destinations: destinations.collect(),
+            since: 0,
+            asked_again: HashSet::new(),
             now: self.now + TimeDelta::seconds(1),
         }
     }
@@ -142,8 +145,7 @@ impl Writer {
     pub async fn release(&self) -> Released {
         let mut all = Released::default();
         for _ in 0..1_000 {
-            let some = self.target.release(&self.reader.connection, 1_000).await;
-            let some = some.unwrap();
+            let some = self.release_some(1_000).await;
             all.filled += some.filled;
             for change in some.changes {
                 if !all.changes.contains(&change) {
@@ -155,6 +157,37 @@ impl Writer {
             }
         }
         panic!("released for ever: {all:?}");
+    }
+
+    /// One release of the connection's references, and of this owner's changes.
+    pub async fn release_some(&self, limit: usize) -> Released {
+        let ReaderKey {
+            connection, job, ..
+        } = &self.reader;
+        let own = [self.partition];
+        let released = self.target.release(connection, job, &own, limit);
+        released.await.unwrap()
+    }
+
+    /// What this owner parked before a date.
+    pub async fn expired(&self, older_than: DateTime<Utc>, limit: usize) -> Vec<Expired> {
+        let ReaderKey {
+            connection, job, ..
+        } = &self.reader;
+        let own = [self.partition];
+        let expired = self
+            .target
+            .expired(connection, job, &own, older_than, limit);
+        expired.await.unwrap()
+    }
+
+    /// Forgets parked things; how many.
+    pub async fn forget<'a>(&self, told: impl IntoIterator<Item = &'a ParkedKey>) -> u64 {
+        let keys: Vec<_> = told.into_iter().cloned().collect();
+        let ReaderKey {
+            connection, job, ..
+        } = &self.reader;
+        self.target.forget(connection, job, &keys).await.unwrap()
     }
 
     pub async fn parked(&self) -> u64 {

@@ -31,6 +31,7 @@ pub struct Daemon {
     child: Child,
     url: String,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     http: reqwest::Client,
 }
 
@@ -392,7 +393,7 @@ impl Daemon {
             .unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let (stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.lock().unwrap().push(line);
             }
@@ -401,6 +402,7 @@ impl Daemon {
             child,
             url: String::new(),
             lines,
+            reader: Some(reader),
             http: http.clone(),
         }
     }
@@ -478,12 +480,16 @@ impl Daemon {
             .status();
         assert!(told.unwrap().success());
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 
     /// Waits for a process that ends by itself.
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
+        // Its last words are read when the pipe ends.
+        self.reader.take().unwrap().join().unwrap();
         (status, self.tail())
     }
 
@@ -533,11 +539,7 @@ const OPPORTUNITY_COLUMNS: &[(&str, &str)] = &[
     ("Type", "type"),
 ];
 
-const EXTRA: &str = r#"
-[fields.year_started]
-type = "number"
-label = "Year Started"
-"#;
+const EXTRA: &str = "[fields.year_started]\ntype = \"number\"\nlabel = \"Year Started\"\n";
 
 const USER_JOB: &str = r#"
 source = "User"

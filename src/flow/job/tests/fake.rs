@@ -5,33 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::config::job::{DestinationConfig, JobConfig, MapEntry, MapSource};
-use crate::config::problem::{Located, Spot};
 use crate::fault::{Fault, FaultKind};
-use crate::flow::board::{Board, JobPicture};
-use crate::flow::job::JobRoad;
-use crate::flow::road::{entry_of, topic_spec};
-use crate::log::memory::MemoryLog;
-use crate::log::port::{Bounds, Log, partition_of};
-use crate::mapping::compile::Mapping;
-use crate::mapping::plan::{Cell, JobPlan, Life};
-use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
+use crate::log::port::Log;
+use crate::mapping::plan::{Cell, JobPlan, Life, MappedRow};
+use crate::model::change::Change;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
-use crate::model::stored::{StoredField, StoredObject, StoredType};
-use crate::model::value::{Fields, Value};
+use crate::model::stored::StoredObject;
 use crate::model::version::Version;
-use crate::runtime::clock::VirtualClock;
-use crate::state::memory::MemoryState;
+use crate::state::port::State;
 use crate::target::port::{
-    Applied, Assignment, Batch, Expired, Outcome, ParkedChange, ReaderKey, Released, RowsPage,
-    StoredRow, Target, Traced,
+    Applied, Assignment, Batch, Expired, Outcome, ParkedChange, ParkedKey, ReaderKey, Released,
+    RowsPage, StoredRow, Target, Traced,
 };
-use crate::telemetry::metrics::Metrics;
 
 pub(super) const TOPIC: &str = "tributary.acme.Account";
 pub(super) const DEAD: &str = "tributary.acme.Account.dead";
@@ -46,6 +35,8 @@ pub(super) struct Commit {
     pub records: Vec<RecordId>,
     /// Letters that were durable when it was committed.
     pub letters: u64,
+    /// Records that were asked for again by then.
+    pub requests: usize,
 }
 
 /// What to do with the next batches, one each, before the rules below.
@@ -55,6 +46,8 @@ pub(super) enum Scripted {
     Silence,
     /// Committed, and answered with a fault as if it were not.
     LostReply,
+    /// As the rules say.
+    Heard,
 }
 
 #[derive(Default)]
@@ -74,19 +67,30 @@ pub(super) struct Inner {
     pub waits: HashMap<RecordId, RecordId>,
     pub parked: HashMap<RecordId, ParkedChange>,
     pub releases: usize,
+    /// A release returns this many, if it is set.
+    pub release_limit: Option<usize>,
+    /// The rows of the batches that were offered.
+    pub offered: Vec<Arc<Vec<MappedRow>>>,
+    /// What was forgotten, and the letters that were durable then.
+    pub forgotten: Vec<(ParkedKey, u64)>,
+    /// Nothing is forgotten, until it is taken away; and how often that was told.
+    pub clings: Option<FaultKind>,
+    pub clung: usize,
 }
 
 pub(super) struct FakeTarget {
     inner: Mutex<Inner>,
     log: Arc<dyn Log>,
+    state: Arc<dyn State>,
     changed: watch::Sender<u64>,
 }
 
 impl FakeTarget {
-    pub(super) fn new(log: Arc<dyn Log>) -> Self {
+    pub(super) fn new(log: Arc<dyn Log>, state: Arc<dyn State>) -> Self {
         Self {
             inner: Mutex::default(),
             log,
+            state,
             changed: watch::Sender::new(0),
         }
     }
@@ -103,6 +107,11 @@ impl FakeTarget {
         assert!(waited.is_ok(), "never: {what}");
     }
 
+    async fn letters(&self) -> u64 {
+        let bounds = self.log.bounds(DEAD).await.unwrap();
+        bounds.values().map(|ends| ends.end).sum()
+    }
+
     fn tell(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -113,19 +122,42 @@ fn fault(kind: FaultKind) -> Fault {
 }
 
 impl Inner {
+    fn forget(&mut self, parked: &[ParkedKey], letters: u64) -> Result<u64, Fault> {
+        if let Some(kind) = self.clings {
+            self.clung += 1;
+            return Err(fault(kind));
+        }
+        let mut gone = 0;
+        for key in parked {
+            let held = self.parked.get(&key.record);
+            if held.is_some_and(|held| held.key() == *key) {
+                self.parked.remove(&key.record);
+                self.forgotten.push((key.clone(), letters));
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
     /// What would become of a batch's rows, written at once if all goes well.
     fn write(&mut self, batch: &Batch) -> Applied {
         let rows = &batch.destinations[0].rows;
-        let rejected = |record: &RecordId| self.rejected.get(record).cloned();
-        if rows.iter().any(|row| rejected(&row.record).is_some()) {
-            let outcome = |record| rejected(record).map_or(Outcome::Unchanged, Outcome::Rejected);
+        let first_look = |row: &MappedRow| match self.names.get(&row.record) {
+            Some((held, _)) if *held > row.version => Outcome::Stale(*held),
+            _ => match self.rejected.get(&row.record) {
+                Some(reason) => Outcome::Rejected(reason.clone()),
+                None => Outcome::Unchanged,
+            },
+        };
+        let outcomes = vec![rows.iter().map(first_look).collect()];
+        if !batch.may_commit(&outcomes) {
             return Applied {
                 committed: false,
-                outcomes: vec![rows.iter().map(|row| outcome(&row.record)).collect()],
+                outcomes,
             };
         }
         let mut outcomes = Vec::new();
-        for (row, image) in rows.iter().zip(&batch.destinations[0].images) {
+        for (row, image) in rows.iter().zip(batch.destinations[0].images.iter()) {
             let held = self.names.get(&row.record).cloned();
             let parent = self.waits.get(&row.record);
             let outcome = if let Some((version, _)) = &held
@@ -134,7 +166,6 @@ impl Inner {
                 Outcome::Stale(*version)
             } else if parent.is_some_and(|parent| !self.names.contains_key(parent)) {
                 let change = ParkedChange {
-                    job: batch.reader.job.clone(),
                     record: row.record.clone(),
                     version: row.version,
                     place: row.place,
@@ -192,32 +223,39 @@ impl Target for FakeTarget {
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
-        let letters = self
-            .log
-            .bounds(DEAD)
-            .await
-            .unwrap()
-            .values()
-            .map(|ends| ends.end)
-            .sum();
+        let letters = self.letters().await;
+        let connection = &batch.reader.connection;
+        let requests = self.state.to_republish(connection, usize::MAX).await?;
         let result = {
             let mut inner = self.lock();
             inner.calls += 1;
-            apply(&mut inner, &batch, letters)
+            let rows = &batch.destinations[0].rows;
+            inner.offered.push(Arc::clone(rows));
+            apply(&mut inner, &batch, letters, requests.len())
         };
         self.tell();
         result
     }
 
-    async fn release(&self, _: &ConnectionId, _: usize) -> Result<Released, Fault> {
+    async fn release(
+        &self,
+        _: &ConnectionId,
+        _: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
         let released = {
             let mut inner = self.lock();
             inner.releases += 1;
-            let ready =
-                |change: &&ParkedChange| inner.names.contains_key(&inner.waits[&change.record]);
+            let ready = |change: &&ParkedChange| {
+                partitions.contains(&change.place.0)
+                    && inner.names.contains_key(&inner.waits[&change.record])
+            };
+            let limit = inner.release_limit.unwrap_or(limit);
+            let ready = inner.parked.values().filter(ready);
             Released {
                 filled: 0,
-                changes: inner.parked.values().filter(ready).cloned().collect(),
+                changes: ready.take(limit).cloned().collect(),
                 more: !inner.parked.is_empty(),
             }
         };
@@ -225,32 +263,42 @@ impl Target for FakeTarget {
         Ok(released)
     }
 
-    async fn expire(
+    async fn expired(
         &self,
         _: &ConnectionId,
         _: &JobId,
+        partitions: &[u32],
         older_than: DateTime<Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
-        let (old, waits) = {
-            let mut inner = self.lock();
-            let is_old = |_: &RecordId, change: &mut ParkedChange| {
-                Change::decode(&change.image).unwrap().committed_at < Some(older_than)
-            };
-            let old: Vec<_> = inner
-                .parked
-                .extract_if(is_old)
-                .map(|(_, change)| change)
-                .collect();
-            (old, inner.waits.clone())
+        let inner = self.lock();
+        let since = |change: &ParkedChange| Change::decode(&change.image).unwrap().committed_at;
+        let is_old = |change: &&ParkedChange| {
+            partitions.contains(&change.place.0) && since(change) < Some(older_than)
         };
-        self.tell();
-        let expired = old.into_iter().map(|change| Expired {
-            waited_for: format!("record {}", waits[&change.record]),
-            record: change.record,
-            place: change.place,
-            image: Some(change.image),
+        let mut old: Vec<&ParkedChange> = inner.parked.values().filter(is_old).collect();
+        old.sort_by_key(|change| (since(change), change.record.clone()));
+        let expired = old.into_iter().take(limit).map(|change| Expired {
+            key: change.key(),
+            waited_for: format!("record {}", inner.waits[&change.record]),
+            image: Some(change.image.clone()),
         });
         Ok(expired.collect())
+    }
+
+    async fn forget(
+        &self,
+        _: &ConnectionId,
+        _: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        let letters = self.letters().await;
+        let result = {
+            let mut inner = self.lock();
+            inner.forget(parked, letters)
+        };
+        self.tell();
+        result
     }
 
     async fn rows(&self, _: &str, _: RowsPage) -> Result<Vec<StoredRow>, Fault> {
@@ -276,7 +324,12 @@ impl Target for FakeTarget {
     }
 }
 
-fn apply(inner: &mut Inner, batch: &Batch, letters: u64) -> Result<Applied, Fault> {
+fn apply(
+    inner: &mut Inner,
+    batch: &Batch,
+    letters: u64,
+    requests: usize,
+) -> Result<Applied, Fault> {
     if let Some(kind) = inner.down {
         return Err(fault(kind));
     }
@@ -290,7 +343,7 @@ fn apply(inner: &mut Inner, batch: &Batch, letters: u64) -> Result<Applied, Faul
                 outcomes: vec![vec![Outcome::Unchanged; rows.len()]],
             });
         }
-        Some(Scripted::LostReply) | None => {}
+        Some(Scripted::LostReply | Scripted::Heard) | None => {}
     }
     let place = (batch.reader.clone(), batch.partition);
     if inner.offsets.get(&place) != Some(&(batch.expect, batch.epoch)) {
@@ -318,213 +371,11 @@ fn apply(inner: &mut Inner, batch: &Batch, letters: u64) -> Result<Applied, Faul
             next: batch.next,
             records,
             letters,
+            requests,
         });
     }
     if matches!(scripted, Some(Scripted::LostReply)) {
         return Err(fault(FaultKind::Unavailable));
     }
     Ok(applied)
-}
-
-/// Ids whose topic partition is this one.
-pub(super) fn ids(partition: u32, count: usize) -> Vec<RecordId> {
-    (0_u32..)
-        .map(|number| RecordId::stored(format!("001{number:015}")))
-        .filter(|id| partition_of(id.as_str().as_bytes(), 8) == partition)
-        .take(count)
-        .collect()
-}
-
-fn located<T>(value: impl Into<T>) -> Located<T> {
-    Located {
-        value: value.into(),
-        spot: Spot {
-            file: Arc::from("jobs/acme/company_sync.toml"),
-            line: 1,
-            key: String::new(),
-        },
-    }
-}
-
-/// `Name` is the company's name and identifier, `Employees` a number of its; `Hidden__c = true` is filtered out.
-fn mapping() -> Mapping {
-    let field = |column: &str, ty| StoredField {
-        column: column.to_owned(),
-        label: column.to_owned(),
-        ty,
-        references: None,
-    };
-    let company = StoredObject {
-        table: "company".to_owned(),
-        label: "Company".to_owned(),
-        fields: vec![
-            field("name", StoredType::String),
-            field("employees", StoredType::Number),
-        ],
-    };
-    let map = |column: &str, path: &str| MapEntry {
-        column: located(column),
-        source: MapSource::Path(located(path)),
-        values: None,
-        default: None,
-        insert_only: false,
-        keep_on_null: false,
-    };
-    let destination = DestinationConfig {
-        object: located("Company"),
-        filter: Some(located("Hidden__c != true")),
-        identifiers: vec![located("name")],
-        map: vec![map("name", "Name"), map("employees", "Employees")],
-        derive: Vec::new(),
-        on_delete: None,
-        on_filter_exit: None,
-        on_empty_identifier: None,
-    };
-    let job = JobConfig {
-        connection: "acme".into(),
-        id: "company_sync".into(),
-        spot: located::<String>("").spot,
-        name: String::new(),
-        source: located("Account"),
-        enabled: true,
-        realtime: true,
-        filter: None,
-        on_delete: OnExit::Keep,
-        on_filter_exit: OnExit::Keep,
-        on_empty_identifier: OnEmptyIdentifier::Reject,
-        parked_ttl: TimeDelta::days(30),
-        destinations: vec![destination],
-    };
-    Mapping::compile(&job, &BTreeMap::from([("company".to_owned(), company)])).unwrap()
-}
-
-/// A job and everything around it.
-pub(super) struct Stage {
-    pub log: Arc<MemoryLog>,
-    pub target: Arc<FakeTarget>,
-    pub state: Arc<MemoryState>,
-    pub road: JobRoad,
-}
-
-pub(super) async fn stage() -> Stage {
-    let clock = Arc::new(VirtualClock::new(
-        DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-    ));
-    let log = Arc::new(MemoryLog::new(Arc::clone(&clock) as _));
-    log.ensure(&topic_spec(TOPIC)).await.unwrap();
-    let target = Arc::new(FakeTarget::new(Arc::clone(&log) as _));
-    let state = Arc::new(MemoryState::default());
-    let road = JobRoad {
-        mapping: Arc::new(mapping()),
-        topic: TOPIC.into(),
-        log: Arc::clone(&log) as _,
-        target: Arc::clone(&target) as _,
-        state: Arc::clone(&state) as _,
-        clock,
-        metrics: Metrics::none(),
-        board: Arc::new(Board::default()),
-        parked_ttl: TimeDelta::hours(1),
-        retry: (Duration::from_millis(100), Duration::from_secs(10)),
-    };
-    Stage {
-        log,
-        target,
-        state,
-        road,
-    }
-}
-
-impl Stage {
-    pub(super) fn picture(&self) -> JobPicture {
-        let jobs = self.road.board.picture().jobs;
-        jobs[&ConnectionId::new("acme")][&JobId::new("company_sync")].clone()
-    }
-
-    pub(super) fn outcome(&self, label: &str) -> u64 {
-        self.picture().rows.get(label).copied().unwrap_or(0)
-    }
-
-    pub(super) async fn publish(&self, changes: &[Change]) {
-        let topic = TOPIC.into();
-        let entries = changes
-            .iter()
-            .map(|change| entry_of(&topic, change).unwrap())
-            .collect();
-        self.log.append(entries).await.unwrap();
-    }
-
-    /// Waits until the ledger stands at the topic's end in every partition.
-    pub(super) async fn settled(&self) {
-        let ends = self.log.bounds(TOPIC).await.unwrap();
-        self.target
-            .until("the job at the topic's end", |inner| reached(inner, &ends))
-            .await;
-    }
-
-    /// Reasons and offsets of the letters.
-    pub(super) async fn letters(&self) -> Vec<(String, u64)> {
-        use crate::log::port::{Delivery, From};
-        let ends = self.log.bounds(DEAD).await.unwrap();
-        let total: u64 = ends.values().map(|ends| ends.end).sum();
-        let from = From::Partitions(ends.keys().map(|partition| (*partition, 0)).collect());
-        let mut reader = self.log.reader(DEAD, from).await.unwrap();
-        let mut letters = Vec::new();
-        while (letters.len() as u64) < total {
-            let delivery = reader
-                .next(100, usize::MAX, Duration::from_secs(1))
-                .await
-                .unwrap();
-            let Delivery::Batch(records) = delivery else {
-                continue;
-            };
-            for record in records {
-                let header = |name: &str| {
-                    let found = record
-                        .headers
-                        .iter()
-                        .find(|(header, _)| header == name)
-                        .unwrap();
-                    String::from_utf8(found.1.clone()).unwrap()
-                };
-                letters.push((
-                    header("tributary_reason"),
-                    header("tributary_offset").parse().unwrap(),
-                ));
-            }
-        }
-        letters.sort();
-        letters
-    }
-}
-
-fn reached(inner: &Inner, ends: &BTreeMap<u32, Bounds>) -> bool {
-    ends.iter().all(|(partition, ends)| {
-        let mut offsets = inner
-            .offsets
-            .iter()
-            .filter(|((_, own), _)| own == partition);
-        ends.end == 0 || offsets.any(|(_, (next, _))| *next == ends.end)
-    })
-}
-
-/// An update of a record at a version of term 7.
-pub(super) fn change(id: &RecordId, counter: u64, name: &str) -> Change {
-    Change {
-        v: WIRE_VERSION,
-        connection: "acme".into(),
-        object: "Account".into(),
-        id: id.clone(),
-        op: Op::Update,
-        version: Version::new(7, counter),
-        committed_at: DateTime::from_timestamp(1_799_999_990, 0),
-        origin: Origin::Stream,
-        position: None,
-        transaction: None,
-        changed: Vec::new(),
-        fields: Fields::from([
-            ("Name".into(), Value::from(name)),
-            ("Employees".into(), Value::from(5)),
-            ("Hidden__c".into(), Value::Bool(false)),
-        ]),
-    }
 }

@@ -65,7 +65,6 @@ pub struct Destination {
 pub struct Reference {
     pub column: &'static str,
     pub field: &'static str,
-    pub parent: ObjectName,
     pub table: &'static str,
     pub on_none: OnNone,
 }
@@ -105,10 +104,9 @@ pub fn text_of<'a>(fields: &'a Fields, field: &str) -> Option<&'a str> {
 impl Jobs {
     /// Jobs whose policies a seed draws.
     pub fn draw(rng: &mut Rng, parked_ttl: TimeDelta) -> Self {
-        let mut refer = |column, field, parent: &ObjectName, table| Reference {
+        let mut refer = |column, field, table| Reference {
             column,
             field,
-            parent: parent.clone(),
             table,
             on_none: if rng.one_in(2) {
                 OnNone::Null
@@ -116,11 +114,11 @@ impl Jobs {
                 OnNone::Reject
             },
         };
-        let parent = refer("parent", PARENT_ID, &account(), "company");
-        let manager = refer("manager", PARENT_ID, &contact(), "person");
-        let employer = refer("company", ACCOUNT_ID, &account(), "company");
-        let customer = refer("company", ACCOUNT_ID, &account(), "company");
-        let buyer = refer("person", PARENT_ID, &contact(), "person");
+        let parent = refer("parent", PARENT_ID, "company");
+        let manager = refer("manager", PARENT_ID, "person");
+        let employer = refer("company", ACCOUNT_ID, "company");
+        let customer = refer("company", ACCOUNT_ID, "company");
+        let buyer = refer("person", PARENT_ID, "person");
         let mut to = |label, table, columns: &[(&'static str, &'static str)], references| {
             let mut exit = || match rng.below(4) {
                 0 => OnExit::Keep,

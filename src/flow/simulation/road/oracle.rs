@@ -185,6 +185,7 @@ impl Open<'_> {
         }
         // A change that waits in one destination waits in those after it.
         let (mut lacks, mut waits) = (false, false);
+        let expired = self.witness.has_letter(&job.object, record, version);
         for to in &job.destinations {
             match case.live {
                 Some(fields) if job.takes(fields, to) => {
@@ -193,13 +194,12 @@ impl Open<'_> {
                         references.any(|of| of.on_none == OnNone::Reject && self.lacks(of, fields));
                     waits |= self.present(case, fields, to, lacks)?;
                 }
-                Some(_) if lacks => {}
-                Some(_) => self.left(case, to, to.on_filter_exit, "filtered", false)?,
-                None => self.left(case, to, to.on_delete, "deleted", true)?,
+                Some(_) if lacks || expired => {}
+                Some(_) => self.left(case, to, to.on_filter_exit, "filtered")?,
+                None => self.left(case, to, to.on_delete, "deleted")?,
             }
         }
         // What has expired waits no more.
-        let expired = self.witness.has_letter(&job.object, record, version);
         Ok(match (waits && !expired, lacks) {
             (true, _) => Waits::Surely,
             // Applied while everything was there, and again when something had left.
@@ -219,11 +219,7 @@ impl Open<'_> {
 
     fn is_at(&self, traced: Option<&Traced>, version: Version) -> bool {
         let lax = self.excuses.flaw == Flaw::ForgetsVersions;
-        // What a lost topic held last may have been newer, and told nothing new.
-        let damaged = self.excuses.damaged;
-        traced.is_some_and(|traced| {
-            lax || traced.version == version || (damaged && traced.version > version)
-        })
+        traced.is_some_and(|traced| lax || traced.version == version)
     }
 
     fn lacks(&self, of: &Reference, fields: &Fields) -> bool {
@@ -346,18 +342,13 @@ impl Open<'_> {
         to: &Destination,
         policy: OnExit,
         state: &str,
-        has_entry: bool,
     ) -> Result<(), String> {
         let (table, record, version) = (to.table, case.record, case.newest.version);
         let traced = self.traced(table, record);
         let Some(found) = traced else {
-            return if has_entry {
-                Err(format!(
-                    "{table} knows nothing of {record}, {state} at {version}"
-                ))
-            } else {
-                Ok(())
-            };
+            return Err(format!(
+                "{table} knows nothing of {record}, {state} at {version}"
+            ));
         };
         if !self.is_at(traced, version) {
             return Err(format!(

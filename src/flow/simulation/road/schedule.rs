@@ -22,7 +22,7 @@ use super::jobs::{Jobs, LOST, ODD, POISON, STAGES, deal};
 use super::oracle::{Excuses, Found, judge};
 use super::seams::Flaw;
 use super::witness::Counts;
-use super::world::{RoadWorld, Store, replay};
+use super::world::{Replay, RoadWorld, Store};
 
 /// What a schedule may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -203,41 +203,43 @@ impl Run {
     async fn settle(&self) -> Result<(Found, usize), String> {
         let road = &self.road;
         let mut seconds = 0;
-        while let Some(unread) = road.store.unread(&road.world, &road.jobs).await {
+        while let Some(unread) = unread(road).await {
             if seconds > 300 {
                 return Err(format!("no rest: {unread}"));
             }
             seconds += 1;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let mut minutes = 0;
-        loop {
-            let (target, witness) = (&road.store.target, &road.store.witness);
-            witness.wrong()?;
-            let judged = judge(&road.world, &road.jobs, target, witness, self.excuses()).await;
-            match judged {
+        self.judged(&road.store, self.excuses()).await
+    }
+
+    /// Judges a store until it is right, a minute after the other: what waits is looked at each minute, and may be
+    /// what other things wait for.
+    async fn judged(&self, store: &Store, excuses: Excuses) -> Result<(Found, usize), String> {
+        let (world, jobs) = (&self.road.world, &self.road.jobs);
+        for minutes in 0.. {
+            store.witness.wrong()?;
+            match judge(world, jobs, &store.target, &store.witness, excuses).await {
                 Ok(found) => return Ok((found, minutes)),
-                // What waits is looked at each minute, and may be what other things wait for.
-                Err(why) if minutes < 8 => road.say(|| format!("not yet: {why}")),
+                Err(why) if minutes < 8 => self.road.say(|| format!("not yet: {why}")),
                 Err(why) => return Err(why),
             }
-            minutes += 1;
             tokio::time::sleep(Duration::from_secs(61)).await;
         }
+        unreachable!()
     }
 
     /// J7: whatever the batches and the order in which jobs come, the same store.
     async fn replayed(&mut self) -> Result<(), String> {
         self.road.say(|| "replay".to_owned());
         let mut rng = self.rng.fork();
-        let store = replay(&self.road, &mut rng).await?;
-        store.witness.wrong()?;
+        let replay = Replay::run(&self.road, &mut rng).await?;
         let excuses = Excuses {
             expires: false,
             ..self.excuses()
         };
-        let (world, jobs) = (&self.road.world, &self.road.jobs);
-        let judged = judge(world, jobs, &store.target, &store.witness, excuses).await;
+        let judged = self.judged(&replay.store, excuses).await;
+        replay.end().await;
         judged.map_err(|why| format!("replayed: {why}"))?;
         Ok(())
     }
@@ -380,7 +382,29 @@ impl Run {
                 world.images.clear();
             }
         }
+        if self.rng.one_in(2) {
+            return self.begin_late().await;
+        }
         self.begin_again();
+        Ok(())
+    }
+
+    /// Ingest mends its topics before any job looks at them.
+    async fn begin_late(&mut self) -> Result<(), String> {
+        self.road.say(|| "the jobs come late".to_owned());
+        self.road.world.start("one");
+        for _ in 0..self.rng.below(4) {
+            self.commit_something();
+            let wait = self.rng.between(0, 12_000).unsigned_abs();
+            self.road.world.pass(Duration::from_millis(wait)).await;
+        }
+        if self.road.world.owners[0].process.is_dead() {
+            return self.bury().await;
+        }
+        self.road.put_to_work();
+        if self.profile.second {
+            self.road.start_jobs("two");
+        }
         Ok(())
     }
 
@@ -541,6 +565,12 @@ impl Run {
         let told = self.road.world.org.commit(number, delay);
         self.road.say(|| told);
     }
+}
+
+/// What a job has not read yet.
+pub async fn unread(road: &RoadWorld) -> Option<String> {
+    let (world, jobs) = (&road.world, &road.jobs);
+    road.store.unread(world, jobs, &*world.state).await
 }
 
 fn record_name(number: usize) -> String {

@@ -19,7 +19,8 @@ use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 use crate::target::memory::MemoryTarget;
 use crate::target::port::{
-    Applied, Assignment, Batch, Expired, ReaderKey, Released, RowsPage, StoredRow, Target, Traced,
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
 };
 
 use super::group::{Groups, Manner, SimReader};
@@ -113,12 +114,13 @@ pub struct SimTarget {
 static NEWER: AtomicU64 = AtomicU64::new(0);
 
 impl SimTarget {
-    async fn commit(&self, batch: Batch) -> Result<Applied, Fault> {
+    async fn commit(&self, mut batch: Batch) -> Result<Applied, Fault> {
         let mut told = batch.clone();
         match self.flaw {
             Flaw::None => {}
             Flaw::ForgetsVersions => {
-                for row in told.destinations.iter_mut().flat_map(|to| &mut to.rows) {
+                let rows = told.destinations.iter_mut();
+                for row in rows.flat_map(|to| Arc::make_mut(&mut to.rows)) {
                     let newer = NEWER.fetch_add(1, Ordering::SeqCst);
                     row.version = Version::new(Version::MAX_TERM, newer);
                 }
@@ -130,6 +132,7 @@ impl SimTarget {
                 };
                 self.inner.apply(offset).await?;
                 told.expect = told.next;
+                self.witness.moved(&told);
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 self.process.alive().await;
             }
@@ -141,7 +144,12 @@ impl SimTarget {
                 told.next = told.next.max(held.next);
             }
         }
+        let seat = (told.epoch, told.expect, told.next);
         let applied = self.inner.apply(told).await?;
+        if self.flaw == Flaw::OffsetsFirst {
+            // What is wrong with that is to be seen by what it loses.
+            (batch.epoch, batch.expect, batch.next) = seat;
+        }
         self.witness.applied(&self.inner, &batch, &applied).await;
         Ok(applied)
     }
@@ -149,7 +157,7 @@ impl SimTarget {
 
 /// Whether a row that is to be stored has a name that the target does not take.
 fn is_poison(batch: &Batch) -> bool {
-    let rows = batch.destinations.iter().flat_map(|to| &to.rows);
+    let rows = batch.destinations.iter().flat_map(|to| to.rows.iter());
     rows.filter(|row| row.life == Life::Present)
         .flat_map(|row| row.cells.iter().flatten())
         .any(|cell| matches!(cell, Cell::Text(text) if &**text == POISON))
@@ -187,21 +195,45 @@ impl Target for SimTarget {
         self.process.pass("target.apply", AWAY, work).await
     }
 
-    async fn release(&self, connection: &ConnectionId, limit: usize) -> Result<Released, Fault> {
-        // Few at a time, so that there is more than one round.
-        let work = self.inner.release(connection, limit.min(3));
-        self.process.pass("target.release", AWAY, work).await
-    }
-
-    async fn expire(
+    async fn release(
         &self,
         connection: &ConnectionId,
         job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
+        // Few at a time, so that there is more than one round.
+        let work = self
+            .inner
+            .release(connection, job, partitions, limit.min(3));
+        self.process.pass("target.release", AWAY, work).await
+    }
+
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
         older_than: DateTime<Utc>,
+        limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
-        // What has left the ledger is told once: a lost reply loses its letter.
-        self.process.alive().await;
-        self.inner.expire(connection, job, older_than).await
+        let work = self
+            .inner
+            .expired(connection, job, partitions, older_than, limit);
+        self.process.pass("target.expired", AWAY, work).await
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        let work = async {
+            self.witness.forgotten(job, parked);
+            self.inner.forget(connection, job, parked).await
+        };
+        self.process.pass("target.forget", AWAY, work).await
     }
 
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {

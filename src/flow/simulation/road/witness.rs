@@ -9,13 +9,13 @@ use uuid::Uuid;
 use crate::flow::simulation::trace::Trace;
 use crate::log::memory::MemoryLog;
 use crate::log::port::{Delivery, Entry, From, Log, Record};
-use crate::mapping::plan::{Life, MappedRow};
+use crate::mapping::plan::MappedRow;
 use crate::model::change::Change;
-use crate::model::name::{ConnectionId, ObjectName};
+use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::target::memory::MemoryTarget;
-use crate::target::port::{Applied, Assignment, Batch, Outcome, ReaderKey, Target};
+use crate::target::port::{Applied, Assignment, Batch, Outcome, ParkedKey, ReaderKey, Target};
 
 use super::jobs::Jobs;
 
@@ -214,6 +214,23 @@ impl Witness {
         }
     }
 
+    /// J1: what is forgotten is in the dead letters already.
+    pub fn forgotten(&self, job: &JobId, parked: &[ParkedKey]) {
+        let mut jobs = self.jobs.all.iter();
+        let job = jobs.find(|of| of.id == job.as_str()).unwrap();
+        for key in parked {
+            self.trace.say(|| format!("forget {key:?}"));
+            let told = match key.reference {
+                Some(_) => self.has_expired(&job.object, &key.record),
+                None => self.has_letter(&job.object, &key.record, key.version),
+            };
+            if !told {
+                let what = format!("{key:?} is forgotten before its letter was written");
+                self.lock().wrongs.push(what);
+            }
+        }
+    }
+
     fn deserves(&self, change: &Change) -> bool {
         let mut jobs = self.jobs.all.iter();
         let job = jobs.find(|job| job.object == change.object).unwrap();
@@ -257,6 +274,16 @@ impl Witness {
         all.find(|to| to.table == name).unwrap().table
     }
 
+    /// An offset was moved alone.
+    pub fn moved(&self, batch: &Batch) {
+        let next = Assignment {
+            next: batch.next,
+            epoch: batch.epoch,
+        };
+        let key = (batch.reader.clone(), batch.partition);
+        self.lock().seats.insert(key, next);
+    }
+
     /// J1: whoever lost the partition writes nothing.
     fn commit(&self, batch: &Batch) {
         let mut seen = self.lock();
@@ -275,11 +302,8 @@ impl Witness {
             );
             seen.wrongs.push(what);
         }
-        let next = Assignment {
-            next: batch.next,
-            epoch: batch.epoch,
-        };
-        seen.seats.insert(key, next);
+        drop(seen);
+        self.moved(batch);
     }
 
     /// J2 and J4: versions never fall, a row is inserted once, and keeps its GSID.
@@ -297,8 +321,6 @@ impl Witness {
             }
             Outcome::Parked => (0, 0, 1),
             Outcome::Skipped | Outcome::Rejected(_) => (0, 0, 0),
-            // A filtered record without an entry leaves none.
-            Outcome::Ignored if row.life == Life::Filtered => (0, 0, 0),
             applied => {
                 if row.version < held.version {
                     wrong = Some(format!("older than {}", held.version));

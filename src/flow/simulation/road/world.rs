@@ -121,11 +121,15 @@ impl Store {
     }
 
     /// Whether every job stands at its topic's end; else what does not.
-    pub async fn unread(&self, world: &World, jobs: &Jobs) -> Option<String> {
+    pub async fn unread(&self, world: &World, jobs: &Jobs, state: &dyn State) -> Option<String> {
         for job in &jobs.all {
             let topic = world.topic(&job.object);
             let spec = crate::flow::road::topic_spec(&topic);
-            let generation = world.log.ensure(&spec).await.unwrap();
+            let mut generation = world.log.ensure(&spec).await.unwrap();
+            let stored = state.object(&world.connection, &job.object).await.unwrap();
+            if let Some(term) = stored.topic_since {
+                generation = format!("{generation}/{term}");
+            }
             for (partition, bounds) in world.log.bounds(&topic).await.unwrap() {
                 let next = self.witness.next(job.id, &generation, partition);
                 if next != bounds.end {
@@ -146,6 +150,11 @@ impl RoadWorld {
     /// Starts a daemon: ingest and jobs.
     pub fn start(&mut self, name: &'static str) {
         self.world.start(name);
+        self.put_to_work();
+    }
+
+    /// Starts the jobs of the daemon that listens already.
+    pub fn put_to_work(&mut self) {
         let owner = self.world.owners.last().unwrap();
         let (process, stop) = (Arc::clone(&owner.process), owner.stop.clone());
         self.employ(&process, &stop);
@@ -227,25 +236,33 @@ impl Hands {
 }
 
 /// Jobs alone over the whole of every topic, into an empty store.
-pub async fn replay(road: &RoadWorld, rng: &mut Rng) -> Result<Store, String> {
-    let manner = Manner {
-        most: 1 + rng.below(12),
-        repeats: 0,
-    };
-    let store = Store::new(&road.world, &road.jobs, (manner, 0), rng).await;
-    let process = Process::new("replay", Arc::clone(&road.world.chaos));
-    let (state, stop) = (Arc::<MemoryState>::default(), StopSignal::new());
-    let hands = store.employ(&road.world, &road.jobs, &state, &process, &stop);
-    let mut waited = 0;
-    while let Some(unread) = store.unread(&road.world, &road.jobs).await {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        waited += 1;
-        if waited > 600 {
-            return Err(format!("a replay does not end: {unread}"));
+pub struct Replay {
+    pub store: Store,
+    hands: Hands,
+}
+
+impl Replay {
+    /// Starts, and waits until every topic is read.
+    pub async fn run(road: &RoadWorld, rng: &mut Rng) -> Result<Self, String> {
+        let manner = Manner {
+            most: 1 + rng.below(12),
+            repeats: 0,
+        };
+        let (world, jobs) = (&road.world, &road.jobs);
+        let store = Store::new(world, jobs, (manner, 0), rng).await;
+        let process = Process::new("replay", Arc::clone(&world.chaos));
+        let (state, stop) = (Arc::<MemoryState>::default(), StopSignal::new());
+        let hands = store.employ(world, jobs, &state, &process, &stop);
+        for _ in 0..600 {
+            if store.unread(world, jobs, &*state).await.is_none() {
+                return Ok(Self { store, hands });
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        Err("a replay does not end".to_owned())
     }
-    // What waits is looked at each minute.
-    tokio::time::sleep(Duration::from_secs(200)).await;
-    hands.end().await;
-    Ok(store)
+
+    pub async fn end(self) {
+        self.hands.end().await;
+    }
 }

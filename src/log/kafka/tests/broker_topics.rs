@@ -428,6 +428,29 @@ async fn nothing_is_committed_to_the_broker() {
     assert_eq!(committed.await.unwrap(), [Offset::Invalid, Offset::Invalid]);
 }
 
+#[tokio::test]
+#[ignore = "needs a broker: tests/run --kafka"]
+async fn a_member_that_is_dropped_leaves_at_once() {
+    let mut patient = settings();
+    // Whoever only falls silent keeps its partitions so long.
+    let session = ("session.timeout.ms".to_owned(), "120000".to_owned());
+    patient.properties.extend([session]);
+    let log = KafkaLog::open(patient, &Metrics::none()).unwrap();
+    let topic = unique("t");
+    compacted(&log, &topic, 1).await;
+    let join = || log.reader(&topic, From::Group("g".to_owned()));
+    let mut first = join().await.unwrap();
+    let assigned = first.next(1, 1, LONG).await.unwrap();
+    assert_eq!(assigned, Delivery::Assigned(0));
+    first.start(0, 0).await.unwrap();
+    let cut = tokio::time::timeout(Duration::from_millis(50), first.next(1, 1, LONG)).await;
+    assert!(cut.is_err());
+    drop(first);
+    let mut second = join().await.unwrap();
+    let assigned = second.next(1, 1, LONG).await.unwrap();
+    assert_eq!(assigned, Delivery::Assigned(0));
+}
+
 /// Lines of kcat, which is by other hands, on an older librdkafka.
 async fn kcat(topic: &str, format: &str) -> Vec<String> {
     let (topic, format) = (topic.to_owned(), format.to_owned());

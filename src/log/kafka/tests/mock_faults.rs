@@ -47,37 +47,42 @@ async fn refuse_produce(mock: &Mock, errors: Vec<RDKafkaRespErr>) {
 
 #[tokio::test]
 async fn a_failed_delivery_publishes_the_suffix_again_in_order() {
-    let bench = MockBench::open().await;
-    let log = &*bench.log;
-    compacted(log, "t", 2).await;
-    put(log, "t", "warm", [0]).await;
-    for code in [
-        // Passing faults that librdkafka gets over by itself, and one that it gives the batch up for.
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
-    ] {
-        let key = format!("{code:?}");
-        refuse_produce(&bench.mock, vec![code; 2]).await;
-        let calls = (0..40).map(|value| put(log, "t", &key, [value]));
-        let places = futures_util::future::join_all(calls).await;
-        assert_eq!(places.len(), 40);
-        let all = read_all(log, "t").await;
-        check_suffixes(&all, &key, 40);
-        // What was answered is where it lies.
-        for (value, place) in (0..).zip(places) {
-            let place = place[0];
-            let found = all.iter().find(|record| {
-                (record.partition, record.offset) == (place.partition, place.offset)
-            });
-            assert_eq!(number(found.unwrap()), value, "{code:?}");
+    let mock = Mock::start(1).await;
+    mock.make("t", 2).await;
+    // In batches as they come, and one by one: then later entries land while an earlier one fails.
+    for (batch, errors) in [("10000", 2), ("1", 1), ("1", 3)] {
+        let mut settings = mock.settings();
+        let single = ("batch.num.messages".to_owned(), batch.to_owned());
+        settings.properties.extend([single]);
+        let log = KafkaLog::open(settings, &Metrics::none()).unwrap();
+        put(&log, "t", "warm", [0]).await;
+        for code in [
+            // Passing faults that librdkafka gets over by itself, and others that it gives the batch up for.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+        ] {
+            let key = format!("{batch} {errors} {code:?}");
+            refuse_produce(&mock, vec![code; errors]).await;
+            let calls = (0..40).map(|value| put(&log, "t", &key, [value]));
+            let places = futures_util::future::join_all(calls).await;
+            let all = read_all(&log, "t").await;
+            check_suffixes(&all, &key, 40);
+            // What was answered is where it lies.
+            for (value, place) in (0..).zip(places) {
+                let place = place[0];
+                let found = all.iter().find(|record| {
+                    (record.partition, record.offset) == (place.partition, place.offset)
+                });
+                assert_eq!(number(found.unwrap()), value, "{key}");
+            }
         }
+        assert_eq!(log.waiting(), None);
+        log.close().await.unwrap();
     }
-    assert_eq!(log.log.waiting(), None);
 }
 
 #[tokio::test]
@@ -262,6 +267,45 @@ async fn a_lost_assignment_is_a_revocation() {
     assert_eq!(assigned, Delivery::Assigned(0));
     reader.start(0, 3).await.unwrap();
     assert_eq!(offsets(&batch(&mut *reader, 9).await), [3]);
+}
+
+#[tokio::test]
+async fn a_place_that_is_gone_is_lost_until_started_elsewhere() {
+    let mock = Mock::start(1).await;
+    let log = mock.log();
+    compacted(&log, "t", 1).await;
+    put(&log, "t", "k", 0..5).await;
+    let from = From::Partitions(BTreeMap::from([(0, 0)]));
+    let mut reader = log.reader("t", from).await.unwrap();
+    assert_eq!(offsets(&batch(&mut *reader, 9).await), [0, 1, 2, 3, 4]);
+    // An answer to a fetch that the client has given up meanwhile is passed over, the error with it.
+    let mut asked = 0;
+    let lost = loop {
+        let gone = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE];
+        mock.with(move |cluster| cluster.request_errors(RDKafkaApiKey::Fetch, &gone))
+            .await;
+        asked += 1;
+        match reader.next(9, 9, Duration::from_secs(3)).await {
+            Err(lost) => break lost,
+            other => assert!(asked < 10, "{other:?} came in place of a lost position"),
+        }
+    };
+    mock.with(|cluster| cluster.clear_request_errors(RDKafkaApiKey::Fetch))
+        .await;
+    assert_eq!(lost.kind(), FaultKind::PositionLost, "{lost:?}");
+    let told = lost.report();
+    assert!(told.contains("offset 5 of partition 0 of `t`"), "{told}");
+    put(&log, "t", "k", [5]).await;
+    for _ in 0..3 {
+        let again = reader.next(9, 9, Duration::from_millis(100)).await;
+        assert_eq!(again.unwrap_err().kind(), FaultKind::PositionLost);
+    }
+    reader.start(0, 2).await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < 4 {
+        read.extend(offsets(&batch(&mut *reader, 9).await));
+    }
+    assert_eq!(read, [2, 3, 4, 5]);
 }
 
 /// Threads of readers that there are now, of the whole process.

@@ -391,7 +391,7 @@ async fn keys_that_no_row_can_have_find_none() {
     assert_eq!(writer.release().await.filled, 0);
     let (connection, job) = (&writer.reader.connection, &writer.reader.job);
     let later = chrono::DateTime::<chrono::Utc>::MAX_UTC;
-    let expired = store.target.expire(connection, job, later);
+    let expired = store.target.expired(connection, job, &[0], later, 10);
     assert_eq!(expired.await.unwrap().len(), 2);
 }
 

@@ -76,12 +76,12 @@ async fn what_waited_too_long_is_taken_out_and_told() {
         .one(row(&companies, "c", 1).text("external_id", "k"))
         .await;
     let of = |record: &str, company: &str| row(&persons, record, 1).to("company", &[company]);
-    writer.one(of("change", " none ").at(3, 14)).await;
+    writer.one(of("change", " none ").at(0, 14)).await;
     writer
         .one(
             of("reference", "k")
                 .to("manager", &["boss", "Ann "])
-                .at(1, 5),
+                .at(0, 5),
         )
         .await;
     let since = writer.now;
@@ -90,24 +90,20 @@ async fn what_waited_too_long_is_taken_out_and_told() {
         .one(
             of("reference", "k")
                 .to("manager", &["boss", "Ann "])
-                .at(1, 5),
+                .at(0, 5),
         )
         .await;
     writer.one(of("late", "never")).await;
-    let expire = async |older_than| {
-        let (connection, job) = ("acme".into(), "sync".into());
-        writer
-            .target
-            .expire(&connection, &job, older_than)
-            .await
-            .unwrap()
-    };
-    assert!(expire(since - TimeDelta::seconds(1)).await.is_empty());
-    let mut expired = expire(since + TimeDelta::microseconds(1)).await;
-    expired.sort_by(|one, other| one.record.cmp(&other.record));
+    let before = writer.expired(since - TimeDelta::seconds(1), 9).await;
+    assert!(before.is_empty());
+    let mut expired = writer.expired(since + TimeDelta::microseconds(1), 9).await;
+    expired.sort_by(|one, other| one.key.record.cmp(&other.key.record));
     let told: Vec<_> = expired
         .iter()
-        .map(|expired| (expired.record.as_str(), &*expired.waited_for, expired.place))
+        .map(|expired| {
+            let key = &expired.key;
+            (key.record.as_str(), &*expired.waited_for, key.place)
+        })
         .collect();
     assert_eq!(
         told,
@@ -115,19 +111,25 @@ async fn what_waited_too_long_is_taken_out_and_told() {
             (
                 "change",
                 "a row of `company` with external_id = `none`",
-                (3, 14)
+                (0, 14)
             ),
             (
                 "reference",
                 "a row of `person` with @id = `boss` and name = `Ann`",
-                (1, 5)
+                (0, 5)
             ),
         ]
     );
     assert_eq!(expired[0].image.as_deref(), Some(&b"change@1"[..]));
     assert_eq!(expired[1].image, None);
+    assert_eq!(writer.forget(expired.iter().map(|told| &told.key)).await, 2);
     assert_eq!(writer.parked().await, 1);
-    assert!(expire(since + TimeDelta::microseconds(1)).await.is_empty());
+    let after = writer.expired(since + TimeDelta::microseconds(1), 9).await;
+    assert!(after.is_empty());
+    let waits = file
+        .query("SELECT record FROM tributary_parked_change")
+        .await;
+    assert_eq!(waits, ["late"]);
 }
 
 /// A release looks at what was woken: ten thousand that wait in vain are not read.
