@@ -1,5 +1,6 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
+pub mod postgres;
 mod selection;
 mod stores;
 

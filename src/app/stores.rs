@@ -16,6 +16,7 @@ use crate::runtime::clock::Clock;
 use crate::state::port::State;
 use crate::state::sqlite::SqliteState;
 use crate::target::port::Target;
+use crate::target::postgres::PostgresTarget;
 use crate::target::sqlite::SqliteTarget;
 use crate::telemetry::metrics::Metrics;
 
@@ -48,7 +49,15 @@ impl Stores {
             .source(error)
             .remedy("let this user write there, or set another `data_dir`")
         })?;
-        let TargetConfig::Sqlite { file } = &config.target;
+        let target: Arc<dyn Target> = match &config.target {
+            TargetConfig::Sqlite { file } => {
+                Arc::new(SqliteTarget::open(file, Arc::clone(&clock)).await?)
+            }
+            TargetConfig::Postgres(target) => {
+                let settings = super::postgres::target(target)?;
+                Arc::new(PostgresTarget::open(settings, Arc::clone(&clock)).await?)
+            }
+        };
         let (log, embedded): (Arc<dyn Log>, _) = match &config.log.engine {
             LogEngine::Embedded => {
                 let settings = Settings::default();
@@ -65,7 +74,7 @@ impl Stores {
             embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
             state: Arc::new(SqliteState::open(dir).await?),
-            target: Arc::new(SqliteTarget::open(file, clock).await?),
+            target,
         })
     }
 

@@ -40,7 +40,7 @@ pub(super) async fn rows(
         limit,
         ..RowsPage::default()
     };
-    let target = store(&config);
+    let target = store(&config)?;
     let rows = target.rows(&table, page).await?;
     if json {
         let rows: Vec<_> = rows.iter().map(StoredRow::to_json).collect();
@@ -75,9 +75,14 @@ pub(super) async fn rows(
 }
 
 /// The store's file, opened for reading.
-fn store(config: &Config) -> ReadOnlyStore {
-    let TargetConfig::Sqlite { file } = &config.target;
-    SqliteTarget::read_only(file)
+fn store(config: &Config) -> Result<ReadOnlyStore, Fault> {
+    match &config.target {
+        TargetConfig::Sqlite { file } => Ok(SqliteTarget::read_only(file)),
+        TargetConfig::Postgres(_) => {
+            let what = "reading PostgreSQL beside the daemon is not available yet";
+            Err(Fault::new(FaultKind::Config, what).remedy("ask the daemon, or PostgreSQL"))
+        }
+    }
 }
 
 fn table_of(config: &Config, object: &str) -> Result<String, Fault> {
@@ -191,7 +196,7 @@ pub(super) async fn explain(
     let image = SqliteImages::read_only(&config.daemon.data_dir)
         .image(&key, &record)
         .await?;
-    let target = store(&config);
+    let target = store(&config)?;
     let traced = target.trace(&key.connection, &key.object, &record).await?;
     let jobs: Vec<Json> = app::compile(&config)?
         .iter()
