@@ -18,6 +18,7 @@ use crate::state::sqlite::SqliteState;
 use crate::target::port::Target;
 use crate::target::postgres::PostgresTarget;
 use crate::target::sqlite::SqliteTarget;
+use crate::target::watched::Watched;
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon's stores.
@@ -27,7 +28,7 @@ pub(super) struct Stores {
     pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
     pub state: Arc<SqliteState>,
-    pub target: Arc<dyn Target>,
+    pub target: Arc<Watched>,
 }
 
 impl Stores {
@@ -55,7 +56,7 @@ impl Stores {
             }
             TargetConfig::Postgres(target) => {
                 let settings = super::postgres::target(target)?;
-                Arc::new(PostgresTarget::open(settings, Arc::clone(&clock)).await?)
+                Arc::new(PostgresTarget::new(settings, Arc::clone(&clock))?)
             }
         };
         let (log, embedded): (Arc<dyn Log>, _) = match &config.log.engine {
@@ -69,12 +70,13 @@ impl Stores {
                 (Arc::new(KafkaLog::open(settings, metrics)?), None)
             }
         };
+        let objects = config.objects.values().cloned().collect();
         Ok(Self {
             log,
             embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
             state: Arc::new(SqliteState::open(dir).await?),
-            target,
+            target: Arc::new(Watched::new(target, objects, clock, metrics)),
         })
     }
 
