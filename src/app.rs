@@ -1,6 +1,8 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
+pub mod beside;
 pub mod postgres;
+pub mod replay;
 mod selection;
 mod stores;
 mod target;

@@ -61,6 +61,9 @@ pub(super) enum Command {
         /// The record's id.
         record: String,
     },
+    /// Replay a job's topic beside the daemon, and see what differs.
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Look at topics, and move them to and from files.
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -92,6 +95,35 @@ pub(super) struct DemoOptions {
     /// End after so many seconds.
     #[arg(long)]
     pub seconds: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// Print what the config, as it is now, would change in the store; writes to a scratch store and removes it.
+    Preview {
+        /// CONNECTION/JOB, or CONNECTION for all of its jobs.
+        job: String,
+        /// Print so many of the records that differ; all are counted.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Fill a scratch store from the topic, without a CRM call, and print what differs from the live one.
+    Replay {
+        /// CONNECTION/JOB, or CONNECTION for all of its jobs.
+        job: String,
+        /// The scratch store: a schema in PostgreSQL, a file under `data_dir`/scratch with SQLite.
+        #[arg(long)]
+        into: String,
+        /// Where to begin: `start`, a time (RFC 3339), or an offset in every partition.
+        #[arg(long, default_value = "start")]
+        from: String,
+        /// Replace a scratch store of that name.
+        #[arg(long)]
+        replace: bool,
+        /// Print so many of the records that differ; all are counted.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
 }
 
 #[derive(Debug, Subcommand)]

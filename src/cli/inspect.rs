@@ -24,7 +24,6 @@ use crate::target::port::{RowsPage, StoredRow, Traced};
 use crate::telemetry::metrics::Metrics;
 
 use super::output;
-use super::store::Store;
 
 /// Prints rows of a stored object, newest first.
 pub(super) async fn rows(
@@ -39,7 +38,7 @@ pub(super) async fn rows(
         limit,
         ..RowsPage::default()
     };
-    let target = Store::open(&config)?;
+    let target = app::beside::store(&config)?;
     let rows = target.rows(&table, page).await?;
     if json {
         let rows: Vec<_> = rows.iter().map(StoredRow::to_json).collect();
@@ -184,7 +183,7 @@ pub(super) async fn explain(
     let image = SqliteImages::read_only(&config.daemon.data_dir)
         .image(&key, &record)
         .await?;
-    let target = Store::open(&config)?;
+    let target = app::beside::store(&config)?;
     let traced = target.trace(&key.connection, &key.object, &record).await?;
     let jobs: Vec<Json> = app::compile(&config)?
         .iter()

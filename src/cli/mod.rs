@@ -7,8 +7,8 @@ mod check;
 mod demo;
 mod demo_org;
 mod inspect;
+mod job;
 mod output;
-mod store;
 mod topics;
 
 use std::process::ExitCode;
@@ -67,6 +67,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             object,
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
+        Command::Job(command) => job::job(&config, command, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(SimCommand::Salesforce(options)) => {

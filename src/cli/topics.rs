@@ -13,14 +13,10 @@ use crate::config::Config;
 use crate::config::log::LogEngine;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::topic_spec;
-use crate::log::embedded::read_only::ReadOnlyLog;
 use crate::log::embedded::{EmbeddedLog, Settings};
-use crate::log::kafka::KafkaLog;
-use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::{Bounds, Log};
 use crate::log::transfer;
 use crate::runtime::clock::SystemClock;
-use crate::telemetry::metrics::Metrics;
 
 use super::args::TopicsCommand;
 use super::output;
@@ -69,19 +65,14 @@ pub(super) async fn topics(
 }
 
 /// The log that the config names; the embedded one beside a running daemon if it is only read.
-async fn open(config: &Config, is_read: bool) -> Result<Box<dyn Log>, Fault> {
-    let dir = &config.daemon.data_dir;
-    Ok(match &config.log.engine {
-        LogEngine::Embedded if is_read => Box::new(ReadOnlyLog::open(dir).await?),
-        LogEngine::Embedded => {
-            let clock = Arc::new(SystemClock);
-            Box::new(EmbeddedLog::open(dir, clock, Settings::default()).await?)
-        }
-        LogEngine::Kafka(kafka) => {
-            let settings = KafkaSettings::from_config(kafka)?;
-            Box::new(KafkaLog::open(settings, &Metrics::none())?)
-        }
-    })
+async fn open(config: &Config, is_read: bool) -> Result<Arc<dyn Log>, Fault> {
+    if !is_read && matches!(config.log.engine, LogEngine::Embedded) {
+        let (dir, clock) = (&config.daemon.data_dir, Arc::new(SystemClock));
+        return Ok(Arc::new(
+            EmbeddedLog::open(dir, clock, Settings::default()).await?,
+        ));
+    }
+    app::beside::log(config).await
 }
 
 async fn list(log: &dyn Log, prefix: &str, json: bool) -> Result<(), Fault> {

@@ -3,6 +3,7 @@
 pub mod board;
 pub mod catch_up;
 pub mod connection;
+pub mod difference;
 pub mod full_sync;
 pub mod ingest;
 pub mod job;

@@ -1,5 +1,6 @@
 //! Where rows go: the port that every target fills, and a folder per target.
 
+pub mod beside;
 pub mod memory;
 pub mod port;
 pub mod postgres;

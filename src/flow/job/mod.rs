@@ -4,6 +4,7 @@ mod batch;
 mod commit;
 mod letters;
 mod release;
+pub mod replay;
 mod show;
 
 use std::collections::BTreeMap;

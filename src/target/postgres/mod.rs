@@ -31,9 +31,11 @@ mod orders;
 mod parked;
 mod pass;
 mod read;
+mod read_held;
 pub mod read_only;
 mod release;
 mod schema;
+mod scratch;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -182,6 +184,29 @@ impl PostgresTarget {
             gsids: Arc::default(),
             missed: Arc::new(AtomicBool::new(true)),
         })
+    }
+
+    /// Makes both schemas empty, for a replay; to be called before [`Target::ensure`].
+    ///
+    /// # Errors
+    /// `Config` if one of them is there, unless a replay has made it and `replace` is said.
+    pub async fn make_scratch(&self, replace: bool) -> Result<(), Fault> {
+        let order = orders::MakeScratch {
+            schemas: self.schemas(),
+            replace,
+        };
+        self.smith.run(order).await
+    }
+
+    /// Drops both schemas of a replay.
+    ///
+    /// # Errors
+    /// `Config` if no replay has made one of them.
+    pub async fn remove_scratch(&self) -> Result<(), Fault> {
+        let order = orders::RemoveScratch {
+            schemas: self.schemas(),
+        };
+        self.smith.run(order).await
     }
 
     /// The connection of a partition; those of one topic lie on different ones.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use super::release::Share;
-use super::{Schemas, expired, ledger, read, release, schema, wake};
+use super::{Schemas, expired, ledger, read, release, schema, scratch, wake};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
@@ -46,6 +46,9 @@ order!(Ensure { objects: Vec<StoredObject> } -> () =
     |own, session| schema::ensure(session, &own.schemas, &own.objects));
 order!(Prepare { plan: JobPlan } -> () =
     |own, session| schema::prepare(session, &own.schemas, &own.plan));
+order!(MakeScratch { replace: bool } -> () =
+    |own, session| scratch::make(session, &own.schemas, own.replace));
+order!(RemoveScratch {} -> () = |own, session| scratch::remove(session, &own.schemas));
 order!(Assign { reader: ReaderKey, partition: u32 } -> Assignment =
     |own, session| ledger::assign(session, &own.schemas, &own.reader, own.partition));
 order!(ListExpired { share: Share, older_than: DateTime<Utc>, limit: usize } -> Vec<Expired> =

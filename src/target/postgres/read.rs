@@ -159,7 +159,7 @@ pub(super) async fn parked(
     Ok(counts)
 }
 
-fn select(schemas: &Schemas, table: &str, columns: &[Column]) -> String {
+pub(super) fn select(schemas: &Schemas, table: &str, columns: &[Column]) -> String {
     let names: Vec<_> = columns
         .iter()
         .map(|column| selected(&format!("t.{}", quote(&column.name)), column.class()))
@@ -172,7 +172,7 @@ fn select(schemas: &Schemas, table: &str, columns: &[Column]) -> String {
 }
 
 /// A row of [`select`].
-fn stored(row: &Row, columns: &[Column]) -> Result<StoredRow, OrderError> {
+pub(super) fn stored(row: &Row, columns: &[Column]) -> Result<StoredRow, OrderError> {
     let mut cells = Vec::with_capacity(columns.len());
     for (place, column) in columns.iter().enumerate() {
         cells.push((column.name.clone(), decode(row, place, column.class())?));

@@ -24,12 +24,14 @@ mod ledger;
 mod lookup;
 mod parked;
 mod read;
+mod read_held;
 mod release;
 mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,20 +39,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{ErrorCode, Transaction};
-use uuid::ContextV7;
+use uuid::{ContextV7, Uuid};
 
 use self::release::Share;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::JobPlan;
-use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::name::{ConnectionId, JobId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
+use crate::model::version::Version;
 use crate::runtime::clock::Clock;
 use crate::sqlite::database::Database;
-use crate::sqlite::error::JobError;
+use crate::sqlite::error::{JobError, SqliteError};
 use crate::sqlite::lock::FileLock;
 use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
+use crate::target::beside::{HeldRow, Holder, StoreBeside};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -88,6 +92,30 @@ impl SqliteTarget {
     #[must_use]
     pub fn read_only(path: &Path) -> ReadOnlyStore {
         ReadOnlyStore(Readers::new(Database::new(path, ledger::STEPS), 1))
+    }
+
+    /// Removes a store with what SQLite keeps beside it. One that is not there is none to remove.
+    ///
+    /// # Errors
+    /// `Config` while a process holds it; `Storage`.
+    pub fn remove(path: &Path) -> Result<(), Fault> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|cause| SqliteError::file("making folder", folder, cause))?;
+        }
+        let lock = FileLock::take(&lock_path(path))?;
+        for ending in ["", "-wal", "-shm"] {
+            let mut name = OsString::from(path);
+            name.push(ending);
+            match std::fs::remove_file(&name) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(SqliteError::file("removing", path, cause).into());
+                }
+                _ => {}
+            }
+        }
+        drop(lock);
+        Ok(())
     }
 
     /// Runs a job in a transaction of its own.
@@ -246,22 +274,25 @@ impl Target for SqliteTarget {
 pub struct ReadOnlyStore(Readers);
 
 impl ReadOnlyStore {
-    /// As [`Target::rows`].
+    /// As [`Target::parked`].
     ///
     /// # Errors
-    /// `Missing` for an unknown table or column; `Storage` or `Corrupt` if the file can't be read.
-    pub async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+    /// `Storage` or `Corrupt` if the file can't be read.
+    pub async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        self.0.read(read::parked).await
+    }
+}
+
+#[async_trait]
+impl StoreBeside for ReadOnlyStore {
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
         let table = table.to_owned();
         self.0
             .read(move |transaction| read::rows(transaction, &table, &page))
             .await
     }
 
-    /// As [`Target::trace`].
-    ///
-    /// # Errors
-    /// `Storage` or `Corrupt` if the file can't be read.
-    pub async fn trace(
+    async fn trace(
         &self,
         connection: &ConnectionId,
         object: &ObjectName,
@@ -273,12 +304,37 @@ impl ReadOnlyStore {
             .await
     }
 
-    /// As [`Target::parked`].
-    ///
-    /// # Errors
-    /// `Storage` or `Corrupt` if the file can't be read.
-    pub async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
-        self.0.read(read::parked).await
+    async fn held(
+        &self,
+        key: &ObjectKey,
+        table: &str,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Vec<HeldRow>, Fault> {
+        let (key, table, after) = (key.clone(), table.to_owned(), after.cloned());
+        self.0
+            .read(move |transaction| {
+                read_held::held(transaction, &key, &table, after.as_ref(), limit)
+            })
+            .await
+    }
+
+    async fn newest(&self, key: &ObjectKey) -> Result<Option<Version>, Fault> {
+        let key = key.clone();
+        self.0
+            .read(move |transaction| read_held::newest(transaction, &key))
+            .await
+    }
+
+    async fn holders(
+        &self,
+        table: &str,
+        gsids: &[Uuid],
+    ) -> Result<BTreeMap<Uuid, Vec<Holder>>, Fault> {
+        let (table, gsids) = (table.to_owned(), gsids.to_vec());
+        self.0
+            .read(move |transaction| read_held::holders(transaction, &table, &gsids))
+            .await
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn trace(
     Ok(traced)
 }
 
-fn row_of(
+pub(super) fn row_of(
     transaction: &Transaction<'_>,
     table: &str,
     gsid: &str,
