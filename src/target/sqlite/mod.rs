@@ -104,7 +104,8 @@ impl SqliteTarget {
                 .map_err(|cause| SqliteError::file("making folder", folder, cause))?;
         }
         let lock = FileLock::take(&lock_path(path))?;
-        for ending in ["", "-wal", "-shm"] {
+        // The lock goes last, while it is held.
+        for ending in ["", "-wal", "-shm", ".lock"] {
             let mut name = OsString::from(path);
             name.push(ending);
             match std::fs::remove_file(&name) {
