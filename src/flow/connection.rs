@@ -76,7 +76,6 @@ pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
 }
 
 fn show_fault(road: &Road, life: Life, fault: &Fault, wait: Duration) {
-    show(road, life);
     let picture = FaultPicture::of(fault, road.clock.now());
     let labels = [
         ("connection", road.connection.as_str()),
@@ -87,8 +86,10 @@ fn show_fault(road: &Road, life: Life, fault: &Fault, wait: Duration) {
         connection = %road.connection, kind = picture.kind, state = life.label(),
         error = picture.text, again_in_seconds = wait.as_secs_f64(), "connection ended"
     );
+    // The reason comes before the state that asks for one.
     road.board
         .connection(&road.connection, |entry| entry.fault = Some(picture));
+    show(road, life);
 }
 
 fn show(road: &Road, life: Life) {

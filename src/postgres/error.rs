@@ -85,7 +85,7 @@ pub fn fault(error: tokio_postgres::Error) -> Fault {
     }
     let text = error.to_string();
     let tls = text.contains("TLS");
-    if tls && certificate_refused(&error) {
+    if tls && caused_by(&error, "certificate") {
         return Fault::new(
             FaultKind::Config,
             "the certificate of PostgreSQL is not trusted",
@@ -93,10 +93,10 @@ pub fn fault(error: tokio_postgres::Error) -> Fault {
         .source(error)
         .remedy("set `ca_file` to the authority that signed it, and the host by the name in it");
     }
-    if tls && text.contains("server does not support TLS") {
+    if tls && caused_by(&error, "server does not support TLS") {
         return Fault::new(FaultKind::Config, "PostgreSQL does not speak TLS")
             .source(error)
-            .remedy("set ssl = on in its configuration, or sslmode=disable on a network of trust");
+            .remedy("set ssl = on in its configuration, or ssl_mode = \"disable\" on a network of trust");
     }
     if text.contains("authentication") {
         return Fault::new(FaultKind::Credentials, "logging in to PostgreSQL")
@@ -106,10 +106,11 @@ pub fn fault(error: tokio_postgres::Error) -> Fault {
     Fault::new(FaultKind::Unavailable, "PostgreSQL can't be reached").source(error)
 }
 
-fn certificate_refused(error: &tokio_postgres::Error) -> bool {
+/// The client library tells what went wrong in words only.
+fn caused_by(error: &tokio_postgres::Error, words: &str) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
-        if inner.to_string().contains("certificate") {
+        if inner.to_string().contains(words) {
             return true;
         }
         cause = inner.source();

@@ -25,12 +25,13 @@ impl Server {
     /// As the server's answer says (`Credentials`, `Missing`, `Throttled` …), `Config` if its certificate is not
     /// trusted, `Unavailable` if it can't be reached.
     pub async fn session(&self) -> Result<Session, Fault> {
+        let doing = || format!("connecting to {}", self.name);
         let mut config = self.config.clone();
         if let Some(source) = &self.password {
-            config.password(source()?.expose());
+            let password = source().map_err(|fault| fault.context(doing()))?;
+            config.password(password.expose());
         }
         let connected = Box::pin(config.connect(self.tls.connector())).await;
-        let doing = || format!("connecting to {}", self.name);
         let (client, connection) = connected.map_err(|error| fault(error).context(doing()))?;
         tokio::spawn(async move {
             // Whoever uses the client hears of the error.
@@ -122,5 +123,47 @@ impl Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::fault::FaultKind;
+    use crate::postgres::{Settings, SslMode};
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_named_and_nothing_is_sent_in_plain_text() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            // SSLRequest is eight bytes; `N` refuses (PostgreSQL documentation, "SSL Session Encryption").
+            let mut request = [0; 8];
+            peer.read_exact(&mut request).await.unwrap();
+            peer.write_all(b"N").await.unwrap();
+            let mut more = Vec::new();
+            peer.read_to_end(&mut more).await.unwrap();
+            more
+        });
+        let settings = Settings {
+            url: format!("postgres://me@127.0.0.1:{port}/db"),
+            password: None,
+            ssl_mode: Some(SslMode::Require),
+            ca_file: None,
+            statement_timeout: Duration::ZERO,
+        };
+        let fault = Server::new(&settings).unwrap().session().await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Config, "{}", fault.report());
+        assert!(
+            fault.report().contains("does not speak TLS"),
+            "{}",
+            fault.report()
+        );
+        assert_eq!(server.await.unwrap(), Vec::<u8>::new());
     }
 }

@@ -3,7 +3,10 @@
 //! The daemon starts without its target: CRMs are listened to and the log is written, jobs try again until their rows
 //! are taken. Every call passes through here, so that what the calls met is known in one place.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -21,6 +24,9 @@ use crate::target::port::{
     Target, Traced,
 };
 use crate::telemetry::metrics::{Metrics, TARGET_WAITING};
+
+/// A call that takes longer is told of while it lasts: a server may hold a connection and say nothing.
+const SLOW: Duration = Duration::from_mins(1);
 
 /// A target and what its calls met.
 pub struct Watched {
@@ -82,13 +88,13 @@ impl Target for Watched {
     }
 
     async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
-        let done = self.target.assign(reader, partition).await;
-        self.contact.met(Does::Write, done)
+        let call = self.target.assign(reader, partition);
+        self.contact.watch(Does::Write, call).await
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
-        let done = self.target.apply(batch).await;
-        self.contact.met(Does::Write, done)
+        let call = self.target.apply(batch);
+        self.contact.watch(Does::Write, call).await
     }
 
     async fn release(
@@ -98,8 +104,8 @@ impl Target for Watched {
         partitions: &[u32],
         limit: usize,
     ) -> Result<Released, Fault> {
-        let done = self.target.release(connection, job, partitions, limit);
-        self.contact.met(Does::Write, done.await)
+        let call = self.target.release(connection, job, partitions, limit);
+        self.contact.watch(Does::Write, call).await
     }
 
     async fn expired(
@@ -111,8 +117,8 @@ impl Target for Watched {
         limit: usize,
     ) -> Result<Vec<Expired>, Fault> {
         let target = &self.target;
-        let done = target.expired(connection, job, partitions, older_than, limit);
-        self.contact.met(Does::Read, done.await)
+        let call = target.expired(connection, job, partitions, older_than, limit);
+        self.contact.watch(Does::Read, call).await
     }
 
     async fn forget(
@@ -121,8 +127,8 @@ impl Target for Watched {
         job: &JobId,
         parked: &[ParkedKey],
     ) -> Result<u64, Fault> {
-        let done = self.target.forget(connection, job, parked).await;
-        self.contact.met(Does::Write, done)
+        let call = self.target.forget(connection, job, parked);
+        self.contact.watch(Does::Write, call).await
     }
 
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
@@ -140,8 +146,7 @@ impl Target for Watched {
     }
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
-        let done = self.target.parked().await;
-        self.contact.met(Does::Read, done)
+        self.contact.watch(Does::Read, self.target.parked()).await
     }
 
     async fn close(&self) -> Result<(), Fault> {
@@ -182,19 +187,32 @@ impl Contact {
         self.lock().as_ref().map(|(waiting, _)| waiting.clone())
     }
 
+    /// Runs a call to its end, however long that is, and notes what it came to.
+    async fn watch<T>(
+        &self,
+        does: Does,
+        call: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let mut call = pin!(call);
+        let Ok(done) = tokio::time::timeout(SLOW, &mut call).await else {
+            self.away(does, format!("a call has had no answer for {SLOW:?}"));
+            return self.met(does, call.await);
+        };
+        self.met(does, done)
+    }
+
     /// Notes what a call came to, and hands it on.
     fn met<T>(&self, does: Does, done: Result<T, Fault>) -> Result<T, Fault> {
         match &done {
             Ok(_) => self.answered(does),
-            Err(fault) if is_away(fault.kind()) => self.away(does, fault),
+            Err(fault) if is_away(fault.kind()) => self.away(does, fault.report()),
             // A record, a fence: the target is there.
             Err(_) => {}
         }
         done
     }
 
-    fn away(&self, does: Does, fault: &Fault) {
-        let cause = fault.report();
+    fn away(&self, does: Does, cause: String) {
         let mut wait = self.lock();
         match &mut *wait {
             Some((waiting, by)) => {
@@ -295,5 +313,24 @@ mod tests {
             .unwrap_err();
         contact.met(Does::Read, Ok(())).unwrap();
         assert_eq!((contact.waiting(), gauge()), (None, 0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_answer_is_told_while_it_lasts() {
+        let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+        let contact = Contact::new(clock, Gauge::noop());
+        let (answer, called) = tokio::sync::oneshot::channel();
+        let call = async { Ok(called.await.unwrap()) };
+        let look = async {
+            tokio::time::sleep(SLOW - Duration::from_secs(1)).await;
+            assert_eq!(contact.waiting(), None);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let waiting = contact.waiting().unwrap();
+            assert!(waiting.cause.contains("60s"), "{}", waiting.cause);
+            answer.send(7).unwrap();
+        };
+        let (done, ()) = tokio::join!(contact.watch(Does::Write, call), look);
+        assert_eq!(done.unwrap(), 7);
+        assert_eq!(contact.waiting(), None);
     }
 }

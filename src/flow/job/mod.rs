@@ -349,6 +349,11 @@ impl Job {
             connection = %self.reader.connection, job = %self.reader.job, error = fault.report(),
             again_in_seconds = wait.as_secs_f64(), "job waits"
         );
+        // The topic grows meanwhile, and whoever looks should see it.
+        let shown = tokio::time::timeout(LAG_EVERY, self.show_lag()).await;
+        if let Ok(Err(fault)) = shown {
+            tracing::debug!(error = fault.report(), "the lag can't be told");
+        }
         self.stop.or(tokio::time::sleep(wait)).await
     }
 }
