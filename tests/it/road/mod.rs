@@ -7,6 +7,7 @@ mod data;
 mod first_sync;
 mod jobs;
 mod killed;
+mod replayed;
 mod store;
 mod store_away;
 mod told;
