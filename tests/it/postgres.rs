@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The role that daemons log in as.
-const ROLE: &str = "tributary";
+pub const ROLE: &str = "tributary";
 pub const ROLE_PASSWORD: &str = "the-store's-password";
 /// A start goes wrong without fault if another process takes the port between choosing and listening.
 const ATTEMPTS: usize = 5;

@@ -16,7 +16,11 @@ async fn a_replay_tells_just_what_differs_in_a_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_tells_just_what_differs_in_a_database() {
     let server: Arc<Server> = Server::shared();
-    replays(World::on_postgres(&tables(12, 40, 300), &server).await).await;
+    let world = World::on_postgres(&tables(12, 40, 300), &server).await;
+    let denied = world.command(&["job", "preview", "acme", "--json"]);
+    assert_eq!(denied["kind"], "permission", "{denied}");
+    world.store.let_schemas_be_made().await;
+    replays(world).await;
 }
 
 async fn replays(world: World) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::postgres::{ROLE_PASSWORD, Server};
+use crate::postgres::{ROLE, ROLE_PASSWORD, Server};
 
 /// Where the daemon finds the password of the store.
 pub const STORE_PASSWORD_IN: &str = "STORE_PASSWORD";
@@ -44,6 +44,15 @@ impl Store {
         Self::Postgres {
             server,
             database: name.to_owned(),
+        }
+    }
+
+    /// Gives the daemon's role what replays need beyond the least (`docs/postgresql.md`).
+    pub async fn let_schemas_be_made(&self) {
+        if let Self::Postgres { server, database } = self {
+            let grant = format!("GRANT CREATE ON DATABASE \"{database}\" TO {ROLE}");
+            let client = server.client(database).await;
+            client.batch_execute(&grant).await.unwrap();
         }
     }
 
