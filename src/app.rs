@@ -1,7 +1,9 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
+pub mod postgres;
 mod selection;
 mod stores;
+mod target;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -133,8 +135,7 @@ impl Daemon {
             Fault::new(FaultKind::Config, "binding `[admin] listen`").source(error)
         })?;
         let stores = Stores::open(&config, Arc::clone(&clock), exposition.metrics()).await?;
-        let objects: Vec<_> = config.objects.values().cloned().collect();
-        stores.target.ensure(&objects).await?;
+        let made = target::begin(&stores.target).await?;
 
         let stop = StopSignal::new();
         let mut daemon = Self {
@@ -146,6 +147,9 @@ impl Daemon {
             house: Tasks::new(stop),
         };
         daemon.keep_house(&exposition);
+        if !made {
+            daemon.wait_for_target();
+        }
         for (id, connection) in &config.connections {
             let mine = mappings
                 .iter()
@@ -169,6 +173,7 @@ impl Daemon {
             board: Arc::clone(&daemon.board),
             exposition,
             state: Arc::clone(&daemon.stores.state) as _,
+            log: Arc::clone(&daemon.stores.log),
             target: Arc::clone(&daemon.stores.target),
             ready: Arc::clone(&daemon.ready),
         };
@@ -237,6 +242,12 @@ impl Daemon {
         }
     }
 
+    fn wait_for_target(&mut self) {
+        let (target, stop) = (Arc::clone(&self.stores.target), self.house.stop().clone());
+        self.house
+            .spawn("waiting for the target", target::keep_trying(target, stop));
+    }
+
     fn road(
         &self,
         config: &Config,
@@ -289,7 +300,7 @@ impl Daemon {
         JobRoad {
             topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
             log: Arc::clone(&self.stores.log),
-            target: Arc::clone(&self.stores.target),
+            target: Arc::clone(&self.stores.target) as _,
             state: Arc::clone(&self.stores.state) as _,
             clock: Arc::clone(clock),
             metrics: exposition.metrics().clone(),

@@ -9,32 +9,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::board::Picture;
 use crate::model::name::ConnectionId;
+use crate::model::waiting::Waiting;
 use crate::state::port::Hole;
 
 use super::Sources;
 use super::reply::Failure;
 
-/// Ready when config, state, log and HTTP work. A revoked org never takes the daemon out of service.
+/// Ready when config, state, log and HTTP work. A revoked org never takes the daemon out of service, nor does a target
+/// that is away: changes are kept for it.
 pub(super) async fn ready(State(sources): State<Sources>) -> (StatusCode, &'static str) {
+    let away = |what| (StatusCode::SERVICE_UNAVAILABLE, what);
     if !sources.ready.load(Ordering::Acquire) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n");
+        return away("starting or draining\n");
+    }
+    if sources.log.waiting().is_some() {
+        return away("the log waits for its brokers\n");
     }
     match sources.state.holes(None, false).await {
         Ok(_) => (StatusCode::OK, "ready\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "state can't be read\n"),
+        Err(_) => away("state can't be read\n"),
     }
 }
 
 #[derive(Serialize)]
 pub(super) struct Health {
     version: &'static str,
+    log: Footing,
+    target: Footing,
     #[serde(flatten)]
     picture: Picture,
+}
+
+/// What the daemon stands on.
+#[derive(Serialize)]
+struct Footing {
+    /// Null while it answers.
+    waiting: Option<Waiting>,
 }
 
 pub(super) async fn health(State(sources): State<Sources>) -> Json<Health> {
     Json(Health {
         version: env!("CARGO_PKG_VERSION"),
+        log: Footing {
+            waiting: sources.log.waiting(),
+        },
+        target: Footing {
+            waiting: sources.target.waiting(),
+        },
         picture: sources.board.picture(),
     })
 }

@@ -21,10 +21,11 @@ use tower_http::timeout::TimeoutLayer;
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
+use crate::log::port::Log;
 use crate::runtime::shutdown::StopSignal;
 use crate::secret::Secret;
 use crate::state::port::State as StateStore;
-use crate::target::port::Target;
+use crate::target::watched::Watched;
 use crate::telemetry::exposition::Exposition;
 
 const MAX_BODY: usize = 64 * 1024;
@@ -39,8 +40,10 @@ pub struct Sources {
     pub exposition: Exposition,
     /// The state.
     pub state: Arc<dyn StateStore>,
+    /// The log.
+    pub log: Arc<dyn Log>,
     /// The target.
-    pub target: Arc<dyn Target>,
+    pub target: Arc<Watched>,
     /// Set once the daemon is up; cleared when it drains.
     pub ready: Arc<std::sync::atomic::AtomicBool>,
 }

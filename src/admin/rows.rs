@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::target::port::RowsPage;
+use crate::target::port::{RowsPage, Target};
 
 use super::Sources;
 use super::reply::Failure;

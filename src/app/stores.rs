@@ -16,7 +16,9 @@ use crate::runtime::clock::Clock;
 use crate::state::port::State;
 use crate::state::sqlite::SqliteState;
 use crate::target::port::Target;
+use crate::target::postgres::PostgresTarget;
 use crate::target::sqlite::SqliteTarget;
+use crate::target::watched::Watched;
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon's stores.
@@ -26,7 +28,7 @@ pub(super) struct Stores {
     pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
     pub state: Arc<SqliteState>,
-    pub target: Arc<dyn Target>,
+    pub target: Arc<Watched>,
 }
 
 impl Stores {
@@ -48,7 +50,15 @@ impl Stores {
             .source(error)
             .remedy("let this user write there, or set another `data_dir`")
         })?;
-        let TargetConfig::Sqlite { file } = &config.target;
+        let target: Arc<dyn Target> = match &config.target {
+            TargetConfig::Sqlite { file } => {
+                Arc::new(SqliteTarget::open(file, Arc::clone(&clock)).await?)
+            }
+            TargetConfig::Postgres(target) => {
+                let settings = super::postgres::target(target)?;
+                Arc::new(PostgresTarget::new(settings, Arc::clone(&clock))?)
+            }
+        };
         let (log, embedded): (Arc<dyn Log>, _) = match &config.log.engine {
             LogEngine::Embedded => {
                 let settings = Settings::default();
@@ -60,12 +70,13 @@ impl Stores {
                 (Arc::new(KafkaLog::open(settings, metrics)?), None)
             }
         };
+        let objects = config.objects.values().cloned().collect();
         Ok(Self {
             log,
             embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
             state: Arc::new(SqliteState::open(dir).await?),
-            target: Arc::new(SqliteTarget::open(file, clock).await?),
+            target: Arc::new(Watched::new(target, objects, clock, metrics)),
         })
     }
 

@@ -8,7 +8,6 @@ use serde_json::{Value as Json, json};
 
 use crate::app;
 use crate::config::Config;
-use crate::config::target::TargetConfig;
 use crate::fault::{Fault, FaultKind};
 use crate::http::request::Request;
 use crate::http::{Http, HttpSettings};
@@ -22,10 +21,10 @@ use crate::model::record_id::RecordId;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::state::sqlite::read_holes;
 use crate::target::port::{RowsPage, StoredRow, Traced};
-use crate::target::sqlite::{ReadOnlyStore, SqliteTarget};
 use crate::telemetry::metrics::Metrics;
 
 use super::output;
+use super::store::Store;
 
 /// Prints rows of a stored object, newest first.
 pub(super) async fn rows(
@@ -40,7 +39,7 @@ pub(super) async fn rows(
         limit,
         ..RowsPage::default()
     };
-    let target = store(&config);
+    let target = Store::open(&config)?;
     let rows = target.rows(&table, page).await?;
     if json {
         let rows: Vec<_> = rows.iter().map(StoredRow::to_json).collect();
@@ -72,12 +71,6 @@ pub(super) async fn rows(
         .collect();
     output::table(&heads, &lines);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The store's file, opened for reading.
-fn store(config: &Config) -> ReadOnlyStore {
-    let TargetConfig::Sqlite { file } = &config.target;
-    SqliteTarget::read_only(file)
 }
 
 fn table_of(config: &Config, object: &str) -> Result<String, Fault> {
@@ -191,7 +184,7 @@ pub(super) async fn explain(
     let image = SqliteImages::read_only(&config.daemon.data_dir)
         .image(&key, &record)
         .await?;
-    let target = store(&config);
+    let target = Store::open(&config)?;
     let traced = target.trace(&key.connection, &key.object, &record).await?;
     let jobs: Vec<Json> = app::compile(&config)?
         .iter()

@@ -8,6 +8,7 @@ mod demo;
 mod demo_org;
 mod inspect;
 mod output;
+mod store;
 mod topics;
 
 use std::process::ExitCode;

@@ -39,6 +39,7 @@ mod notify;
 mod objects;
 pub mod org;
 mod overrides;
+pub mod postgres;
 pub mod problem;
 mod reader;
 mod rules;
@@ -109,7 +110,7 @@ fn build(found: Found, report: &Report) -> Config {
     let daemon = DaemonConfig::parse(&tree, &root, report);
     let admin = AdminConfig::parse(&tree, &root, report);
     let log = LogConfig::parse(&tree, &root, report);
-    let target = TargetConfig::parse(&tree, &daemon.data_dir, report);
+    let target = TargetConfig::parse(&tree, &daemon.data_dir, &root, report);
     let store = StoreConfig::parse(&tree, report);
     let names = notify::parse(&tree, &root, report);
     let names = (!main_is_broken).then_some(&names);

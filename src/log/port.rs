@@ -24,6 +24,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
+use crate::model::waiting::Waiting;
 
 /// A log engine.
 #[async_trait]
@@ -35,6 +36,11 @@ pub trait Log: Send + Sync {
     /// Appends, all entries or none; answers with their places in the entries' order. `Missing` for a topic
     /// there is not, `Record` for an entry over [`MAX_ENTRY_BYTES`].
     async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Place>, Fault>;
+
+    /// Why the log waits for what it stands on; `None` while it does not. Asks nobody.
+    fn waiting(&self) -> Option<Waiting> {
+        None
+    }
 
     /// First offset still there and next offset, per partition.
     async fn bounds(&self, topic: &str) -> Result<BTreeMap<u32, Bounds>, Fault>;

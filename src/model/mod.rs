@@ -10,3 +10,4 @@ pub mod schema;
 pub mod stored;
 pub mod value;
 pub mod version;
+pub mod waiting;

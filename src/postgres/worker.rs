@@ -1,10 +1,12 @@
 //! A connection and the task that owns it: orders one after the other, each to its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::error::OrderError;
@@ -15,6 +17,8 @@ use crate::fault::{Fault, FaultKind};
 const QUEUE: usize = 16;
 /// How often an order that others were in the way of is run at once.
 const ATTEMPTS: usize = 8;
+/// How long a close waits for the order in hand: a server may have stopped without breaking the connection.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// What a worker runs; again from the start, if another transaction was in its way.
 pub trait Order: Send + 'static {
@@ -42,6 +46,7 @@ type Task = Box<dyn for<'a> FnOnce(&'a mut Line) -> BoxFuture<'a, ()> + Send>;
 pub struct Worker {
     orders: Mutex<Option<mpsc::Sender<Task>>>,
     task: Mutex<Option<JoinHandle<()>>>,
+    closing: CancellationToken,
 }
 
 impl Worker {
@@ -49,11 +54,13 @@ impl Worker {
     #[must_use]
     pub fn start(server: Arc<Server>) -> Self {
         let (orders, mut queue) = mpsc::channel::<Task>(QUEUE);
+        let closing = CancellationToken::new();
+        let mut line = Line {
+            server,
+            session: None,
+            closing: closing.clone(),
+        };
         let task = tokio::spawn(async move {
-            let mut line = Line {
-                server,
-                session: None,
-            };
             while let Some(task) = queue.recv().await {
                 task(&mut line).await;
             }
@@ -61,6 +68,7 @@ impl Worker {
         Self {
             orders: Mutex::new(Some(orders)),
             task: Mutex::new(Some(task)),
+            closing,
         }
     }
 
@@ -77,32 +85,39 @@ impl Worker {
                 answer.send(line.run(&mut order).await).ok();
             })
         });
-        let stopping = || {
-            Fault::new(
-                FaultKind::Stopping,
-                "the connection to PostgreSQL is closed",
-            )
-        };
         let orders = orders.ok_or_else(stopping)?;
         orders.send(task).await.map_err(|_| stopping())?;
         drop(orders);
         done.await.map_err(|_| stopping())?
     }
 
-    /// Finishes what was taken, and closes.
+    /// Finishes what was taken, as far as the connection is there, and closes.
     ///
     /// # Errors
-    /// `Corrupt` if the task died.
+    /// `Corrupt` if the task died, `Unavailable` if the server does not answer the order in hand.
     pub async fn close(&self) -> Result<(), Fault> {
         drop(lock(&self.orders).take());
-        let task = lock(&self.task).take();
-        match task {
-            Some(task) => task.await.map_err(|error| {
+        self.closing.cancel();
+        let Some(mut task) = lock(&self.task).take() else {
+            return Ok(());
+        };
+        if let Ok(ended) = tokio::time::timeout(LAST_WAIT, &mut task).await {
+            return ended.map_err(|error| {
                 Fault::new(FaultKind::Corrupt, "closing a connection to PostgreSQL").source(error)
-            }),
-            None => Ok(()),
+            });
         }
+        task.abort();
+        let what = "PostgreSQL does not answer, its connection had to be cut";
+        Err(Fault::new(FaultKind::Unavailable, what)
+            .remedy("nothing is lost: what was not committed is done again at the next start"))
     }
+}
+
+fn stopping() -> Fault {
+    Fault::new(
+        FaultKind::Stopping,
+        "the connection to PostgreSQL is closed",
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -113,6 +128,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Line {
     server: Arc<Server>,
     session: Option<Session>,
+    /// Set when no connection is worth making any more.
+    closing: CancellationToken,
 }
 
 impl Line {
@@ -156,7 +173,14 @@ impl Line {
         }
         match &mut self.session {
             Some(session) => Ok(session),
-            none => Ok(none.insert(self.server.session().await?)),
+            none => {
+                let session = tokio::select! {
+                    biased;
+                    () = self.closing.cancelled() => return Err(stopping()),
+                    session = self.server.session() => session?,
+                };
+                Ok(none.insert(session))
+            }
         }
     }
 }

@@ -6,3 +6,4 @@ pub mod postgres;
 pub mod sqlite;
 #[cfg(test)]
 pub mod suite;
+pub mod watched;

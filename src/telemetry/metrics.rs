@@ -61,6 +61,8 @@ vocabulary! {
     JOB_COMMITTED_AT = "tributary_job_committed_timestamp_seconds";
     /// 1 while the log waits for its brokers, 0 while it does not; the embedded log never waits.
     LOG_WAITING = "tributary_log_waiting";
+    /// 1 while the target is waited for (it can't be reached, it refuses the daemon, its disk is full), 0 while it is not.
+    TARGET_WAITING = "tributary_target_waiting";
     /// Things waiting in a bounded queue.
     QUEUE_DEPTH = "tributary_queue_depth";
     /// Faults met and handled, by connection or job and kind.

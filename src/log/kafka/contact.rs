@@ -1,14 +1,16 @@
 //! Whether the brokers answer: told in one log line per change, by a gauge, and to whoever asks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use metrics::Gauge;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::Notify;
 
+use crate::model::waiting::Waiting;
+use crate::runtime::clock::{Clock, SystemClock};
 use crate::telemetry::metrics::{LOG_WAITING, Metrics};
 
 /// What all clients of a log know of their brokers.
@@ -27,7 +29,7 @@ struct State {
     unacknowledged: Option<String>,
     /// What a client said last: the reason behind "all are down".
     last: Option<String>,
-    since: Option<Instant>,
+    since: Option<DateTime<Utc>>,
 }
 
 impl State {
@@ -51,8 +53,12 @@ impl Contact {
     }
 
     /// Why the log waits for its brokers; `None` while it does not.
-    pub(super) fn waiting(&self) -> Option<String> {
-        self.lock().waiting().cloned()
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        let state = self.lock();
+        Some(Waiting {
+            cause: state.waiting()?.clone(),
+            since: state.since?,
+        })
     }
 
     /// Whether no client reaches a broker, as far as is known.
@@ -97,14 +103,14 @@ impl Contact {
         change(&mut state);
         match (state.waiting().cloned(), state.since) {
             (Some(why), None) => {
-                state.since = Some(Instant::now());
+                state.since = Some(SystemClock.now());
                 self.gauge.set(1.0);
                 tracing::warn!(reason = why, "waiting for the Kafka brokers");
             }
             (None, Some(since)) => {
                 state.since = None;
                 self.gauge.set(0.0);
-                let seconds = since.elapsed().as_secs();
+                let seconds = (SystemClock.now() - since).num_seconds();
                 tracing::info!(waited_seconds = seconds, "the Kafka brokers answer again");
             }
             _ => {}
@@ -162,13 +168,16 @@ mod tests {
         contact.met(&refused, "b:9092: connection refused");
         assert_eq!((contact.waiting(), gauge()), (None, 0.0), "one of several");
         contact.met(&down, "1/1 brokers are down");
-        let why = contact.waiting().unwrap();
-        assert_eq!((why.as_str(), gauge()), ("b:9092: connection refused", 1.0));
+        let first = contact.waiting().unwrap();
+        let told = (first.cause.as_str(), gauge());
+        assert_eq!(told, ("b:9092: connection refused", 1.0));
         contact.unacknowledged(Some("3 entries are not acknowledged".to_owned()));
         contact.answered();
         assert!(!contact.is_away());
         assert_eq!(gauge(), 1.0, "nothing was acknowledged yet");
-        assert!(contact.waiting().unwrap().contains("3 entries"));
+        let still = contact.waiting().unwrap();
+        assert!(still.cause.contains("3 entries"));
+        assert_eq!(still.since, first.since, "it is one wait");
         contact.unacknowledged(None);
         assert_eq!((contact.waiting(), gauge()), (None, 0.0));
     }

@@ -38,6 +38,7 @@ use crate::log::kafka::settings::{KafkaSettings, MAX_MESSAGE_BYTES};
 use crate::log::kafka::watch::Watch;
 use crate::log::port::{Bounds, Entry, From, Log, Place, Reader, TopicSpec};
 use crate::log::topic::{check_entry, check_spec, closed, first_millisecond, missing};
+use crate::model::waiting::Waiting;
 use crate::telemetry::metrics::Metrics;
 
 /// How long a close waits for what was taken.
@@ -96,12 +97,6 @@ impl KafkaLog {
         })
     }
 
-    /// Why the log waits for its brokers; `None` while it does not.
-    #[must_use]
-    pub fn waiting(&self) -> Option<String> {
-        self.ground.contact.waiting()
-    }
-
     fn check_open(&self) -> Result<(), Fault> {
         if self.ground.closed.is_cancelled() {
             return Err(closed());
@@ -152,6 +147,10 @@ impl Log for KafkaLog {
             known.clear();
         }
         appended
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.ground.contact.waiting()
     }
 
     async fn bounds(&self, topic: &str) -> Result<BTreeMap<u32, Bounds>, Fault> {

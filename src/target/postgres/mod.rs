@@ -31,6 +31,7 @@ mod orders;
 mod parked;
 mod pass;
 mod read;
+pub mod read_only;
 mod release;
 mod schema;
 mod stage;
@@ -93,6 +94,16 @@ impl PostgresSettings {
     }
 }
 
+impl PostgresSettings {
+    fn into_schemas(self) -> Schemas {
+        Schemas {
+            store: self.store,
+            ledger: self.ledger,
+            statement_timeout: self.server.statement_timeout,
+        }
+    }
+}
+
 /// Where tables lie.
 #[derive(Debug)]
 struct Schemas {
@@ -133,8 +144,19 @@ impl PostgresTarget {
     /// Connects and makes the ledger; `clock` dates what is filled later.
     ///
     /// # Errors
-    /// `Config` for settings that make no sense or a ledger that a later build wrote, else as the server says.
+    /// As [`PostgresTarget::new`] and [`Target::ensure`].
     pub async fn open(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+        let target = Self::new(settings, clock)?;
+        target.ensure(&[]).await?;
+        Ok(target)
+    }
+
+    /// Connects at the first call, which has to be [`Target::ensure`]: the server need not be there yet. Must be
+    /// called within a runtime.
+    ///
+    /// # Errors
+    /// `Config` for settings that make no sense.
+    pub fn new(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
         if settings.store == settings.ledger {
             let what = format!(
                 "rows and ledger can't both lie in schema `{}`",
@@ -149,13 +171,9 @@ impl PostgresTarget {
             some => some,
         };
         let start = || Worker::start(Arc::clone(&server));
-        let target = Self {
+        Ok(Self {
             name: server.name().to_owned(),
-            schemas: Arc::new(Schemas {
-                store: settings.store,
-                ledger: settings.ledger,
-                statement_timeout: settings.server.statement_timeout,
-            }),
+            schemas: Arc::new(settings.into_schemas()),
             writers: (0..writers).map(|_| start()).collect(),
             keeper: start(),
             smith: start(),
@@ -163,9 +181,7 @@ impl PostgresTarget {
             clock,
             gsids: Arc::default(),
             missed: Arc::new(AtomicBool::new(true)),
-        };
-        target.ensure(&[]).await?;
-        Ok(target)
+        })
     }
 
     /// The connection of a partition; those of one topic lie on different ones.
@@ -306,12 +322,10 @@ impl Target for PostgresTarget {
     }
 
     async fn close(&self) -> Result<(), Fault> {
-        for writer in &self.writers {
-            writer.close().await?;
-        }
-        self.keeper.close().await?;
-        self.smith.close().await?;
-        self.reader.close().await
+        let others = [&self.keeper, &self.smith, &self.reader];
+        let workers = self.writers.iter().chain(others);
+        let closed = futures_util::future::join_all(workers.map(Worker::close)).await;
+        closed.into_iter().collect()
     }
 }
 

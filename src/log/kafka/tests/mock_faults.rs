@@ -226,7 +226,10 @@ async fn a_close_finishes_what_was_taken_or_says_what_it_left() {
     let stuck = Arc::clone(&log);
     let append = tokio::spawn(async move { stuck.append(vec![entry("t", "k", "201")]).await });
     // Until it was taken, of which the log tells after a while.
-    while log.waiting().is_none_or(|why| !why.contains("1 entries")) {
+    while log
+        .waiting()
+        .is_none_or(|why| !why.cause.contains("1 entries"))
+    {
         assert!(!append.is_finished());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

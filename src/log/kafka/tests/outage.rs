@@ -90,7 +90,7 @@ async fn a_broker_that_stalls_stalls_appends_and_loses_nothing() {
         node.signal("-STOP");
         let _continued = Continued(&node);
         until_waiting(&log, true).await;
-        assert!(log.waiting().unwrap().contains("not acknowledged"));
+        assert!(log.waiting().unwrap().cause.contains("not acknowledged"));
         // A reader waits; it does not fail.
         while let Delivery::Batch(_) = reader.next(500, usize::MAX, LONG / 10).await.unwrap() {}
     }

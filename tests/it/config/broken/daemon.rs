@@ -111,7 +111,7 @@ pub const SECTIONS: &[Case] = &[
         "[log]\nforget_after = \"1h\"\n",
     ),
     (
-        "target, later",
+        "target, a password in the URL",
         "",
         "[target]\nurl = \"postgres://me:pw@host/db\"\n",
     ),

@@ -1,0 +1,299 @@
+//! A target that is made when its server comes, and that says whether it is waited for.
+//!
+//! The daemon starts without its target: CRMs are listened to and the log is written, jobs try again until their rows
+//! are taken. Every call passes through here, so that what the calls met is known in one place.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use metrics::Gauge;
+
+use crate::fault::{Fault, FaultKind};
+use crate::mapping::plan::JobPlan;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::record_id::RecordId;
+use crate::model::stored::StoredObject;
+use crate::model::waiting::Waiting;
+use crate::runtime::clock::Clock;
+use crate::target::port::{
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
+};
+use crate::telemetry::metrics::{Metrics, TARGET_WAITING};
+
+/// A target and what its calls met.
+pub struct Watched {
+    target: Arc<dyn Target>,
+    objects: Vec<StoredObject>,
+    /// Whether the tables are there.
+    made: tokio::sync::Mutex<bool>,
+    contact: Contact,
+}
+
+impl Watched {
+    /// Watches `target`, whose tables shall be those of `objects`. Calls nothing.
+    pub fn new(
+        target: Arc<dyn Target>,
+        objects: Vec<StoredObject>,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            target,
+            objects,
+            made: tokio::sync::Mutex::default(),
+            contact: Contact::new(clock, metrics.gauge(TARGET_WAITING, &[])),
+        }
+    }
+
+    /// Makes the tables, if no call has yet.
+    ///
+    /// # Errors
+    /// As [`Target::ensure`].
+    pub async fn make(&self) -> Result<(), Fault> {
+        let mut made = self.made.lock().await;
+        if !*made {
+            let ensured = self.target.ensure(&self.objects).await;
+            self.contact.met(Does::Write, ensured)?;
+            *made = true;
+        }
+        Ok(())
+    }
+
+    /// Why the target is waited for; `None` while it answers.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.contact.waiting()
+    }
+}
+
+#[async_trait]
+impl Target for Watched {
+    async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault> {
+        let done = self.target.ensure(objects).await;
+        self.contact.met(Does::Write, done)
+    }
+
+    async fn prepare(&self, plan: &JobPlan) -> Result<(), Fault> {
+        self.make().await?;
+        let done = self.target.prepare(plan).await;
+        self.contact.met(Does::Write, done)
+    }
+
+    async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
+        let done = self.target.assign(reader, partition).await;
+        self.contact.met(Does::Write, done)
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        let done = self.target.apply(batch).await;
+        self.contact.met(Does::Write, done)
+    }
+
+    async fn release(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
+        let done = self.target.release(connection, job, partitions, limit);
+        self.contact.met(Does::Write, done.await)
+    }
+
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
+        older_than: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, Fault> {
+        let target = &self.target;
+        let done = target.expired(connection, job, partitions, older_than, limit);
+        self.contact.met(Does::Read, done.await)
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        let done = self.target.forget(connection, job, parked).await;
+        self.contact.met(Does::Write, done)
+    }
+
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+        // What is asked for may not be there; that says nothing of the target.
+        self.target.rows(table, page).await
+    }
+
+    async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault> {
+        self.target.trace(connection, object, record).await
+    }
+
+    async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        let done = self.target.parked().await;
+        self.contact.met(Does::Read, done)
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        self.target.close().await
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
+
+/// What a call does: that reads work does not say that writes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Read,
+    Write,
+}
+
+struct Contact {
+    clock: Arc<dyn Clock>,
+    gauge: Gauge,
+    wait: Mutex<Option<(Waiting, Does)>>,
+}
+
+impl Contact {
+    fn new(clock: Arc<dyn Clock>, gauge: Gauge) -> Self {
+        gauge.set(0.0);
+        Self {
+            clock,
+            gauge,
+            wait: Mutex::default(),
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.lock().as_ref().map(|(waiting, _)| waiting.clone())
+    }
+
+    /// Notes what a call came to, and hands it on.
+    fn met<T>(&self, does: Does, done: Result<T, Fault>) -> Result<T, Fault> {
+        match &done {
+            Ok(_) => self.answered(does),
+            Err(fault) if is_away(fault.kind()) => self.away(does, fault),
+            // A record, a fence: the target is there.
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn away(&self, does: Does, fault: &Fault) {
+        let cause = fault.report();
+        let mut wait = self.lock();
+        match &mut *wait {
+            Some((waiting, by)) => {
+                waiting.cause = cause;
+                if does == Does::Write {
+                    *by = does;
+                }
+            }
+            None => {
+                self.gauge.set(1.0);
+                tracing::warn!(reason = cause, "waiting for the target");
+                let since = self.clock.now();
+                *wait = Some((Waiting { cause, since }, does));
+            }
+        }
+    }
+
+    fn answered(&self, does: Does) {
+        let mut wait = self.lock();
+        let Some((waiting, by)) = &*wait else { return };
+        if does == Does::Read && *by == Does::Write {
+            return;
+        }
+        self.gauge.set(0.0);
+        let waited = self.clock.now() - waiting.since;
+        tracing::info!(
+            waited_seconds = waited.num_seconds(),
+            "the target answers again"
+        );
+        *wait = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Waiting, Does)>> {
+        // Every change is made in one go.
+        self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a fault is the target's and not of what was asked for.
+const fn is_away(kind: FaultKind) -> bool {
+    match kind {
+        FaultKind::Unavailable
+        | FaultKind::Throttled
+        | FaultKind::Storage
+        | FaultKind::Credentials
+        | FaultKind::Permission
+        | FaultKind::Missing
+        | FaultKind::Config
+        | FaultKind::Corrupt
+        | FaultKind::Protocol => true,
+        FaultKind::PositionLost
+        | FaultKind::Record
+        | FaultKind::Ambiguous
+        | FaultKind::Fenced
+        | FaultKind::Stopping => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::runtime::clock::ManualClock;
+
+    fn fault(kind: FaultKind) -> Result<(), Fault> {
+        Err(Fault::new(kind, format!("the server is {}", kind.label())))
+    }
+
+    #[test]
+    fn a_wait_is_told_from_its_beginning_to_its_end() {
+        let shown = Arc::new(AtomicU64::new(7));
+        let gauge = || f64::from_bits(shown.load(Ordering::Relaxed));
+        let clock = Arc::new(ManualClock::new(DateTime::UNIX_EPOCH));
+        let contact = Contact::new(Arc::clone(&clock) as _, Gauge::from_arc(Arc::clone(&shown)));
+        assert_eq!((contact.waiting(), gauge()), (None, 0.0));
+        for kind in [FaultKind::Record, FaultKind::Fenced, FaultKind::Stopping] {
+            contact.met(Does::Write, fault(kind)).unwrap_err();
+            assert_eq!((contact.waiting(), gauge()), (None, 0.0), "{kind:?}");
+        }
+        contact
+            .met(Does::Read, fault(FaultKind::Unavailable))
+            .unwrap_err();
+        clock.advance(Duration::from_secs(5));
+        contact
+            .met(Does::Write, fault(FaultKind::Credentials))
+            .unwrap_err();
+        let waiting = contact.waiting().unwrap();
+        assert_eq!(waiting.cause, "the server is credentials");
+        assert_eq!((waiting.since, gauge()), (DateTime::UNIX_EPOCH, 1.0));
+        contact.met(Does::Read, Ok(())).unwrap();
+        assert_eq!(gauge(), 1.0, "no write was tried again");
+        contact.met(Does::Write, Ok(())).unwrap();
+        assert_eq!((contact.waiting(), gauge()), (None, 0.0));
+        contact
+            .met(Does::Read, fault(FaultKind::Unavailable))
+            .unwrap_err();
+        contact.met(Does::Read, Ok(())).unwrap();
+        assert_eq!((contact.waiting(), gauge()), (None, 0.0));
+    }
+}
