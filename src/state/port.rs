@@ -300,6 +300,10 @@ pub struct ObjectState {
     /// or cut, stored before anything more is published. Jobs count their offsets anew then.
     #[serde(default)]
     pub topic_since: Option<u64>,
+    /// The generation of the object's topic. An owner that finds another one is on another log than the owner
+    /// before, whatever its own images say.
+    #[serde(default)]
+    pub topic: Option<String>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was

@@ -403,6 +403,7 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
             ends: [(0, 3), (5, 1)].into(),
         }),
         topic_since: Some(6),
+        topic: Some("g".into()),
     };
     state
         .put_object(acme(), term, &account(), known.clone())

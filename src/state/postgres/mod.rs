@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
 
 use self::schema::Schema;
 use crate::fault::Fault;
@@ -29,8 +30,6 @@ use crate::postgres::worker::{Order, Worker};
 use crate::postgres::{Server, Settings};
 use crate::state::port::{Evidence, Hole, ObjectState, Owed, Progress, State, StoredPosition};
 
-/// The schema of the state, beside `store` and `tributary` of a target in the same database.
-pub const SCHEMA: &str = "tributary_state";
 /// Connections that write, each for its own CRM connections; made when first needed.
 const WRITERS: usize = 4;
 
@@ -38,6 +37,8 @@ const WRITERS: usize = 4;
 pub struct PostgresState {
     name: String,
     schema: Arc<Schema>,
+    /// The tables are there.
+    made: OnceCell<()>,
     writers: Vec<Worker>,
     /// Leases are renewed while writers are busy.
     keeper: Worker,
@@ -45,21 +46,8 @@ pub struct PostgresState {
 }
 
 impl PostgresState {
-    /// Connects, and makes the tables in `schema`.
-    ///
-    /// # Errors
-    /// `Config` for settings that make no sense or a state that a later build wrote, else as the server says.
-    pub async fn open(settings: &Settings, schema: &str) -> Result<Self, Fault> {
-        let state = Self::new(settings, schema)?;
-        let order = Call {
-            given: Arc::clone(&state.schema),
-            run: |session, schema| Box::pin(schema::migrate(session, schema)),
-        };
-        state.keeper.run(order).await?;
-        Ok(state)
-    }
-
-    /// For whoever only reads; makes nothing.
+    /// Reaches nobody yet: the first call does, and makes the tables in `schema`; so does the next one, where that
+    /// went wrong.
     ///
     /// # Errors
     /// `Config` for settings that make no sense.
@@ -69,10 +57,36 @@ impl PostgresState {
         Ok(Self {
             name: server.name().to_owned(),
             schema: Arc::new(Schema::new(schema)?),
+            made: OnceCell::new(),
             writers: (0..WRITERS).map(|_| start()).collect(),
             keeper: start(),
             reader: start(),
         })
+    }
+
+    /// For whoever only reads; makes nothing.
+    ///
+    /// # Errors
+    /// As [`PostgresState::new`].
+    pub fn read_only(settings: &Settings, schema: &str) -> Result<Self, Fault> {
+        Ok(Self {
+            made: OnceCell::new_with(Some(())),
+            ..Self::new(settings, schema)?
+        })
+    }
+
+    async fn run<O: Order>(&self, worker: &Worker, order: O) -> Result<O::Answer, Fault> {
+        self.made.get_or_try_init(|| self.make()).await?;
+        worker.run(order).await
+    }
+
+    async fn make(&self) -> Result<(), Fault> {
+        let order = Call {
+            given: self.schema(),
+            run: |session, schema| Box::pin(schema::migrate(session, schema)),
+        };
+        let made = self.keeper.run(order).await;
+        made.map_err(|fault| fault.context("making the tables of the state"))
     }
 
     /// The connection that writes for a CRM connection: one, so that its writes keep their order.
@@ -116,7 +130,7 @@ impl State for PostgresState {
                 Box::pin(lease::acquire(session, schema, connection, owner, *lease))
             },
         };
-        self.keeper.run(order).await
+        self.run(&self.keeper, order).await
     }
 
     async fn renew(
@@ -132,7 +146,7 @@ impl State for PostgresState {
                 Box::pin(lease::renew(session, schema, connection, *term, *lease))
             },
         };
-        self.keeper.run(order).await
+        self.run(&self.keeper, order).await
     }
 
     async fn release(&self, connection: &ConnectionId, term: u64) -> Result<(), Fault> {
@@ -142,7 +156,7 @@ impl State for PostgresState {
                 Box::pin(lease::release(session, schema, connection, *term))
             },
         };
-        self.keeper.run(order).await
+        self.run(&self.keeper, order).await
     }
 
     async fn position(&self, connection: &ConnectionId) -> Result<Option<StoredPosition>, Fault> {
@@ -152,7 +166,7 @@ impl State for PostgresState {
                 Box::pin(read::position(session, schema, connection))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn commit(
@@ -167,7 +181,7 @@ impl State for PostgresState {
                 Box::pin(write::commit(session, schema, connection, *term, progress))
             },
         };
-        self.writer(connection).run(order).await
+        self.run(self.writer(connection), order).await
     }
 
     async fn owed(
@@ -182,7 +196,7 @@ impl State for PostgresState {
                 Box::pin(read::owed(session, schema, connection, object, *limit))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn owed_counts(
@@ -195,7 +209,7 @@ impl State for PostgresState {
                 Box::pin(read::owed_counts(session, schema, connection))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn holes(
@@ -209,7 +223,7 @@ impl State for PostgresState {
                 Box::pin(read::holes(session, schema, connection.as_ref(), *all))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn repairing(
@@ -224,7 +238,7 @@ impl State for PostgresState {
                 Box::pin(write::repairing(session, schema, connection, *term, *hole))
             },
         };
-        self.writer(connection).run(order).await
+        self.run(self.writer(connection), order).await
     }
 
     async fn close_hole(
@@ -247,7 +261,7 @@ impl State for PostgresState {
                 Box::pin(write::close_hole(session, schema, connection, closing))
             },
         };
-        self.writer(connection).run(order).await
+        self.run(self.writer(connection), order).await
     }
 
     async fn object(
@@ -261,7 +275,7 @@ impl State for PostgresState {
                 Box::pin(read::object(session, schema, connection, object))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn objects(
@@ -274,7 +288,7 @@ impl State for PostgresState {
                 Box::pin(read::objects(session, schema, connection))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn put_object(
@@ -298,7 +312,7 @@ impl State for PostgresState {
                 ))
             },
         };
-        self.writer(connection).run(order).await
+        self.run(self.writer(connection), order).await
     }
 
     async fn request_republish(
@@ -318,7 +332,7 @@ impl State for PostgresState {
                 Box::pin(write::request(session, schema, connection, object, record))
             },
         };
-        self.writer(connection).run(order).await
+        self.run(self.writer(connection), order).await
     }
 
     async fn to_republish(
@@ -332,7 +346,7 @@ impl State for PostgresState {
                 Box::pin(read::to_republish(session, schema, connection, *limit))
             },
         };
-        self.reader.run(order).await
+        self.run(&self.reader, order).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -41,7 +41,7 @@ impl Shared {
     async fn by(settings: Settings) -> Self {
         let schema = fresh();
         Self {
-            state: Arc::new(PostgresState::open(&settings, &schema).await.unwrap()),
+            state: Arc::new(PostgresState::new(&settings, &schema).unwrap()),
             client: server().client().await,
             schema,
             settings,
@@ -49,11 +49,7 @@ impl Shared {
     }
 
     async fn engine(&self) -> Arc<PostgresState> {
-        Arc::new(
-            PostgresState::open(&self.settings, &self.schema)
-                .await
-                .unwrap(),
-        )
+        Arc::new(PostgresState::new(&self.settings, &self.schema).unwrap())
     }
 
     async fn run(&self, sql: &str) {
@@ -149,20 +145,26 @@ async fn postgres_conforms_and_keeps() {
 #[tokio::test]
 async fn engines_that_open_at_once_make_the_tables_once() {
     let (settings, schema) = (server().local(), fresh());
-    let opened = (0..6).map(|_| PostgresState::open(&settings, &schema));
-    for opened in futures_util::future::join_all(opened).await {
-        opened.unwrap().close().await.unwrap();
-    }
+    let open = async || {
+        let state = PostgresState::new(&settings, &schema).unwrap();
+        assert_eq!(state.holes(None, true).await.unwrap(), []);
+        state.close().await.unwrap();
+    };
+    futures_util::future::join_all((0..6).map(|_| open())).await;
 }
 
 #[tokio::test]
 async fn a_state_of_a_later_build_is_refused() {
     let shared = Shared::new().await;
+    shared.acquire(&shared.state, "one").await.unwrap();
     shared
         .run("INSERT INTO {s}.step (number) VALUES (99)")
         .await;
-    let opened = PostgresState::open(&shared.settings, &shared.schema).await;
-    assert_eq!(opened.unwrap_err().kind(), FaultKind::Config);
+    let earlier = shared.engine().await;
+    for _ in 0..2 {
+        let fault = earlier.holes(None, true).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Config);
+    }
 }
 
 /// Two hosts whose dates are a year apart agree on who owns what.
@@ -335,6 +337,7 @@ async fn a_commit_without_a_reply_may_be_made_again() {
 async fn an_acquisition_without_a_reply_is_the_owner_s() {
     let proxy = Proxy::new().await;
     let shared = doubtful(&proxy).await;
+    shared.acquire(&shared.state, "one").await.unwrap();
     shared.slow("lease").await;
     let state = Arc::clone(&shared.state);
     let write = async move {
@@ -419,12 +422,13 @@ async fn a_role_that_owns_its_schema_alone_is_enough() {
     );
     admin.batch_execute(&sql).await.unwrap();
     let settings = server().remote("127.0.0.1", "modest", "right", SslMode::Disable);
-    let state = PostgresState::open(&settings, &schema).await.unwrap();
+    let state = PostgresState::new(&settings, &schema).unwrap();
     let owned = state.acquire(acme(), "one", DateTime::UNIX_EPOCH, LEASE);
     let term = owned.await.unwrap().unwrap();
     state.commit(acme(), term, step("a")).await.unwrap();
-    let other = PostgresState::open(&settings, "elsewhere").await;
-    assert_eq!(other.unwrap_err().kind(), FaultKind::Permission);
+    let other = PostgresState::new(&settings, "elsewhere").unwrap();
+    let refused = other.holes(None, true).await.unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::Permission);
     let nobody = ConnectionId::new("nobody");
     assert_eq!(state.position(&nobody).await.unwrap(), None);
 }
