@@ -76,3 +76,69 @@ pub(super) async fn holes(
         sources.state.holes(connection.as_ref(), query.all).await?,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::log::kafka::KafkaLog;
+    use crate::log::kafka::settings::KafkaSettings;
+    use crate::log::memory::MemoryLog;
+    use crate::log::port::Log;
+    use crate::runtime::clock::SystemClock;
+    use crate::state::memory::MemoryState;
+    use crate::target::memory::MemoryTarget;
+    use crate::target::watched::Watched;
+    use crate::telemetry::exposition::Exposition;
+
+    fn sources(log: Arc<dyn Log>) -> Sources {
+        let exposition = Exposition::new().unwrap();
+        let target = Watched::new(
+            Arc::new(MemoryTarget::default()),
+            Vec::new(),
+            Arc::new(SystemClock),
+            exposition.metrics(),
+        );
+        Sources {
+            board: Arc::default(),
+            state: Arc::new(MemoryState::default()),
+            log,
+            target: Arc::new(target),
+            ready: Arc::new(AtomicBool::new(true)),
+            exposition,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_without_brokers_is_not_ready_and_named() {
+        let settings = KafkaSettings::new("127.0.0.1:1");
+        let log = Arc::new(
+            KafkaLog::open(settings, &crate::telemetry::metrics::Metrics::none()).unwrap(),
+        );
+        let until = Instant::now() + Duration::from_secs(30);
+        while log.waiting().is_none() {
+            assert!(Instant::now() < until, "librdkafka does not tell");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let sources = sources(log);
+        let (status, _) = ready(State(sources.clone())).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let told = serde_json::to_value(health(State(sources)).await.0).unwrap();
+        let cause = told["log"]["waiting"]["cause"].as_str().unwrap();
+        assert!(cause.contains("127.0.0.1:1"), "{told:#}");
+        assert!(told["log"]["waiting"]["since"].is_string(), "{told:#}");
+        assert!(told["target"]["waiting"].is_null(), "{told:#}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_works_is_ready() {
+        let sources = sources(Arc::new(MemoryLog::new(Arc::new(SystemClock))));
+        assert_eq!(ready(State(sources.clone())).await.0, StatusCode::OK);
+        sources.ready.store(false, Ordering::Release);
+        let (status, _) = ready(State(sources)).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

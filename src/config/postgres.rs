@@ -87,12 +87,17 @@ impl PostgresConfig {
         })
     }
 
-    /// Refuses the keys in a section whose `url` means something else.
+    /// Refuses these keys in a section whose `url` means something else.
     pub(super) fn refuse(reader: &mut Reader<'_>) {
         for key in KEYS {
-            let remedy = format!("remove it, or {SHAPE} as url");
-            reader.refuse(key, "has a meaning with PostgreSQL only", &remedy);
+            Self::refuse_key(reader, key);
         }
+    }
+
+    /// Refuses a key that a section has for PostgreSQL alone.
+    pub(super) fn refuse_key(reader: &mut Reader<'_>, key: &'static str) {
+        let remedy = format!("remove it, or {SHAPE} as url");
+        reader.refuse(key, "has a meaning with PostgreSQL only", &remedy);
     }
 }
 

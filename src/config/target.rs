@@ -47,8 +47,7 @@ impl TargetConfig {
             url => {
                 PostgresConfig::refuse(&mut reader);
                 for key in OF_POSTGRES {
-                    let remedy = format!("remove it, or {REMEDY} as url");
-                    reader.refuse(key, "has a meaning with PostgreSQL only", &remedy);
+                    PostgresConfig::refuse_key(&mut reader, key);
                 }
                 url.and_then(|url| sqlite(&url, data_dir, report))
             }

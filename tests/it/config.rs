@@ -11,6 +11,7 @@ use tributary::config::kafka::KafkaProperty;
 use tributary::config::log::LogEngine;
 use tributary::config::problem::Problems;
 use tributary::config::secret::SecretRef;
+use tributary::config::target::TargetConfig;
 use tributary::fault::{Fault, FaultKind};
 use tributary::log::kafka::settings::KafkaSettings;
 use tributary::model::policy::{OnExit, OnMultiple, OnNone};
@@ -112,6 +113,27 @@ fn the_manuals_examples_load() {
         .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.jobs[0].destinations[0].map.len(), 4);
     assert_eq!(config.objects["Asset"].fields.len(), 2);
+}
+
+#[test]
+fn the_example_for_production_says_where_log_and_rows_are() {
+    let path = example().with_file_name("production");
+    let config = Config::load(&path, &BTreeMap::new()).unwrap();
+    let LogEngine::Kafka(kafka) = &config.log.engine else {
+        panic!("{:?}", config.log.engine)
+    };
+    assert_eq!(kafka.replication, Some(3));
+    let TargetConfig::Postgres(target) = &config.target else {
+        panic!("{:?}", config.target)
+    };
+    let file = |name: &str| Some(SecretRef::File(PathBuf::from("/run/secrets").join(name)));
+    assert_eq!(target.server.password, file("store_password"));
+    assert_eq!(target.server.ssl_mode, Some("verify-full"));
+    assert_eq!(target.writers, Some(4));
+    assert_eq!(target.schema, "store");
+    assert_eq!(target.ledger_schema, "tributary");
+    assert_eq!(config.admin.token, file("tributary_token"));
+    assert_eq!(tributary::app::compile(&config).unwrap().len(), 1);
 }
 
 #[test]

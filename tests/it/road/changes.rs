@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
+use super::daemon::Daemon;
 use super::data::{id, tables};
-use super::world::{Daemon, World};
+use super::store::Row;
+use super::world::World;
 
 const ROUNDS: usize = 40;
 
@@ -26,12 +28,12 @@ async fn each_kind_of_change_reaches_its_row() {
             .await;
         let record = first_id(&made);
         waits.push(seen(&world, &daemon, &record, |row| row["industry"] == "Energy").await);
-        let gsid = row(&world, &record).unwrap()["gsid"].clone();
+        let gsid = row(&world, &record).await.unwrap()["gsid"].clone();
 
         change(&world, "update", &record, json!({ "NumberOfEmployees": 8 })).await;
         waits.push(seen(&world, &daemon, &record, |row| row["employees"] == 8).await);
         assert_eq!(
-            row(&world, &record).unwrap()["industry"],
+            row(&world, &record).await.unwrap()["industry"],
             "Energy",
             "what did not change stays"
         );
@@ -45,7 +47,7 @@ async fn each_kind_of_change_reaches_its_row() {
         change(&world, "undelete", &record, json!({})).await;
         waits.push(seen(&world, &daemon, &record, |row| row["employees"] == 8).await);
         assert_eq!(
-            row(&world, &record).unwrap()["gsid"],
+            row(&world, &record).await.unwrap()["gsid"],
             gsid,
             "the same row came back"
         );
@@ -98,9 +100,10 @@ async fn change(world: &World, op: &str, record: &str, fields: Json) {
     world.commit(&[vec![operation]]).await;
 }
 
-fn row(world: &World, record: &str) -> Option<std::collections::BTreeMap<String, Json>> {
+async fn row(world: &World, record: &str) -> Option<Row> {
     world
         .rows("company", "salesforce_account_id")
+        .await
         .remove(record)
 }
 
@@ -108,18 +111,21 @@ async fn seen(
     world: &World,
     daemon: &Daemon,
     record: &str,
-    holds: impl Fn(&std::collections::BTreeMap<String, Json>) -> bool,
+    holds: impl Fn(&Row) -> bool,
 ) -> Duration {
-    wait(daemon, || row(world, record).is_some_and(|row| holds(&row))).await
+    wait(daemon, async || {
+        row(world, record).await.is_some_and(|row| holds(&row))
+    })
+    .await
 }
 
 async fn gone(world: &World, daemon: &Daemon, record: &str) -> Duration {
-    wait(daemon, || row(world, record).is_none()).await
+    wait(daemon, async || row(world, record).await.is_none()).await
 }
 
-async fn wait(daemon: &Daemon, holds: impl Fn() -> bool) -> Duration {
+async fn wait(daemon: &Daemon, holds: impl AsyncFn() -> bool) -> Duration {
     let began = Instant::now();
-    while !holds() {
+    while !holds().await {
         assert!(
             began.elapsed() < Duration::from_secs(30),
             "it does not come:\n{}",

@@ -10,13 +10,14 @@ async fn the_store_becomes_the_org() {
     daemon.synced().await;
     world.settled(&daemon).await;
     let counts = [
-        world.rows("user", "salesforce_user_id").len(),
-        world.rows("company", "salesforce_account_id").len(),
-        world.rows("opportunity", "external_id").len(),
+        world.rows("user", "salesforce_user_id").await.len(),
+        world.rows("company", "salesforce_account_id").await.len(),
+        world.rows("opportunity", "external_id").await.len(),
     ];
     assert_eq!(counts, [41, 85, 8_800]);
     let managed = world
         .rows("user", "salesforce_user_id")
+        .await
         .values()
         .filter(|row| !row["manager"].is_null())
         .count();

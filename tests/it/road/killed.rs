@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::daemon::Daemon;
 use super::data::{id, tables};
 use super::world::World;
 
@@ -111,7 +112,7 @@ fn any_change(dice: &mut Dice, number: usize) -> Json {
 }
 
 /// No event of the stream stands in a topic twice.
-fn once(world: &World, daemon: super::world::Daemon) {
+fn once(world: &World, daemon: Daemon) {
     let (status, lines) = daemon.stop();
     assert!(status.success(), "{lines}");
     for object in ["Account", "Opportunity", "User"] {

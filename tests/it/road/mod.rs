@@ -2,8 +2,12 @@
 
 mod catching_up;
 mod changes;
+mod daemon;
 mod data;
 mod first_sync;
+mod jobs;
 mod killed;
+mod store;
+mod store_away;
 mod told;
 mod world;

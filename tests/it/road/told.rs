@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::daemon::Daemon;
 use super::data::{id, tables};
-use super::world::{Daemon, SECRET, World};
+use super::world::{SECRET, World};
 
 fn fault(health: &serde_json::Value) -> String {
     health["connections"]["acme"]["fault"]["text"]

@@ -115,6 +115,51 @@ pub const SECTIONS: &[Case] = &[
         "",
         "[target]\nurl = \"postgres://me:pw@host/db\"\n",
     ),
+    (
+        "target, postgres, every key wrong",
+        "",
+        "[target]\nurl = \"postgres://db.example/store\"\npassword = \"hunter2\"\nssl_mode = \"allow\"\nstatement_timeout = \"soon\"\nwriters = 0\nschema = \"Store\"\nledger_schema = \"pg_ledger\"\nca_flie = \"ca.pem\"\n",
+    ),
+    (
+        "target, postgres, one schema for both",
+        "",
+        "[target]\nurl = \"postgres://me@db.example/store\"\nledger_schema = \"store\"\n",
+    ),
+    (
+        "target, postgres, an authority nobody asks",
+        "",
+        "[target]\nurl = \"postgres://me@db.example/store\"\nssl_mode = \"require\"\nca_file = \"ca.pem\"\n",
+    ),
+    (
+        "target, postgres, sslmode twice",
+        "",
+        "[target]\nurl = \"postgres://me@db.example/store?sslmode=require\"\nssl_mode = \"verify-full\"\n",
+    ),
+    (
+        "target, postgres, parameter",
+        "",
+        "[target]\nurl = \"postgres://me@db.example/store?sslrootcert=ca.pem\"\n",
+    ),
+    (
+        "target, postgres, no database",
+        "",
+        "[target]\nurl = \"postgres://me@db.example\"\n",
+    ),
+    (
+        "target, postgres, no port",
+        "",
+        "[target]\nurl = \"postgres://me@db.example:pg/store\"\n",
+    ),
+    (
+        "target, keys of postgres with a file",
+        "",
+        "[target]\nurl = \"sqlite:store.db\"\npassword = { env = \"PW\" }\nschema = \"store\"\n",
+    ),
+    (
+        "target, tenant",
+        "",
+        "[target]\nurl = \"gainsight:https://acme.gainsightcloud.com\"\n",
+    ),
     ("target, unknown", "", "[target]\nurl = \"mysql://host\"\n"),
     ("target, no file", "", "[target]\nurl = \"sqlite:\"\n"),
     (
