@@ -156,13 +156,18 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended.
-    pub fn stop(mut self) -> (ExitStatus, String) {
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let told = Command::new("bash")
-            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .args(["-c", &format!("kill -{name} \"$0\""), &pid])
             .status();
         assert!(told.unwrap().success());
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
         let status = self.child.wait().unwrap();
         // Its last words are read when the pipe ends.
         self.reader.take().unwrap().join().unwrap();

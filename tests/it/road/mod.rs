@@ -10,4 +10,5 @@ mod killed;
 mod store;
 mod store_away;
 mod told;
+mod two;
 mod world;
