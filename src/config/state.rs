@@ -111,3 +111,66 @@ fn sqlite(url: &Located<String>, report: &Report) -> Option<StateEngine> {
     report.add(Problem::new(&url.spot, what, REMEDY).value(shown(&url.value)));
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::document::parse;
+
+    fn read(text: &str) -> (StateConfig, Vec<String>) {
+        let report = Report::default();
+        let tree = parse("x.toml", text, &report);
+        let root = Path::new("/etc/tributary");
+        let log = LogConfig::parse(&tree, root, &report);
+        let target = TargetConfig::parse(&tree, root, root, &report);
+        let state = StateConfig::parse(&tree, root, &report);
+        state.check(&tree, &log, &target, &report);
+        let problems = report.into_parts().0;
+        (state, problems.iter().map(ToString::to_string).collect())
+    }
+
+    const SHARED: &str = "[log]\nurl = \"kafka://b\"\n[target]\nurl = \"postgres://me@h/db\"\n";
+    const STATE: &str = "[state]\nurl = \"postgres://me@h/db\"\n";
+
+    #[test]
+    fn state_is_a_file_and_a_lease_half_a_minute_unless_told() {
+        for text in ["", "[state]\nurl = \"sqlite\""] {
+            let (state, problems) = read(text);
+            assert_eq!(problems, Vec::<String>::new());
+            assert_eq!(state.engine, StateEngine::Sqlite);
+            assert_eq!(state.lease, Duration::from_secs(30));
+        }
+    }
+
+    #[test]
+    fn a_database_is_taken_with_a_log_and_a_store_that_daemons_share() {
+        let (state, problems) = read(&format!("{SHARED}{STATE}lease = \"10s\""));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(matches!(state.engine, StateEngine::Postgres(_)));
+        assert_eq!(state.lease, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_database_is_refused_with_what_each_daemon_has_for_itself() {
+        let (_, problems) = read(STATE);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        let (_, problems) = read(&format!("[log]\nurl = \"kafka://b\"\n{STATE}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("share a store"), "{problems:?}");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for text in [
+            "[state]\nurl = \"sqlite:other.db\"",
+            "[state]\nurl = \"redis://x\"",
+            "[state]\nlease = \"1s\"",
+            "[state]\npassword = { env = \"X\" }",
+            &format!("{SHARED}schema = \"tributary_state\"\n{STATE}"),
+            &format!("{SHARED}ledger_schema = \"tributary_state\"\n{STATE}"),
+        ] {
+            let (_, problems) = read(text);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        }
+    }
+}

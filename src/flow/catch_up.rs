@@ -102,8 +102,10 @@ impl Inspected {
             // Another owner went on without these images, and wrote down what was lost.
             return false;
         }
-        let made_from = held.split_once('/').map_or(&**held, |(topic, _)| topic);
-        made_from != self.generation || self.is_past_the_end()
+        // A topic's id may hold a slash itself.
+        let rest = held.strip_prefix(&*self.generation);
+        let is_of_it = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        !is_of_it || self.is_past_the_end()
     }
 
     fn is_past_the_end(&self) -> bool {
@@ -346,6 +348,111 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+
+    fn inspected(held: Option<&str>, next: u64, end: u64) -> Inspected {
+        Inspected {
+            generation: "to/pic".to_owned(),
+            bounds: [(0, Bounds { start: 0, end })].into(),
+            held: Held {
+                generation: held.map(str::to_owned),
+                offsets: [(0, next)].into(),
+            },
+        }
+    }
+
+    fn known(topic: Option<&str>, since: Option<u64>, synced: bool) -> ObjectState {
+        ObjectState {
+            topic: topic.map(str::to_owned),
+            topic_since: since,
+            synced_at: synced.then_some(DateTime::UNIX_EPOCH),
+            ..ObjectState::default()
+        }
+    }
+
+    #[test]
+    fn what_lies_here_is_compared_with_what_any_owner_knew() {
+        let ours = Some("to/pic/7");
+        for (held, next, end, state, foreign, lost) in [
+            // The same topic, grown meanwhile, by us or by another owner.
+            (
+                ours,
+                5,
+                9,
+                known(Some("to/pic"), Some(7), true),
+                false,
+                false,
+            ),
+            // Cut behind everybody's back.
+            (ours, 5, 4, known(Some("to/pic"), Some(7), true), true, true),
+            // Cut, noted by another owner, and filled again past our offsets.
+            (
+                ours,
+                5,
+                9,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            (
+                ours,
+                5,
+                4,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            // Made again while nobody looked.
+            (
+                Some("old/7"),
+                5,
+                9,
+                known(Some("old"), Some(7), true),
+                true,
+                true,
+            ),
+            // Made again, noted by another owner.
+            (
+                Some("old/7"),
+                5,
+                9,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            // The owner before was on another log.
+            (ours, 5, 9, known(Some("else"), Some(8), true), true, true),
+            (None, 0, 9, known(Some("else"), Some(8), true), true, true),
+            // No images: a new daemon beside a full topic, beside an empty one, on a new object.
+            (
+                None,
+                0,
+                9,
+                known(Some("to/pic"), Some(7), true),
+                true,
+                false,
+            ),
+            (None, 0, 0, known(Some("to/pic"), Some(7), true), true, true),
+            (None, 0, 0, known(None, None, false), true, false),
+            // Stored by a build that marked images by the topic alone.
+            (
+                Some("to/pic"),
+                5,
+                9,
+                known(None, Some(7), true),
+                true,
+                false,
+            ),
+            (Some("to/pic"), 5, 4, known(None, Some(7), true), true, true),
+            (Some("old"), 5, 9, known(None, Some(7), true), true, true),
+        ] {
+            let inspected = inspected(held, next, end);
+            let found = (
+                inspected.is_foreign(state.topic_since),
+                inspected.has_lost(&state),
+            );
+            assert_eq!(found, (foreign, lost), "{inspected:?} {state:?}");
+        }
+    }
 
     /// A reader of a slow broker: silent so many times before each record.
     struct Slow {
