@@ -152,6 +152,11 @@ impl Daemon {
     }
 
     pub fn kill(mut self) {
+        self.die();
+    }
+
+    /// `kill -9`, and the wait until it is gone with its locks.
+    pub fn die(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -152,7 +152,7 @@ async fn kills_of_everything_in_turn_lose_nothing() {
                 let owns = usize::from(owner.contains("/other#"));
                 let dies = if round % 2 == 0 { owns } else { 1 - owns };
                 let name = ["one", "other"][dies];
-                daemons[dies].signal("KILL");
+                daemons[dies].die();
                 daemons[dies] = pair.daemon(name).await;
             }
             1 => {
