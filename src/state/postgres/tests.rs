@@ -48,7 +48,7 @@ impl Shared {
         }
     }
 
-    async fn engine(&self) -> Arc<PostgresState> {
+    fn engine(&self) -> Arc<PostgresState> {
         Arc::new(PostgresState::new(&self.settings, &self.schema).unwrap())
     }
 
@@ -91,7 +91,7 @@ impl Bench for Shared {
     }
 
     async fn another(&self) -> Arc<dyn State> {
-        self.engine().await
+        self.engine()
     }
 
     async fn now(&self) -> DateTime<Utc> {
@@ -139,7 +139,7 @@ async fn postgres_conforms_and_keeps() {
     let shared = Shared::new().await;
     conforms(&shared).await;
     shared.state.close().await.unwrap();
-    has_kept(&*shared.engine().await).await;
+    has_kept(&*shared.engine()).await;
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_state_of_a_later_build_is_refused() {
     shared
         .run("INSERT INTO {s}.step (number) VALUES (99)")
         .await;
-    let earlier = shared.engine().await;
+    let earlier = shared.engine();
     for _ in 0..2 {
         let fault = earlier.holes(None, true).await.unwrap_err();
         assert_eq!(fault.kind(), FaultKind::Config);
@@ -171,7 +171,7 @@ async fn a_state_of_a_later_build_is_refused() {
 #[tokio::test]
 async fn leases_go_by_the_server_s_clock() {
     let shared = Shared::new().await;
-    let other = shared.engine().await;
+    let other = shared.engine();
     let year = chrono::TimeDelta::days(365);
     let now = shared.now().await;
     let term = shared
@@ -200,7 +200,7 @@ async fn leases_go_by_the_server_s_clock() {
 #[tokio::test]
 async fn a_takeover_waits_for_a_write_that_was_let_in() {
     let shared = Shared::new().await;
-    let other = shared.engine().await;
+    let other = shared.engine();
     let term = shared.acquire(&shared.state, "one").await.unwrap();
     shared
         .state
@@ -241,7 +241,7 @@ async fn a_takeover_waits_for_a_write_that_was_let_in() {
 #[tokio::test]
 async fn a_write_behind_a_takeover_is_refused() {
     let shared = Shared::new().await;
-    let other = shared.engine().await;
+    let other = shared.engine();
     let term = shared.acquire(&shared.state, "one").await.unwrap();
     shared.slow("lease").await;
     let lock = format!(

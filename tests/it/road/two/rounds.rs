@@ -198,7 +198,8 @@ async fn kills_of_everything_in_turn_lose_nothing() {
 
 /// Every account has the number that it was given last, in one row of its own.
 async fn nothing_lost(pair: &Pair, ledger: &Ledger) {
-    let (told, stored) = (ledger.last.lock().unwrap().clone(), stored(pair).await);
+    let told = ledger.last.lock().unwrap().clone();
+    let stored = stored(pair).await;
     for (account, number) in &told {
         assert_eq!(stored.get(account), Some(number), "{account}");
     }
