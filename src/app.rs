@@ -4,6 +4,7 @@ pub mod beside;
 pub mod postgres;
 pub mod replay;
 mod selection;
+pub mod state;
 mod stores;
 mod target;
 
@@ -174,7 +175,7 @@ impl Daemon {
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),
             exposition,
-            state: Arc::clone(&daemon.stores.state) as _,
+            state: Arc::clone(&daemon.stores.state),
             log: Arc::clone(&daemon.stores.log),
             target: Arc::clone(&daemon.stores.target),
             ready: Arc::clone(&daemon.ready),
@@ -260,7 +261,8 @@ impl Daemon {
     ) -> Result<Road, Fault> {
         let settings = Settings {
             prefix: config.log.prefix.clone(),
-            owner: owner(config),
+            owner: state::owner(&config.daemon.data_dir)?,
+            lease: config.state.lease,
             read_lag: connection.read_lag,
             full_syncs: timetables(config, id)?,
             ..Settings::default()
@@ -270,7 +272,7 @@ impl Daemon {
             crm: crm(id, connection, exposition, clock)?,
             log: Arc::clone(&self.stores.log),
             images: Arc::clone(&self.stores.images) as _,
-            state: Arc::clone(&self.stores.state) as _,
+            state: Arc::clone(&self.stores.state),
             clock: Arc::clone(clock),
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
@@ -303,7 +305,7 @@ impl Daemon {
             topic: topic_name(&config.log.prefix, &plan.connection, &plan.source).into(),
             log: Arc::clone(&self.stores.log),
             target: Arc::clone(&self.stores.target) as _,
-            state: Arc::clone(&self.stores.state) as _,
+            state: Arc::clone(&self.stores.state),
             clock: Arc::clone(clock),
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
@@ -358,15 +360,6 @@ fn crm(
         exposition.metrics().clone(),
         Arc::clone(clock),
     )?))
-}
-
-/// Who we are, for leases: the host and the data directory, which one process has at a time (its lock files say so).
-/// A daemon that was killed comes back as itself and need not wait for its own lease.
-fn owner(config: &Config) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let dir = &config.daemon.data_dir;
-    let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-    format!("{}:{}", host.trim(), dir.display())
 }
 
 /// What an operator's signal asks for.

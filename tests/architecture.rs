@@ -43,7 +43,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("toml", &["config"]),
     ("rustls", &["tls", "postgres"]),
-    ("tokio_postgres", &["postgres", "target"]),
+    ("tokio_postgres", &["postgres", "target", "state"]),
     (
         "metrics_exporter_prometheus",
         &["telemetry", "app", "admin"],

@@ -14,7 +14,6 @@ use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::Log;
 use crate::runtime::clock::Clock;
 use crate::state::port::State;
-use crate::state::sqlite::SqliteState;
 use crate::target::port::Target;
 use crate::target::postgres::PostgresTarget;
 use crate::target::sqlite::SqliteTarget;
@@ -27,7 +26,7 @@ pub(super) struct Stores {
     /// The same, if it is the embedded one, which keeps its own house.
     pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
-    pub state: Arc<SqliteState>,
+    pub state: Arc<dyn State>,
     pub target: Arc<Watched>,
 }
 
@@ -75,7 +74,7 @@ impl Stores {
             log,
             embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
-            state: Arc::new(SqliteState::open(dir).await?),
+            state: super::state::open(config).await?,
             target: Arc::new(Watched::new(target, objects, clock, metrics)),
         })
     }

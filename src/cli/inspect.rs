@@ -19,7 +19,6 @@ use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::runtime::clock::{Clock, SystemClock};
-use crate::state::sqlite::read_holes;
 use crate::target::port::{RowsPage, StoredRow, Traced};
 use crate::telemetry::metrics::Metrics;
 
@@ -102,7 +101,7 @@ fn shown(value: &Json) -> String {
 /// Prints the hole ledger; exit code 3 while a hole is open.
 pub(super) async fn holes(path: &Path, all: bool, json: bool) -> Result<ExitCode, Fault> {
     let config = app::load(path)?;
-    let holes = read_holes(&config.daemon.data_dir, None, all).await?;
+    let holes = app::state::holes(&config, all).await?;
     let open = holes.iter().filter(|hole| hole.closed_at.is_none()).count();
     if json {
         output::json(&holes);

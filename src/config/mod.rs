@@ -19,6 +19,7 @@ use crate::config::nearest::nearest;
 use crate::config::objects::Objects;
 use crate::config::problem::{Located, Problem, Problems};
 use crate::config::reader::Reader;
+use crate::config::state::StateConfig;
 use crate::config::store::StoreConfig;
 use crate::config::target::TargetConfig;
 use crate::model::name::{ConnectionId, JobId};
@@ -45,6 +46,7 @@ mod reader;
 mod rules;
 pub mod schedule;
 pub mod secret;
+pub mod state;
 pub mod store;
 pub mod target;
 pub mod web;
@@ -58,6 +60,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[state]`.
+    pub state: StateConfig,
     /// `[target]`.
     pub target: TargetConfig,
     /// `[store]`.
@@ -111,6 +115,8 @@ fn build(found: Found, report: &Report) -> Config {
     let admin = AdminConfig::parse(&tree, &root, report);
     let log = LogConfig::parse(&tree, &root, report);
     let target = TargetConfig::parse(&tree, &daemon.data_dir, &root, report);
+    let state = StateConfig::parse(&tree, &root, report);
+    state.check(&tree, &log, &target, report);
     let store = StoreConfig::parse(&tree, report);
     let names = notify::parse(&tree, &root, report);
     let names = (!main_is_broken).then_some(&names);
@@ -154,6 +160,7 @@ fn build(found: Found, report: &Report) -> Config {
         daemon,
         admin,
         log,
+        state,
         target,
         store,
         connections,
@@ -238,15 +245,11 @@ fn close(tree: &Node, report: &Report) {
     let Some(mut reader) = Reader::open(tree, report) else {
         return;
     };
-    reader.refuse(
-        "state",
-        "state is kept in the data directory in this version",
-        "remove it",
-    );
     for section in [
         "daemon",
         "admin",
         "log",
+        "state",
         "target",
         "store",
         "mail",

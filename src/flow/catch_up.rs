@@ -12,7 +12,7 @@ use crate::image::port::{Held, ImageBatch};
 use crate::log::port::{Bounds, Delivery, From, Reader, Record};
 use crate::model::change::Change;
 use crate::model::record_id::RecordId;
-use crate::state::port::{Fence, Owed, Progress};
+use crate::state::port::{Fence, ObjectState, Owed, Progress};
 
 use super::ingest::Redelivery;
 use super::road::{ObjectRoad, Road, topic_spec};
@@ -52,6 +52,8 @@ pub struct Owner<'a> {
     pub term: u64,
     /// The fence of the newest owner.
     pub fence: Option<&'a Fence>,
+    /// The term since which the topic is what it is.
+    pub since: Option<u64>,
 }
 
 impl Owner<'_> {
@@ -66,22 +68,44 @@ impl Owner<'_> {
 }
 
 impl Inspected {
-    /// Whether the images were made from another topic: one that was deleted, made again, or cut behind our back.
+    /// What images are marked with that hold for the topic since that term: another owner may have found it cut
+    /// meanwhile, and filled it again past the offsets of what lies here.
     #[must_use]
-    pub fn is_foreign(&self) -> bool {
-        let other = self.held.generation.as_deref() != Some(&self.generation);
+    pub fn mark(&self, since: Option<u64>) -> String {
+        match since {
+            Some(term) => format!("{}/{term}", self.generation),
+            None => self.generation.clone(),
+        }
+    }
+
+    /// Whether the images were made from another topic: one that was deleted, made again, or cut, behind our back or
+    /// by the knowledge of whoever owned the connection since.
+    #[must_use]
+    pub fn is_foreign(&self, since: Option<u64>) -> bool {
+        let other = self.held.generation.as_ref() != Some(&self.mark(since));
         other || self.is_past_the_end()
     }
 
-    /// Whether changes may be gone that no rebuild brings back. `synced`: the topic should hold the object.
+    /// Whether changes may be gone that no rebuild brings back.
     #[must_use]
-    pub fn has_lost(&self, synced: bool) -> bool {
-        let is_empty = self.bounds.values().all(|bounds| bounds.end == 0);
-        match self.held.generation {
-            Some(_) => self.is_foreign(),
-            // The images are gone; if the topic went with them, nothing is left to tell.
-            None => synced && is_empty,
+    pub fn has_lost(&self, state: &ObjectState) -> bool {
+        let known = state.topic.as_ref();
+        if known.is_some_and(|topic| *topic != self.generation) {
+            return true;
         }
+        let Some(held) = &self.held.generation else {
+            // The images are gone, or were never here; if the topic went with them, nothing is left to tell.
+            let is_empty = self.bounds.values().all(|bounds| bounds.end == 0);
+            return state.synced_at.is_some() && is_empty;
+        };
+        if known.is_some() && *held != self.mark(state.topic_since) {
+            // Another owner went on without these images, and wrote down what was lost.
+            return false;
+        }
+        // A topic's id may hold a slash itself.
+        let rest = held.strip_prefix(&*self.generation);
+        let is_of_it = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        !is_of_it || self.is_past_the_end()
     }
 
     fn is_past_the_end(&self) -> bool {
@@ -118,9 +142,9 @@ pub async fn catch_up(
 ) -> Result<CaughtUp, Fault> {
     let mut report = CaughtUp::default();
     let mut held = inspected.held.offsets.clone();
-    if inspected.is_foreign() {
+    if inspected.is_foreign(owner.since) {
         road.images
-            .clear(&object.key, &inspected.generation)
+            .clear(&object.key, &inspected.mark(owner.since))
             .await?;
         held.clear();
     }
@@ -324,6 +348,111 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+
+    fn inspected(held: Option<&str>, next: u64, end: u64) -> Inspected {
+        Inspected {
+            generation: "to/pic".to_owned(),
+            bounds: [(0, Bounds { start: 0, end })].into(),
+            held: Held {
+                generation: held.map(str::to_owned),
+                offsets: [(0, next)].into(),
+            },
+        }
+    }
+
+    fn known(topic: Option<&str>, since: Option<u64>, synced: bool) -> ObjectState {
+        ObjectState {
+            topic: topic.map(str::to_owned),
+            topic_since: since,
+            synced_at: synced.then_some(DateTime::UNIX_EPOCH),
+            ..ObjectState::default()
+        }
+    }
+
+    #[test]
+    fn what_lies_here_is_compared_with_what_any_owner_knew() {
+        let ours = Some("to/pic/7");
+        for (held, next, end, state, foreign, lost) in [
+            // The same topic, grown meanwhile, by us or by another owner.
+            (
+                ours,
+                5,
+                9,
+                known(Some("to/pic"), Some(7), true),
+                false,
+                false,
+            ),
+            // Cut behind everybody's back.
+            (ours, 5, 4, known(Some("to/pic"), Some(7), true), true, true),
+            // Cut, noted by another owner, and filled again past our offsets.
+            (
+                ours,
+                5,
+                9,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            (
+                ours,
+                5,
+                4,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            // Made again while nobody looked.
+            (
+                Some("old/7"),
+                5,
+                9,
+                known(Some("old"), Some(7), true),
+                true,
+                true,
+            ),
+            // Made again, noted by another owner.
+            (
+                Some("old/7"),
+                5,
+                9,
+                known(Some("to/pic"), Some(8), true),
+                true,
+                false,
+            ),
+            // The owner before was on another log.
+            (ours, 5, 9, known(Some("else"), Some(8), true), true, true),
+            (None, 0, 9, known(Some("else"), Some(8), true), true, true),
+            // No images: a new daemon beside a full topic, beside an empty one, on a new object.
+            (
+                None,
+                0,
+                9,
+                known(Some("to/pic"), Some(7), true),
+                true,
+                false,
+            ),
+            (None, 0, 0, known(Some("to/pic"), Some(7), true), true, true),
+            (None, 0, 0, known(None, None, false), true, false),
+            // Stored by a build that marked images by the topic alone.
+            (
+                Some("to/pic"),
+                5,
+                9,
+                known(None, Some(7), true),
+                true,
+                false,
+            ),
+            (Some("to/pic"), 5, 4, known(None, Some(7), true), true, true),
+            (Some("old"), 5, 9, known(None, Some(7), true), true, true),
+        ] {
+            let inspected = inspected(held, next, end);
+            let found = (
+                inspected.is_foreign(state.topic_since),
+                inspected.has_lost(&state),
+            );
+            assert_eq!(found, (foreign, lost), "{inspected:?} {state:?}");
+        }
+    }
 
     /// A reader of a slow broker: silent so many times before each record.
     struct Slow {

@@ -16,7 +16,7 @@ use crate::telemetry::metrics;
 
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
-use super::ingest::{Ingest, Lease, QUEUE};
+use super::ingest::{End, Ingest, Lease, QUEUE};
 use super::listen::listen;
 use super::repair::Repair;
 use super::road::Road;
@@ -24,6 +24,9 @@ use super::road::Road;
 mod beginning;
 
 use beginning::{Begun, begin};
+
+/// How often a daemon that waits for a connection looks, per lease: what a takeover takes beyond the lease.
+const STANDBY_LOOKS: u32 = 15;
 
 /// What jobs select, per object.
 pub type Selected = BTreeMap<ObjectName, BTreeSet<FieldName>>;
@@ -113,7 +116,7 @@ async fn run(road: &Road, selected: &Selected, stop: &StopSignal) -> Result<(), 
         tokio::select! {
             biased;
             () = stop.stopped() => {}
-            () = tokio::time::sleep(road.settings.lease / 3) => {}
+            () = tokio::time::sleep(road.settings.lease / STANDBY_LOOKS) => {}
         }
         return Ok(());
     };
@@ -163,13 +166,13 @@ fn seed(road: &Road) -> u64 {
 }
 
 async fn acquire(road: &Road) -> Result<Option<(u64, Arc<Lease>)>, Fault> {
-    let now = road.clock.now();
-    let until = now + road.settings.lease;
+    let (now, lease) = (road.clock.now(), road.settings.lease);
+    let end = End::after(now, lease);
     let term = road
         .state
-        .acquire(&road.connection, &road.settings.owner, now, until)
+        .acquire(&road.connection, &road.settings.owner, now, lease)
         .await?;
-    Ok(term.map(|term| (term, Arc::new(Lease::new(until)))))
+    Ok(term.map(|term| (term, Arc::new(Lease::new(end)))))
 }
 
 /// Renews the lease; a fault that passes is tried again for as long as the lease holds.
@@ -182,14 +185,17 @@ async fn renew(road: Road, term: u64, lease: Arc<Lease>, stop: StopSignal) -> Re
             () = stop.stopped() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
         }
-        let now = road.clock.now();
-        let until = now + road.settings.lease;
-        match road.state.renew(&road.connection, term, until).await {
+        let (now, length) = (road.clock.now(), road.settings.lease);
+        let end = End::after(now, length);
+        let renewed = road.state.renew(&road.connection, term, now, length);
+        match renewed.await {
             Ok(()) => {
-                lease.prolong(until);
+                lease.prolong(end);
                 wait = every;
             }
-            Err(fault) if fault.fate() == Fate::Retry && now < lease.until() => {
+            Err(fault)
+                if fault.fate() == Fate::Retry && lease.check(&road.connection, now).is_ok() =>
+            {
                 tracing::warn!(connection = %road.connection, error = %fault, "lease could not be renewed");
                 wait = every / 4;
             }

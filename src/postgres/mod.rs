@@ -6,6 +6,8 @@
 pub mod error;
 pub mod session;
 mod tls;
+#[cfg(test)]
+pub mod trial;
 pub mod worker;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -10,7 +11,7 @@ use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::port::{
-    Evidence, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, fenced,
+    Evidence, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of, fenced,
     insufficient, no_hole,
 };
 
@@ -66,7 +67,7 @@ impl State for MemoryState {
         connection: &ConnectionId,
         owner: &str,
         now: DateTime<Utc>,
-        until: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<Option<u64>, Fault> {
         let mut inner = self.lock();
         let held = inner.leases.get(connection);
@@ -77,7 +78,7 @@ impl State for MemoryState {
         let lease = Lease {
             owner: owner.to_owned(),
             term,
-            until,
+            until: end_of(now, lease),
         };
         inner.leases.insert(connection.clone(), lease);
         Ok(Some(term))
@@ -87,12 +88,13 @@ impl State for MemoryState {
         &self,
         connection: &ConnectionId,
         term: u64,
-        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<(), Fault> {
         let mut inner = self.lock();
         inner.check(connection, term)?;
-        if let Some(lease) = inner.leases.get_mut(connection) {
-            lease.until = until;
+        if let Some(held) = inner.leases.get_mut(connection) {
+            held.until = end_of(now, lease);
         }
         Ok(())
     }

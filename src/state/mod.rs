@@ -2,6 +2,7 @@
 
 pub mod memory;
 pub mod port;
+pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]

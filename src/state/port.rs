@@ -4,12 +4,20 @@
 //! * Every write carries the owner's term and is refused as `Fenced` when a higher one is stored (I7).
 //! * [`State::commit`] is one transaction (I1): a position never becomes visible without what it owes.
 //! * Nothing here is guessed after a loss: a lost file means a new term, no position, and so a hole.
+//! * A lease is judged by one clock. A file belongs to one host, whose `now` callers hand in; a server has a clock of
+//!   its own and ignores theirs, which differ between hosts. A lease begins no earlier than the call that asks for it,
+//!   so an owner that counts from before its call, by its own clock, sees the end before anybody may take over; for
+//!   that clocks must run at one speed, not show one date.
+//! * A write whose reply is lost is told as a fault that passes, and may have been done. Each may be made again by the
+//!   same owner and changes nothing then, but [`State::acquire`], which yields the next term. Engines repeat by
+//!   themselves only what another transaction was in the way of; waiting out the rest is the caller's.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultKind};
@@ -21,21 +29,23 @@ use crate::model::record_id::RecordId;
 #[async_trait]
 pub trait State: Send + Sync {
     /// Takes the connection over if its lease is free, expired or ours; `None` if another owner is alive.
-    /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win.
+    /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win. `owner` names
+    /// one process at a time. The lease ends `lease` after now.
     async fn acquire(
         &self,
         connection: &ConnectionId,
         owner: &str,
         now: DateTime<Utc>,
-        until: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<Option<u64>, Fault>;
 
-    /// Prolongs the lease.
+    /// Prolongs the lease: it ends `lease` after now. One that has run out goes on, unless another took over.
     async fn renew(
         &self,
         connection: &ConnectionId,
         term: u64,
-        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<(), Fault>;
 
     /// Gives the connection up.
@@ -290,6 +300,10 @@ pub struct ObjectState {
     /// or cut, stored before anything more is published. Jobs count their offsets anew then.
     #[serde(default)]
     pub topic_since: Option<u64>,
+    /// The generation of the object's topic. An owner that finds another one is on another log than the owner
+    /// before, whatever its own images say.
+    #[serde(default)]
+    pub topic: Option<String>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was
@@ -375,6 +389,14 @@ impl fmt::Display for HoleScope {
 /// The term after `stored`: never lower than the clock, so that lost state never makes old versions win.
 pub(super) fn next_term(stored: u64, now: DateTime<Utc>) -> u64 {
     (stored + 1).max(u64::try_from(now.timestamp()).unwrap_or(0))
+}
+
+/// When a lease that begins now ends.
+pub(super) fn end_of(now: DateTime<Utc>, lease: Duration) -> DateTime<Utc> {
+    let lease = TimeDelta::from_std(lease).ok();
+    lease
+        .and_then(|lease| now.checked_add_signed(lease))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 pub(super) fn fenced(connection: &ConnectionId, term: u64, stored: u64) -> Fault {

@@ -1,6 +1,7 @@
 //! The SQLite engine of the state: `state.db`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -19,7 +20,7 @@ use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 use crate::state::port::{
     Evidence, Hole, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress, State,
-    StoredPosition, fenced, insufficient, next_term, no_hole,
+    StoredPosition, end_of, fenced, insufficient, next_term, no_hole,
 };
 
 /// Its schema, step by step; steps are only ever added. Instants are microseconds since 1970, UTC.
@@ -71,6 +72,25 @@ impl SqliteState {
             writer: Writer::open(database.clone(), Some(lock)).await?,
             readers: Readers::new(database, READERS),
         })
+    }
+
+    async fn lease_until(
+        &self,
+        connection: &ConnectionId,
+        term: u64,
+        until: DateTime<Utc>,
+    ) -> Result<(), Fault> {
+        let connection = connection.clone();
+        self.writer
+            .grouped(move |transaction| {
+                check(transaction, &connection, term)?;
+                transaction.execute(
+                    "UPDATE lease SET until = ?2 WHERE connection = ?1",
+                    params![connection.as_str(), micros(until)],
+                )?;
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -264,7 +284,7 @@ impl State for SqliteState {
         connection: &ConnectionId,
         owner: &str,
         now: DateTime<Utc>,
-        until: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<Option<u64>, Fault> {
         let (connection, owner) = (connection.clone(), owner.to_owned());
         self.writer
@@ -287,7 +307,12 @@ impl State for SqliteState {
                 transaction.execute(
                     "INSERT INTO lease VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
                      SET owner = excluded.owner, term = excluded.term, until = excluded.until",
-                    params![connection.as_str(), owner, number(term), micros(until)],
+                    params![
+                        connection.as_str(),
+                        owner,
+                        number(term),
+                        micros(end_of(now, lease))
+                    ],
                 )?;
                 Ok(Some(term))
             })
@@ -298,23 +323,15 @@ impl State for SqliteState {
         &self,
         connection: &ConnectionId,
         term: u64,
-        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<(), Fault> {
-        let connection = connection.clone();
-        self.writer
-            .grouped(move |transaction| {
-                check(transaction, &connection, term)?;
-                transaction.execute(
-                    "UPDATE lease SET until = ?2 WHERE connection = ?1",
-                    params![connection.as_str(), micros(until)],
-                )?;
-                Ok(())
-            })
-            .await
+        self.lease_until(connection, term, end_of(now, lease)).await
     }
 
     async fn release(&self, connection: &ConnectionId, term: u64) -> Result<(), Fault> {
-        self.renew(connection, term, DateTime::UNIX_EPOCH).await
+        self.lease_until(connection, term, DateTime::UNIX_EPOCH)
+            .await
     }
 
     async fn position(&self, connection: &ConnectionId) -> Result<Option<StoredPosition>, Fault> {

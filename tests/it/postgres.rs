@@ -135,15 +135,23 @@ impl Server {
 
     /// A superuser's connection, by the socket.
     pub async fn client(&self, database: &str) -> tokio_postgres::Client {
+        self.reach(database).await.unwrap()
+    }
+
+    /// The same, of a server that may be away.
+    pub async fn reach(
+        &self,
+        database: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         let target = format!(
             "host={} port={} user=postgres dbname={database}",
             self.dir.display(),
             self.port
         );
         let connected = tokio_postgres::connect(&target, tokio_postgres::NoTls).await;
-        let (client, connection) = connected.unwrap();
+        let (client, connection) = connected?;
         tokio::spawn(connection);
-        client
+        Ok(client)
     }
 
     /// A role and a database as `docs/postgresql.md` asks for them.
@@ -166,7 +174,8 @@ impl Server {
         );
         admin.batch_execute(&rights).await.unwrap();
         let schemas = format!(
-            "CREATE SCHEMA store AUTHORIZATION {ROLE}; CREATE SCHEMA tributary AUTHORIZATION {ROLE}"
+            "CREATE SCHEMA store AUTHORIZATION {ROLE}; CREATE SCHEMA tributary AUTHORIZATION {ROLE};
+             CREATE SCHEMA tributary_state AUTHORIZATION {ROLE}"
         );
         let inside = self.client(name).await;
         inside.batch_execute(&schemas).await.unwrap();

@@ -187,7 +187,7 @@ async fn read_back(
     for (name, object) in objects {
         let inspected = inspect(road, object).await?;
         let state = states.entry(name.clone()).or_default();
-        let has_lost = inspected.has_lost(state.synced_at.is_some());
+        let has_lost = inspected.has_lost(state);
         if has_lost {
             // Durable before the images are cleared, which would forget that they were of another topic.
             let to = end_of_now(road).await?;
@@ -197,11 +197,13 @@ async fn read_back(
         if has_lost || state.topic_since.is_none() {
             // What was cut is published again at offsets that jobs may count as done.
             state.topic_since = Some(term);
-            put(road, term, name, state).await?;
         }
+        state.topic = Some(inspected.generation.clone());
+        put(road, term, name, state).await?;
         let owner = Owner {
             term,
             fence: state.fence.as_ref(),
+            since: state.topic_since,
         };
         let caught_up = catch_up(road, object, &inspected, owner, &mut redelivery).await?;
         if caught_up.read > 0 {

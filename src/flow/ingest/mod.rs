@@ -33,7 +33,7 @@ use crate::telemetry::metrics;
 
 use super::road::{Objects, Road};
 
-pub use lease::Lease;
+pub use lease::{End, Lease};
 use recent::Recent;
 pub use redelivery::Redelivery;
 

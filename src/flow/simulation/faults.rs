@@ -356,11 +356,11 @@ impl State for Guarded<dyn State> {
         connection: &ConnectionId,
         owner: &str,
         now: DateTime<Utc>,
-        until: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<Option<u64>, Fault> {
         let chaos = &self.process.chaos;
         let work = async {
-            let term = self.inner.acquire(connection, owner, now, until).await?;
+            let term = self.inner.acquire(connection, owner, now, lease).await?;
             if let Some(term) = term {
                 chaos.term.store(term, Ordering::SeqCst);
                 chaos.trace.say(|| format!("{owner}: owns term {term}"));
@@ -374,9 +374,10 @@ impl State for Guarded<dyn State> {
         &self,
         connection: &ConnectionId,
         term: u64,
-        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+        lease: Duration,
     ) -> Result<(), Fault> {
-        let work = self.inner.renew(connection, term, until);
+        let work = self.inner.renew(connection, term, now, lease);
         self.process.pass("state.renew", DISK, work).await
     }
 

@@ -152,17 +152,27 @@ impl Daemon {
     }
 
     pub fn kill(mut self) {
+        self.die();
+    }
+
+    /// `kill -9`, and the wait until it is gone with its locks.
+    pub fn die(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended.
-    pub fn stop(mut self) -> (ExitStatus, String) {
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let told = Command::new("bash")
-            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .args(["-c", &format!("kill -{name} \"$0\""), &pid])
             .status();
         assert!(told.unwrap().success());
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
         let status = self.child.wait().unwrap();
         // Its last words are read when the pipe ends.
         self.reader.take().unwrap().join().unwrap();

@@ -11,4 +11,5 @@ mod replayed;
 mod store;
 mod store_away;
 mod told;
+mod two;
 mod world;

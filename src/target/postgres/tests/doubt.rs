@@ -1,77 +1,19 @@
 //! The reply to a commit is lost: the target finds out what became of it, and the batch is there once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-
-use super::server::server;
-use super::writers::{Obstacle, spawn};
-use super::{PostgresSettings, Store};
+use super::writers::spawn;
+use super::{PostgresSettings, Store, fresh};
 use crate::fault::Fate;
 use crate::postgres::SslMode;
+use crate::postgres::trial::obstacle::Obstacle;
+use crate::postgres::trial::proxy::Proxy;
+use crate::postgres::trial::server::server;
 use crate::target::port::Outcome;
 use crate::target::suite::Bench;
 use crate::target::suite::plans::{company, row, text};
 use crate::target::suite::world::begin;
-
-/// Passes bytes on, until it is told to swallow what the server says, and then to hang up.
-struct Proxy {
-    port: u16,
-    mute: Arc<AtomicBool>,
-    swallowed: Arc<AtomicUsize>,
-    told: Arc<Notify>,
-}
-
-impl Proxy {
-    async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let proxy = Self {
-            port: listener.local_addr().unwrap().port(),
-            mute: Arc::default(),
-            swallowed: Arc::default(),
-            told: Arc::default(),
-        };
-        let (mute, swallowed, told) = (
-            Arc::clone(&proxy.mute),
-            Arc::clone(&proxy.swallowed),
-            Arc::clone(&proxy.told),
-        );
-        tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let server = TcpStream::connect(("127.0.0.1", server().port))
-                    .await
-                    .unwrap();
-                let (mute, swallowed, told) =
-                    (Arc::clone(&mute), Arc::clone(&swallowed), Arc::clone(&told));
-                tokio::spawn(async move {
-                    let (mut from_client, mut to_client) = client.into_split();
-                    let (mut from_server, mut to_server) = server.into_split();
-                    let up = tokio::spawn(async move {
-                        tokio::io::copy(&mut from_client, &mut to_server).await.ok();
-                    });
-                    let mut buffer = vec![0; 64 * 1024];
-                    while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-                        if mute.load(Ordering::SeqCst) {
-                            swallowed.fetch_add(count, Ordering::SeqCst);
-                            told.notify_one();
-                            break;
-                        }
-                        if to_client.write_all(&buffer[..count]).await.is_err() {
-                            break;
-                        }
-                    }
-                    // Both halves go: the client sees the end.
-                    up.abort();
-                });
-            }
-        });
-        proxy
-    }
-}
 
 /// A store behind the proxy, whose commits wait for an advisory lock.
 async fn store(proxy: &Proxy) -> Store {
@@ -84,7 +26,7 @@ async fn store(proxy: &Proxy) -> Store {
     settings.url = format!("postgres://{role}@127.0.0.1:{}/postgres", proxy.port);
     let mut store = Store::with(PostgresSettings {
         server: settings,
-        ..server().fresh()
+        ..fresh()
     })
     .await;
     begin(&mut store).await;

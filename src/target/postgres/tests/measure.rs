@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Store;
-use super::server::server;
+use super::{Store, fresh};
 use crate::mapping::plan::{Cell, DestinationPlan};
 use crate::model::stored::StoredType;
+use crate::postgres::trial::server::server;
 use crate::target::port::{Outcome, Target};
 use crate::target::suite::plans::{Row, job, object, plan, row, text};
 use crate::target::suite::world::Writer;
@@ -67,7 +67,7 @@ async fn backends() -> Vec<i32> {
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn rows_a_second() {
-    let mut settings = server().fresh();
+    let mut settings = fresh();
     settings.writers = 1;
     let store = Store::with(settings).await;
     let fields = fields();

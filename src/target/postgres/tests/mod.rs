@@ -4,17 +4,17 @@ mod doubt;
 mod measure;
 mod properties;
 mod reach;
-mod server;
 mod storage;
 mod writers;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use chrono::DateTime;
 
-use self::server::server;
 use super::{PostgresSettings, PostgresTarget};
+use crate::postgres::trial::server::server;
 use crate::runtime::clock::ManualClock;
 use crate::target::port::Target;
 use crate::target::suite::{Bench, target_suite};
@@ -27,7 +27,7 @@ pub struct Store {
 
 impl Store {
     pub async fn new() -> Self {
-        Self::with(server().fresh()).await
+        Self::with(fresh()).await
     }
 
     pub async fn with(settings: PostgresSettings) -> Self {
@@ -44,6 +44,18 @@ impl Store {
 
     pub fn ledger(&self, name: &str) -> String {
         self.target.schemas.ledger(name)
+    }
+}
+
+/// Settings for two schemas that nobody else has.
+pub fn fresh() -> PostgresSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    PostgresSettings {
+        writers: 3,
+        store: format!("store {number}"),
+        ledger: format!("tributary {number}"),
+        ..PostgresSettings::new(server().local())
     }
 }
 

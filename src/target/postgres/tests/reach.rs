@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::server::server;
-use super::{PostgresSettings, Store};
+use super::{PostgresSettings, Store, fresh};
 use crate::fault::{Fault, FaultKind};
+use crate::postgres::trial::server::server;
 use crate::postgres::{Server, Settings, SslMode};
 use crate::runtime::clock::SystemClock;
 use crate::target::port::{Outcome, Target};
@@ -121,7 +121,7 @@ async fn what_keeps_the_target_out_is_named() {
     ] {
         let settings = PostgresSettings {
             server: settings,
-            ..server().fresh()
+            ..fresh()
         };
         let fault = PostgresTarget::open(settings, Arc::new(SystemClock))
             .await

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::server::server;
-use super::{Store, open};
+use super::{Store, fresh, open};
 use crate::fault::{Fate, FaultKind};
 use crate::mapping::plan::{Cell, MatchKey, Reference};
 use crate::model::stored::{StoredObject, StoredType};
+use crate::postgres::trial::server::server;
 use crate::target::port::{Outcome, RowsPage, Target};
 use crate::target::suite::Bench;
 use crate::target::suite::plans::{
@@ -100,7 +100,7 @@ async fn tables_of_others_and_odd_names_are_refused() {
 /// Two daemons start at once on an empty database.
 #[tokio::test]
 async fn two_may_make_tables_and_indexes_at_once() {
-    let settings = server().fresh();
+    let settings = fresh();
     let fields = [("name", StoredType::String), ("email", StoredType::Email)];
     let plan = Arc::new(plan("thing", &fields).identified(&["email"]));
     let start = || {
@@ -448,7 +448,7 @@ async fn a_later_ledger_is_refused() {
 /// the tables grow, though nobody tells the planner.
 #[tokio::test]
 async fn statements_stay_quick_when_tables_grow() {
-    let mut settings = server().fresh();
+    let mut settings = fresh();
     settings.writers = 1;
     let mut store = Store::with(settings).await;
     let mut writer = begin(&mut store).await;

@@ -4,75 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
 
-use super::server::server;
-use super::{Store, open};
+use super::{Store, fresh, open};
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan};
 use crate::model::policy::{OnExit, OnNone};
+use crate::postgres::trial::obstacle::{Obstacle, wait_until};
+use crate::postgres::trial::server::server;
 use crate::target::port::{Applied, Batch, Outcome, RowsPage, Target};
 use crate::target::suite::Bench;
 use crate::target::suite::plans::{Row, by_id, company, deleted, person, row, text};
 use crate::target::suite::world::{Writer, begin};
-
-/// A transaction of the test's own that holds something the target wants.
-pub struct Obstacle {
-    client: Client,
-    pid: i32,
-}
-
-impl Obstacle {
-    pub async fn new(sql: &str) -> Self {
-        let client = server().client().await;
-        let pid = client
-            .query_one("SELECT pg_backend_pid()", &[])
-            .await
-            .unwrap()
-            .get(0);
-        client.batch_execute("BEGIN").await.unwrap();
-        client.batch_execute(sql).await.unwrap();
-        Self { client, pid }
-    }
-
-    /// Returns once `count` others wait for it, directly or in line; their process ids.
-    pub async fn waited_for(&self, count: usize) -> Vec<i32> {
-        let look = server().client().await;
-        wait_until(async || {
-            let waiting = look
-                .query(
-                    "WITH RECURSIVE blocked AS MATERIALIZED (
-                        SELECT pid, unnest(pg_blocking_pids(pid)) AS by FROM pg_stat_activity
-                        WHERE application_name = 'tributary'
-                     ), waiting AS (
-                        SELECT pid FROM blocked WHERE by = $1
-                        UNION SELECT b.pid FROM blocked b JOIN waiting w ON b.by = w.pid
-                     ) SELECT pid FROM waiting",
-                    &[&self.pid],
-                )
-                .await
-                .unwrap();
-            let pids: Vec<i32> = waiting.iter().map(|row| row.get(0)).collect();
-            (pids.len() >= count).then_some(pids)
-        })
-        .await
-    }
-
-    pub async fn end(self, how: &str) {
-        self.client.batch_execute(how).await.unwrap();
-    }
-}
-
-/// Asks until there is an answer.
-async fn wait_until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    for _ in 0..3_000 {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("nothing came");
-}
 
 pub fn spawn(target: Arc<dyn Target>, batch: Batch) -> JoinHandle<Result<Applied, Fault>> {
     tokio::spawn(async move { target.apply(batch).await })
@@ -423,7 +365,7 @@ async fn a_broken_connection_leaves_nothing_and_is_made_anew() {
 /// A statement that takes too long ends the batch, not the connection.
 #[tokio::test]
 async fn a_statement_that_takes_too_long_passes() {
-    let mut settings = server().fresh();
+    let mut settings = fresh();
     settings.server.statement_timeout = Duration::from_millis(300);
     let mut store = Store::with(settings).await;
     let mut writer = begin(&mut store).await;

@@ -13,9 +13,9 @@ pub const SECTIONS: &[Case] = &[
     ("unknown section, far from any", "", "[pipeline]\n"),
     ("unknown key", "", "[admin]\nlisten_on = \"127.0.0.1:1\"\n"),
     (
-        "state has no section",
+        "state is shared by daemons that share all else",
         "",
-        "[state]\nurl = \"postgres://x\"\n",
+        "[state]\nurl = \"postgres://me@db.example/state\"\nlease = \"1s\"\n",
     ),
     (
         "wrong type of a section",

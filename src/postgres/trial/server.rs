@@ -4,12 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::postgres::{Settings, SslMode};
 use crate::secret::Secret;
-use crate::target::postgres::PostgresSettings;
 
 /// How a start may go wrong without fault: another process takes the port between choosing and listening.
 const ATTEMPTS: usize = 5;
@@ -130,18 +128,6 @@ fn binaries() -> PathBuf {
 }
 
 impl TestServer {
-    /// Settings for two schemas that nobody else has.
-    pub fn fresh(&self) -> PostgresSettings {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        PostgresSettings {
-            writers: 3,
-            store: format!("store {number}"),
-            ledger: format!("tributary {number}"),
-            ..PostgresSettings::new(self.local())
-        }
-    }
-
     /// By the socket, as superuser.
     pub fn local(&self) -> Settings {
         Settings {
