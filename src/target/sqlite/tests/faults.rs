@@ -10,6 +10,7 @@ use crate::mapping::plan::{Cell, DestinationPlan};
 use crate::model::policy::OnNone;
 use crate::model::stored::StoredType;
 use crate::runtime::clock::SystemClock;
+use crate::target::beside::StoreBeside;
 use crate::target::port::{Outcome, RowsPage};
 use crate::target::sqlite::SqliteTarget;
 use crate::target::suite::plans::{by, by_id, company, on, person, plan, row};
