@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod demo_org;
 mod inspect;
+mod oob;
 mod output;
 mod topics;
 
@@ -57,7 +58,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     let (config, json) = (arguments.config, arguments.json);
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
-        Command::Check => check::check(&config, json),
+        Command::Check => check::check(&config, json).await,
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
@@ -66,6 +67,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             object,
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
+        Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(SimCommand::Salesforce(options)) => {

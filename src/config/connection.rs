@@ -114,7 +114,8 @@ impl ConnectionConfig {
             own_host_only(org, report);
         }
         transport(&mut reader);
-        oob(&mut reader);
+        // Read where the catalogue's jobs are made.
+        reader.take("oob");
         notify::check_names(&mut reader, known_names);
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
@@ -181,28 +182,6 @@ fn transport(reader: &mut Reader<'_>) {
         reader.report.add(problem.value(shown(&text.value)));
     }
     reader.refuse("pubsub_address", NOT_HERE, "remove it");
-}
-
-fn oob(reader: &mut Reader<'_>) {
-    let report = reader.report;
-    let Some(mut inner) = reader
-        .take("oob")
-        .and_then(|node| Reader::open(node, report))
-    else {
-        return;
-    };
-    inner.integer("catalog", 1..=i64::from(u32::MAX));
-    if let Some(node) = inner.take("jobs")
-        && !matches!(&node.shape, Shape::Text(text) | Shape::Given(text) if text == "none")
-    {
-        let remedy = "write \"none\" and the jobs in files of their own";
-        report.wrong(
-            &node.spot,
-            "out-of-the-box jobs are not available in this version",
-            remedy,
-        );
-    }
-    inner.close();
 }
 
 fn api_version(reader: &mut Reader<'_>) -> Option<String> {

@@ -17,6 +17,7 @@ use crate::config::job::{JobConfig, Routine};
 use crate::config::log::LogConfig;
 use crate::config::nearest::nearest;
 use crate::config::objects::Objects;
+use crate::config::oob::CrmKind;
 use crate::config::problem::{Located, Problem, Problems};
 use crate::config::reader::Reader;
 use crate::config::store::StoreConfig;
@@ -37,8 +38,10 @@ pub mod log;
 mod nearest;
 mod notify;
 mod objects;
+pub mod oob;
 pub mod org;
 mod overrides;
+mod placeholder;
 pub mod problem;
 mod reader;
 mod rules;
@@ -85,8 +88,8 @@ impl Config {
     pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Self, Problems> {
         let report = Report::default();
         let config = files::gather(path, &report).map(|mut found| {
-            overrides::apply(&mut found.tree, environment, &report);
-            build(found, &report)
+            let instances = assemble(&mut found.tree, environment, &report);
+            build(found, &instances, &report)
         });
         let (problems, notes) = report.into_parts();
         match config {
@@ -99,8 +102,26 @@ impl Config {
     }
 }
 
+/// Puts together what is read: the files, what the environment overrides, the catalogue's jobs, placeholders filled.
+/// The instances that columns are named by.
+fn assemble(
+    tree: &mut Node,
+    environment: &BTreeMap<String, String>,
+    report: &Report,
+) -> BTreeSet<String> {
+    // A connection says which jobs of the catalogue there are for other variables to override.
+    let (of_connections, others) = environment
+        .iter()
+        .map(|(name, text)| (name.clone(), text.clone()))
+        .partition(|(name, _)| name.starts_with("TRIBUTARY__CONNECTION__"));
+    overrides::apply(tree, &of_connections, report);
+    oob::expand(tree, report);
+    overrides::apply(tree, &others, report);
+    placeholder::fill(tree, report)
+}
+
 /// Reads all sections. With mistakes the outcome is of no use but to find more of them.
-fn build(found: Found, report: &Report) -> Config {
+fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config {
     let Found {
         root,
         tree,
@@ -113,7 +134,7 @@ fn build(found: Found, report: &Report) -> Config {
     let store = StoreConfig::parse(&tree, report);
     let names = notify::parse(&tree, &root, report);
     let names = (!main_is_broken).then_some(&names);
-    let objects = Objects::parse(&tree, report);
+    let objects = Objects::parse(&tree, instances, report);
     person_key(&store, &objects, report);
 
     let connection_ids = ids(&tree, "connection");
@@ -136,6 +157,7 @@ fn build(found: Found, report: &Report) -> Config {
             store: &store,
             names,
             jobs: &siblings,
+            kind: tree.at(&["connection", connection]).and_then(CrmKind::of),
             report,
         };
         if let Some((job, routine)) = job::read::read(connection, id, node, &context) {

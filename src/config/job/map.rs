@@ -37,7 +37,11 @@ pub(super) fn read_all(
     entries.collect()
 }
 
-fn read(column: Located<String>, node: &Node, context: &Context<'_>) -> Option<MapEntry> {
+pub(super) fn read(
+    column: Located<String>,
+    node: &Node,
+    context: &Context<'_>,
+) -> Option<MapEntry> {
     let report = context.report;
     match &node.shape {
         Shape::Table(_) => read_table(column, node, context),
@@ -51,7 +55,7 @@ fn read(column: Located<String>, node: &Node, context: &Context<'_>) -> Option<M
         }),
         Shape::Boolean(false) => {
             node.wrong(
-                "`false` removes a mapping of an out-of-the-box job, which this version does not have",
+                "`false` removes a mapping of an out-of-the-box job, and there is none here",
                 "remove the line, or write { value = false } for a constant",
                 report,
             );

@@ -92,9 +92,8 @@ fn one_mistake_is_one_problem() {
     );
     for (path, what) in [
         ("Owner..Email", "missing"),
-        ("Industry@label", "`@label` is not supported yet"),
-        ("Owner@type", "`@type` is not supported yet"),
-        ("parentcustomerid:account", "`lookup:table`"),
+        ("Industry@lable", "no suffix"),
+        ("parentcustomerid:", "missing"),
     ] {
         told(|job| first(job, map("born", path)), "map.born", what, "");
     }
@@ -156,9 +155,9 @@ fn look_ups_are_checked() {
         "`name`?",
     );
     told(
-        replace(by("company_id", "Company", &[("@id", "A:b")])),
+        replace(by("company_id", "Company", &[("@id", "A:b@label")])),
         key,
-        "`lookup:table`",
+        "look-up by table",
         "",
     );
     told(
