@@ -281,3 +281,23 @@ fn close(tree: &Node, report: &Report) {
     }
     reader.close();
 }
+
+/// The config of a text whose connections lack what signing in needs: for tests of jobs alone.
+#[cfg(test)]
+pub(crate) fn built_for_jobs(text: &str) -> Config {
+    let report = Report::default();
+    let mut tree = document::parse("all.toml", text, &report);
+    let instances = assemble(&mut tree, &BTreeMap::new(), &report);
+    let found = Found {
+        root: PathBuf::new(),
+        tree,
+        main_is_broken: false,
+    };
+    let config = build(found, &instances, &report);
+    let problems = report.into_parts().0.into_iter();
+    let of_jobs: Vec<_> = problems
+        .filter(|problem| !problem.spot.key.starts_with("connection."))
+        .collect();
+    assert!(of_jobs.is_empty(), "{}", Problems::new(of_jobs));
+    config
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::document::{Node, Report, Table, parse};
 use crate::config::nearest::nearest;
 use crate::config::placeholder::INSTANCE;
-use crate::config::problem::{Located, Problem, Spot};
+use crate::config::problem::{BUILT_IN, Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 
@@ -53,9 +53,6 @@ const STANDARD: [(&str, &str); 14] = [
         include_str!("../../config/objects/price_book_entry.toml"),
     ),
 ];
-
-/// Ends the name of a file that is compiled in.
-const BUILT_IN: &str = " (built in)";
 
 /// Columns that every table has and no job writes.
 pub(super) const RESERVED: [&str; 5] = [

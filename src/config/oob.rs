@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::config::document::{Node, Report, Shape, Table, parse};
 use crate::config::nearest::nearest;
-use crate::config::problem::{Problem, Spot};
+use crate::config::problem::{BUILT_IN, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 
 pub mod listing;
@@ -196,9 +196,6 @@ fn jobs(
         prune(node, &ids);
     }
 }
-
-/// Ends the name of a file that is compiled in.
-const BUILT_IN: &str = " (built in)";
 
 /// A job of the catalogue depends on those that are there.
 fn prune(job: &mut Node, ids: &BTreeSet<String>) {

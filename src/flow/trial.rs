@@ -79,3 +79,6 @@ async fn one(
     }
     Ok(failures)
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,10 @@ impl Fixture {
         Self { folder }
     }
 
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
     pub fn load(&self, name: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
         let environment: BTreeMap<String, String> = environment
             .iter()

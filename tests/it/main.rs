@@ -9,6 +9,7 @@
 mod config;
 mod dashboards;
 mod log;
+mod oob;
 mod road;
 mod salesforce;
 mod wire;

@@ -156,11 +156,11 @@ fn identifiers(
                 columns.iter().map(|column| column.value.as_str()),
             );
             let remedy = near.map_or_else(
-                || format!("add `{}` to map or derive", name.value),
+                || format!("add `{}` to map or derive", name.value.escape_debug()),
                 |near| {
                     format!(
                         "did you mean {near:?}? otherwise add `{}` to map or derive",
-                        name.value
+                        name.value.escape_debug()
                     )
                 },
             );

@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::config::document::{Node, Report, Shape, Table};
-use crate::config::problem::Problems;
+use crate::config::problem::{BUILT_IN, Problems};
 use crate::config::{self, files};
 
-use super::{BUILT_IN, Catalogue, CrmKind, Template, wish};
+use super::{Catalogue, CrmKind, Template, wish};
 
 /// A job of the catalogue, as it is or as a connection has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

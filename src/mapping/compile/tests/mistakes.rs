@@ -300,8 +300,8 @@ fn all_mistakes_are_told_at_once() {
         .collect();
     told.sort_unstable();
     let expected = [
-        "`x y` is not a field's API name",
-        "a name is missing before or after a point",
+        "`x y` is not an API name",
+        "a name is missing before or after a point or colon",
         "at character 9: `x` is no value",
         "the column is derived twice",
         "the column is mapped twice",

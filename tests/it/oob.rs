@@ -1,0 +1,533 @@
+//! The out-of-the-box catalogue, table by table; what a connection makes of it; that what is printed parses back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use tributary::app;
+use tributary::config::Config;
+use tributary::config::oob::CrmKind;
+use tributary::config::oob::listing::{JobState, ListedJob, catalogue, of_connection};
+use tributary::config::problem::Problems;
+use tributary::flow::trial;
+
+use crate::config::Fixture;
+
+fn job(kind: CrmKind, id: &str) -> ListedJob {
+    let jobs = catalogue(kind);
+    jobs.into_iter().find(|job| job.id == id).unwrap()
+}
+
+/// What fills a column: the path, or the table of a mapping in JSON.
+fn source(node: &Json) -> String {
+    node.as_str()
+        .map_or_else(|| node.to_string(), str::to_owned)
+}
+
+/// Every direct mapping as `Field,Object :: column,Y`, avatars too, in the file's order.
+fn table(job: &ListedJob) -> Vec<String> {
+    let mut rows = Vec::new();
+    for label in &job.to {
+        let to = &job.job["to"][label];
+        let identifiers = &to["identifiers"];
+        let is_identifier = |column: &str| match identifiers {
+            Json::String(key) => key == "@person_key" && column == "email",
+            list => list.as_array().unwrap().contains(&column.into()),
+        };
+        for (column, from) in to["map"].as_object().into_iter().flatten() {
+            let flag = if is_identifier(column) { "Y" } else { "" };
+            rows.push(format!("{},{label} :: {column},{flag}", source(from)));
+        }
+        for (column, from) in to["avatar"].as_object().into_iter().flatten() {
+            assert!(!is_identifier(column));
+            rows.push(format!("{},Avatar :: {column},", source(from)));
+        }
+    }
+    rows
+}
+
+/// Every derived mapping as `column,Object,pairs,on_multiple,on_none`.
+fn derived(job: &ListedJob) -> Vec<String> {
+    let mut rows = Vec::new();
+    for label in &job.to {
+        for (column, by) in job.job["to"][label]["derive"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            if by["sibling"].is_string() {
+                continue;
+            }
+            let pairs = by["match"].as_object().unwrap().iter();
+            let pairs: Vec<String> = pairs
+                .map(|(column, path)| format!("{}->{column}", source(path)))
+                .collect();
+            rows.push(format!(
+                "{column},{},{},{},{}",
+                source(&by["from"]),
+                pairs.join("; "),
+                source(&by["on_multiple"]),
+                source(&by["on_none"])
+            ));
+        }
+    }
+    rows
+}
+
+fn sorted(mut rows: Vec<String>) -> Vec<String> {
+    rows.sort();
+    rows
+}
+
+fn is_table(kind: CrmKind, id: &str, expected: &[&str]) {
+    let expected = expected.iter().map(|row| (*row).to_owned()).collect();
+    assert_eq!(sorted(table(&job(kind, id))), sorted(expected), "{id}");
+}
+
+fn is_derived(kind: CrmKind, id: &str, expected: &[&str]) {
+    let expected = expected.iter().map(|row| (*row).to_owned()).collect();
+    assert_eq!(sorted(derived(&job(kind, id))), sorted(expected), "{id}");
+}
+
+/// M1 to M3: labels of the product as CRM names and columns.
+#[test]
+fn tables_of_dynamics() {
+    let dynamics = CrmKind::Dynamics;
+    is_table(
+        dynamics,
+        "user_sync",
+        &[
+            "firstname,User :: first_name,",
+            "lastname,User :: last_name,",
+            "personalemailaddress,User :: email,",
+            "domainname,User :: username,Y",
+            "systemuserid,Avatar :: user_id,",
+            // Status is `isdisabled`: Active is its negation.
+            "{\"from\":\"isdisabled\",\"values\":{\"false\":true,\"true\":false}},Avatar :: active,",
+        ],
+    );
+    is_table(
+        dynamics,
+        "company_sync",
+        &[
+            "accountid,Company :: external_account_id_{instance},Y",
+            "name,Company :: name,",
+            "industrycode@label,Company :: industry,",
+            "numberofemployees,Company :: employees,",
+        ],
+    );
+    is_table(
+        dynamics,
+        "company_person_sync",
+        &[
+            "firstname,Person :: first_name,",
+            "lastname,Person :: last_name,",
+            "emailaddress1,Person :: email,Y",
+            "contactid,Company Person :: external_contact_id_{instance},",
+            "parentcustomerid:account,Company Person :: external_account_id_{instance},",
+        ],
+    );
+    // D1 by the manager's id: read literally everybody would be their own manager.
+    is_derived(
+        dynamics,
+        "user_sync",
+        &["manager,User,parentsystemuserid->@id,any,null"],
+    );
+    is_derived(dynamics, "company_sync", &[]);
+    is_derived(
+        dynamics,
+        "company_person_sync",
+        &[
+            "company_id,Company,parentcustomerid:account->external_account_id_{instance},error,reject",
+        ],
+    );
+}
+
+/// M4 to M8, D3 to D8.
+#[test]
+fn tables_of_salesforce() {
+    let salesforce = CrmKind::Salesforce;
+    is_table(
+        salesforce,
+        "user_sync",
+        &[
+            "FirstName,User :: first_name,",
+            "LastName,User :: last_name,",
+            "Email,User :: email,",
+            "TimeZoneSidKey,User :: time_zone,",
+            "Username,User :: username,Y",
+            "LocaleSidKey,User :: locale,",
+            "Title,User :: user_title,",
+            "Id,Avatar :: user_id,",
+        ],
+    );
+    is_table(
+        salesforce,
+        "company_sync",
+        &[
+            "Id,Company :: salesforce_account_id,Y",
+            "Name,Company :: name,",
+            "NumberOfEmployees,Company :: employees,",
+        ],
+    );
+    is_table(
+        salesforce,
+        "company_person_sync",
+        &[
+            "FirstName,Person :: first_name,",
+            "LastName,Person :: last_name,",
+            "Email,Person :: email,Y",
+            "Id,Company Person :: external_contact_id,",
+            "AccountId,Company Person :: external_account_id,",
+        ],
+    );
+    is_table(
+        salesforce,
+        "currency_sync",
+        &[
+            "ConversionRate,Currency Coefficient :: conversion_rate,",
+            "IsoCode,Currency Coefficient :: currency_code,Y",
+            "IsCorporate,Currency Coefficient :: corporate_currency,",
+        ],
+    );
+    is_table(
+        salesforce,
+        "cases_sync",
+        &[
+            "CaseNumber,Case :: external_id,Y",
+            "Type,Case :: case_type,",
+            "Description,Case :: case_description,",
+            "Priority,Case :: case_priority,",
+            "Subject,Case :: case_subject,",
+            "Status,Case :: case_status,",
+            "AccountId,Case :: source_org_id,",
+            "LastModifiedDate,Case :: modified_date_at_source,",
+            "Id,Case :: external_system_id,",
+        ],
+    );
+    is_derived(
+        salesforce,
+        "user_sync",
+        &["manager,User,ManagerId->@id,any,null"],
+    );
+    is_derived(salesforce, "company_sync", &[]);
+    is_derived(
+        salesforce,
+        "company_person_sync",
+        &[
+            "company_id,Company,AccountId->salesforce_account_id,error,reject",
+            "manager,Company Person,AccountId->external_account_id; ReportsToId->external_contact_id,any,null",
+        ],
+    );
+    is_derived(
+        salesforce,
+        "cases_sync",
+        &[
+            "assignee_id,User,Owner.Email->email,error,null",
+            "requester_id,Person,Contact.Email->email,error,null",
+            "company_id,Company,Account.Name->name,error,null",
+        ],
+    );
+}
+
+/// Rows 52, 57 to 59, 61 to 65, 118 of the features: names, dependencies, no schedule, filters, chains.
+#[test]
+fn names_dependencies_and_filters() {
+    let user = job(CrmKind::Salesforce, "user_sync");
+    assert_eq!(
+        user.job["where"],
+        "UserType = 'Standard' AND IsActive = true"
+    );
+    assert_eq!(
+        job(CrmKind::Dynamics, "user_sync").job["where"],
+        "isdisabled = false"
+    );
+    let contact = job(CrmKind::Dynamics, "company_person_sync");
+    assert_eq!(contact.job["where"], "emailaddress1 != null");
+    for (kind, filtered) in [
+        (CrmKind::Salesforce, vec!["user_sync"]),
+        (CrmKind::Dynamics, vec!["company_person_sync", "user_sync"]),
+    ] {
+        let jobs = catalogue(kind);
+        let has = |key: &str| -> Vec<&str> {
+            let mut ids: Vec<&str> = jobs
+                .iter()
+                .filter(|job| !job.job[key].is_null())
+                .map(|job| &*job.id)
+                .collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(has("where"), filtered);
+        assert_eq!(has("schedule"), Vec::<&str>::new());
+        assert!(
+            jobs.iter()
+                .all(|job| job.name.ends_with(" Sync_{connection}")),
+            "{jobs:?}"
+        );
+        let by_id: BTreeMap<&str, &ListedJob> = jobs.iter().map(|job| (&*job.id, job)).collect();
+        assert_eq!(by_id["user_sync"].depends_on, Vec::<String>::new());
+        assert_eq!(by_id["company_sync"].depends_on, ["user_sync"]);
+        assert_eq!(by_id["company_person_sync"].depends_on, ["company_sync"]);
+    }
+    let conditions: BTreeMap<String, String> = catalogue(CrmKind::Salesforce)
+        .into_iter()
+        .filter_map(|job| Some((job.id, job.condition?)))
+        .collect();
+    assert_eq!(conditions["currency_sync"], "multi_currency");
+    assert_eq!(conditions["company_teams_sync"], "company_teams");
+    assert_eq!(conditions["opportunity_stage_sync"], "renewal_center");
+    assert_eq!(conditions.len(), 7);
+}
+
+const ACME: &str = r#"
+kind = "salesforce"
+org = "https://acme.my.salesforce.com"
+auth = { flow = "client_credentials", client_id = "3MVG9", client_secret = { env = "ACME_SECRET" } }
+oob = { catalog = 1, jobs = "all", multi_currency = true, company_teams = true, renewal_center = true }
+"#;
+
+fn acme(files: &[(&str, &str)]) -> Fixture {
+    let all: Vec<(&str, &str)> = [("tributary.toml", ""), ("connections/acme.toml", ACME)]
+        .into_iter()
+        .chain(files.iter().copied())
+        .collect();
+    Fixture::new(&all)
+}
+
+fn loaded(fixture: &Fixture) -> Config {
+    fixture
+        .load("", &[])
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[tokio::test]
+async fn the_catalogue_loads_and_its_tests_hold() {
+    let config = loaded(&acme(&[]));
+    assert_eq!(config.jobs.len(), catalogue(CrmKind::Salesforce).len());
+    for job in &config.jobs {
+        assert_eq!(
+            job.name,
+            format!("{}_acme", job.name.trim_end_matches("_acme"))
+        );
+        let routine = &config.routines[&(job.connection.clone(), job.id.clone())];
+        assert!(!routine.tests.is_empty(), "{} has no test", job.id);
+    }
+    let mappings = app::compile(&config).unwrap();
+    let trials = trial::run(&config, &mappings).await.unwrap();
+    assert_eq!(
+        trials.failures,
+        [],
+        "{}",
+        Problems::new(trials.failures.clone())
+    );
+    assert!(trials.run >= config.jobs.len());
+}
+
+#[test]
+fn what_is_printed_parses_back() {
+    let fixture = acme(&[]);
+    let config = loaded(&fixture);
+    let listed = of_connection(&fixture.path(), &BTreeMap::new(), "acme")
+        .unwrap()
+        .unwrap();
+    assert_eq!(listed.len(), config.jobs.len());
+    let bare = ACME.replace("jobs = \"all\"", "jobs = \"none\"");
+    let names: Vec<String> = listed
+        .iter()
+        .map(|job| format!("jobs/acme/{}.toml", job.id))
+        .collect();
+    let mut files = vec![
+        ("tributary.toml", ""),
+        ("connections/acme.toml", bare.as_str()),
+    ];
+    files.extend(
+        names
+            .iter()
+            .map(String::as_str)
+            .zip(listed.iter().map(|job| job.toml.as_str())),
+    );
+    let again = loaded(&Fixture::new(&files));
+    assert_eq!(again.jobs.len(), config.jobs.len());
+    for (printed, made) in again.jobs.iter().zip(&config.jobs) {
+        assert_eq!(without_places(printed), without_places(made));
+        let key = (made.connection.clone(), made.id.clone());
+        assert_eq!(
+            again.routines[&key].tests.len(),
+            config.routines[&key].tests.len()
+        );
+        assert_eq!(
+            again.routines[&key].full_sync,
+            config.routines[&key].full_sync
+        );
+    }
+}
+
+/// A job's text without the files and lines at which it stands.
+fn without_places(job: &tributary::config::job::JobConfig) -> String {
+    let text = format!("{job:#?}");
+    let mut kept = Vec::new();
+    let mut within = None;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        if within.is_some_and(|outer| indent > outer) {
+            continue;
+        }
+        within = line
+            .trim_start()
+            .starts_with("spot: Spot {")
+            .then_some(indent);
+        if within.is_none() {
+            kept.push(line);
+        }
+    }
+    kept.join("\n")
+}
+
+#[test]
+fn a_connections_listing_says_what_it_has() {
+    let fixture = acme(&[(
+        "jobs/acme/company_sync.toml",
+        "[to.Company.map]\nindustry = \"Industry\"\n",
+    )]);
+    let config = loaded(&fixture);
+    let company = config
+        .jobs
+        .iter()
+        .find(|job| job.id.as_str() == "company_sync")
+        .unwrap();
+    assert_eq!(company.destinations[0].map.len(), 4);
+    assert_eq!(company.spot.to_string(), "jobs/acme/company_sync.toml:1");
+    let listed = of_connection(&fixture.path(), &BTreeMap::new(), "acme")
+        .unwrap()
+        .unwrap();
+    let state = |id: &str| listed.iter().find(|job| job.id == id).unwrap().state;
+    assert_eq!(state("company_sync"), JobState::Changed);
+    assert_eq!(state("user_sync"), JobState::Standard);
+    let printed = &listed
+        .iter()
+        .find(|job| job.id == "company_sync")
+        .unwrap()
+        .toml;
+    assert!(printed.contains("industry"), "{printed}");
+    assert_eq!(
+        of_connection(&fixture.path(), &BTreeMap::new(), "acne").unwrap(),
+        None
+    );
+
+    let second = ACME.replace("jobs = \"all\"", "jobs = \"second\"");
+    let fixture = Fixture::new(&[("tributary.toml", ""), ("connections/acme.toml", &second)]);
+    let listed = of_connection(&fixture.path(), &BTreeMap::new(), "acme")
+        .unwrap()
+        .unwrap();
+    let made: Vec<&str> = listed
+        .iter()
+        .filter(|job| job.state != JobState::Absent)
+        .map(|job| &*job.id)
+        .collect();
+    assert_eq!(made, ["user_sync", "currency_sync"]);
+}
+
+#[test]
+fn an_avatar_is_a_row_of_its_own_and_no_identifier() {
+    let config = loaded(&acme(&[]));
+    let user = config
+        .jobs
+        .iter()
+        .find(|job| job.id.as_str() == "user_sync")
+        .unwrap();
+    let labels: Vec<&str> = user
+        .destinations
+        .iter()
+        .map(|to| &*to.object.value)
+        .collect();
+    assert_eq!(labels, ["User", "User Avatar"]);
+    for (patch, told) in [
+        (
+            "[to.User]\nidentifiers = [\"avatar.user_id\"]\n",
+            "can't be an identifier",
+        ),
+        (
+            "[to.User]\nidentifiers = [\"avatar_user_id\"]\n",
+            "can't be an identifier",
+        ),
+        ("[to.User.avatar]\nuser_id = \"Alias\"\n", "is fixed"),
+        (
+            "[to.User.avatar]\nconnection = \"Alias\"\n",
+            "is filled by itself",
+        ),
+        (
+            "[to.User.avatar]\nshoe = \"Alias\"\n",
+            "has no column `shoe`",
+        ),
+        ("[to.User]\navatar = false\n", "is fixed"),
+    ] {
+        let problems = acme(&[("jobs/acme/user_sync.toml", patch)])
+            .load("", &[])
+            .unwrap_err();
+        assert!(problems.to_string().contains(told), "{patch}: {problems}");
+    }
+    let company = "[to.Company]\navatar.user_id = \"Id\"\n";
+    let problems = acme(&[("jobs/acme/company_sync.toml", company)])
+        .load("", &[])
+        .unwrap_err();
+    assert!(
+        problems.to_string().contains("only User has an avatar"),
+        "{problems}"
+    );
+}
+
+/// A test that must fail does, with what is there instead.
+#[tokio::test]
+async fn failing_tests_are_told() {
+    let job = "source = \"Account\"\n[to.Company]\nidentifiers = [\"salesforce_account_id\"]\n\
+               map = { salesforce_account_id = \"Id\", name = \"Name\", employees = \"NumberOfEmployees\" }\n[[test]]\n";
+    let account = "given.Account = [{ Id = \"001A00000000001IAA\", Name = \"Acme\", NumberOfEmployees = 3 }]\n";
+    let bare = ACME.replace("jobs = \"all\"", "jobs = \"none\"");
+    for (test, told) in [
+        (format!("{account}expect.Company = [{{ name = \"Acme\", employees = 3.0 }}]\n"), ""),
+        (format!("{account}expect.Company = [{{ name = \"Acme\", employees = 4 }}]\n"), "row 1 of Company that is expected is not there"),
+        (format!("{account}expect.Company = [{{ name = \"Acme\" }}, {{ name = \"Acme\" }}]\n"), "row 2 of Company"),
+        (format!("{account}expect.Company = []\n"), "is there that is not expected"),
+        (format!("{account}expect.Comapny = []\n"), "no stored object"),
+        (format!("{account}expect.Company = [{{ nme = \"Acme\" }}]\n"), "no column `nme`"),
+        (format!("{account}expect.Company = [{{ employees = \"many\" }}]\n"), "is of type number"),
+        (format!("{account}errors = [\"anything\"]\n"), "no record was refused for that"),
+        ("given.Account = [{ Id = \"001A00000000001IAA\", NumberOfEmployees = \"many\" }]\nexpect.Company = []\n".to_owned(), "a record was refused"),
+        ("given.Account = [{ Id = \"001A00000000001IAA\", NumberOfEmployees = \"many\" }]\nexpect.Company = []\nerrors = [\"`many`\"]\n".to_owned(), ""),
+        ("given.Account = [{ Id = \"001A00000000001IAA\", Nam = \"Acme\" }]\nexpect.Company = [{ name = \"\" }]\n".to_owned(), "reads `Nam`"),
+        ("given.Account = [{ Name = \"Acme\" }]\nexpect.Company = []\n".to_owned(), "has no id"),
+        ("given.Acount = [{ Id = \"001A00000000001IAA\" }]\nexpect.Company = []\n".to_owned(), "reads Acount"),
+        (
+            "given.Account = [{ Id = \"001A00000000001IAA\", Name = \"A\" }, { Id = \"001A00000000001IAA\", Name = \"B\" }, \
+             { Id = \"001A00000000001IAA\", \"@deleted\" = true }]\nexpect.Company = [{ name = \"B\", crm_state = \"deleted\" }]\n".to_owned(),
+            "",
+        ),
+    ] {
+        let text = format!("on_delete = \"mark\"\n{job}{test}");
+        let fixture = Fixture::new(&[
+            ("tributary.toml", ""),
+            ("connections/acme.toml", &bare),
+            ("jobs/acme/company.toml", &text),
+        ]);
+        let config = loaded(&fixture);
+        let mappings = app::compile(&config).unwrap();
+        let trials = trial::run(&config, &mappings).await.unwrap();
+        assert_eq!(trials.run, 1);
+        let failures = Problems::new(trials.failures).to_string();
+        if told.is_empty() {
+            assert_eq!(failures, "0 problems", "{test}");
+        } else {
+            assert!(failures.contains(told), "{test}: {failures}");
+        }
+    }
+    let none: Vec<Arc<tributary::mapping::compile::Mapping>> = Vec::new();
+    let config = loaded(&acme(&[]));
+    assert!(
+        !trial::run(&config, &none)
+            .await
+            .unwrap()
+            .failures
+            .is_empty()
+    );
+}
