@@ -158,6 +158,7 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
             names,
             jobs: &siblings,
             kind: tree.at(&["connection", connection]).and_then(CrmKind::of),
+            multi_currency: oob::has_multi_currency(&tree, connection),
             report,
         };
         if let Some((job, routine)) = job::read::read(connection, id, node, &context) {
@@ -167,8 +168,9 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
     }
     jobs.sort_by(|a: &JobConfig, b| (&a.connection, &a.id).cmp(&(&b.connection, &b.id)));
     rules::check(&jobs, report);
-    for (_, _, node, jobs) in below_connections(&tree, "chain", &connection_ids, report) {
-        chain::check(node, &jobs, report);
+    for (connection, _, node, ids) in below_connections(&tree, "chain", &connection_ids, report) {
+        let jobs = tree.at(&["job", connection]);
+        chain::check(node, &ids, jobs, report);
     }
     close(&tree, report);
     Config {

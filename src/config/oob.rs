@@ -78,6 +78,20 @@ impl CrmKind {
     }
 }
 
+/// Whether records of the connection bear a currency: those of Dataverse do; a Salesforce org has to have it enabled.
+pub(super) fn has_multi_currency(tree: &Node, connection: &str) -> bool {
+    let said = tree.at(&["connection", connection, "oob", "multi_currency"]);
+    match tree.at(&["connection", connection]).and_then(CrmKind::of) {
+        Some(CrmKind::Dynamics) => true,
+        Some(CrmKind::Salesforce) => match said.map(|node| &node.shape) {
+            Some(Shape::Boolean(value)) => *value,
+            Some(Shape::Given(text)) => text == "true",
+            _ => false,
+        },
+        None => false,
+    }
+}
+
 /// A job of the catalogue.
 #[derive(Debug, Clone)]
 pub(super) struct Template {

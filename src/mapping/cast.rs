@@ -210,3 +210,6 @@ fn email(value: &Value) -> Option<Cell> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod conversions;

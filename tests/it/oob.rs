@@ -477,6 +477,56 @@ fn an_avatar_is_a_row_of_its_own_and_no_identifier() {
     );
 }
 
+#[test]
+fn amounts_have_their_currency_where_the_org_says_it() {
+    let filled = |oob: &str| {
+        let connection = ACME.replace(", multi_currency = true", oob);
+        let fixture = Fixture::new(&[
+            ("tributary.toml", ""),
+            ("connections/acme.toml", &connection),
+        ]);
+        let config = loaded(&fixture);
+        let columns = |id: &str| {
+            let job = config
+                .jobs
+                .iter()
+                .find(|job| job.id.as_str() == id)
+                .unwrap();
+            let map = job.destinations[0].map.iter();
+            map.filter(|entry| entry.column.value == "currency_iso_code")
+                .map(|entry| format!("{:?}", entry.source))
+                .collect::<String>()
+        };
+        (
+            columns("opportunity_sync").contains("CurrencyIsoCode"),
+            columns("company_sync"),
+        )
+    };
+    // Company Sync maps no amount.
+    assert_eq!(filled(", multi_currency = true"), (true, String::new()));
+    assert_eq!(filled(""), (false, String::new()));
+}
+
+#[test]
+fn a_members_own_schedule_is_ignored_and_told() {
+    let fixture = acme(&[("jobs/acme/user_sync.toml", "schedule = \"daily 02:00\"\n")]);
+    let notes: Vec<String> = loaded(&fixture)
+        .notes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("a member of a chain")),
+        "{notes:?}"
+    );
+    assert!(
+        notes.iter().all(|note| !note.contains("built in")),
+        "{notes:?}"
+    );
+}
+
 /// A test that must fail does, with what is there instead.
 #[tokio::test]
 async fn failing_tests_are_told() {

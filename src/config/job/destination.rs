@@ -70,8 +70,9 @@ fn read(
     reader.word("on_move", &[("update", ())]);
     reader.take("avatar");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
-    let map = map::read_all(&mut reader, stored, context);
+    let mut map = map::read_all(&mut reader, stored, context);
     let derive = derive::read_all(&mut reader, stored, earlier, context);
+    map.extend(stored.and_then(|stored| map::currency(&map, stored, context)));
     let columns: Vec<&Located<String>> = map
         .iter()
         .map(|entry| &entry.column)

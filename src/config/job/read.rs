@@ -31,6 +31,8 @@ pub(in crate::config) struct Context<'a> {
     pub(in crate::config) jobs: &'a BTreeSet<&'a str>,
     /// The connection's kind; `None` where its file does not say.
     pub(in crate::config) kind: Option<CrmKind>,
+    /// Its records say what currency their amounts are in.
+    pub(in crate::config) multi_currency: bool,
     /// Where mistakes go.
     pub(in crate::config) report: &'a Report,
 }
