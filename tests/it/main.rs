@@ -8,6 +8,7 @@
 
 mod config;
 mod dashboards;
+mod filters;
 mod log;
 mod oob;
 mod road;

@@ -581,3 +581,59 @@ async fn failing_tests_are_told() {
             .is_empty()
     );
 }
+
+/// Exit code and standard output of the binary.
+fn run(fixture: &Fixture, arguments: &[&str]) -> (i32, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tributary"))
+        .arg("--config")
+        .arg(fixture.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
+}
+
+#[test]
+fn the_command_line_lists_prints_and_checks() {
+    let fixture = acme(&[]);
+    let (code, listed) = run(&fixture, &["oob", "dynamics"]);
+    assert_eq!(code, 0);
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    let (code, listed) = run(&fixture, &["oob", "acme", "--json"]);
+    assert_eq!(code, 0);
+    let listed: Json = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["name"], "User Sync_acme");
+    assert_eq!(listed[0]["state"], "standard");
+    let (code, printed) = run(&fixture, &["oob", "acme", "user_sync"]);
+    assert_eq!(code, 0);
+    assert!(printed.contains("\n[to.User.map]\n"), "{printed}");
+    let (code, one) = run(&fixture, &["oob", "salesforce", "user_sync", "--json"]);
+    assert_eq!(code, 0);
+    let one: Json = serde_json::from_str(&one).unwrap();
+    assert_eq!(one["job"]["to"]["User"]["map"]["username"], "Username");
+    for unknown in [&["oob", "acne"][..], &["oob", "acme", "user_snyc"]] {
+        assert_ne!(run(&fixture, unknown).0, 0);
+    }
+    let (code, checked) = run(&fixture, &["check"]);
+    assert_eq!(code, 0, "{checked}");
+    assert!(checked.contains("12 jobs, 13 mapping tests"), "{checked}");
+
+    let wrong =
+        "[[test]]\ngiven.Account = [{ Id = \"001A00000000001IAA\" }]\nexpect.Company = []\n";
+    let fixture = acme(&[("jobs/acme/company_sync.toml", wrong)]);
+    let (code, checked) = run(&fixture, &["check"]);
+    assert_eq!(code, 3, "{checked}");
+    assert!(
+        checked.contains("jobs/acme/company_sync.toml:2"),
+        "{checked}"
+    );
+    let (code, checked) = run(&fixture, &["check", "--json"]);
+    assert_eq!(code, 3);
+    let checked: Json = serde_json::from_str(&checked).unwrap();
+    assert_eq!(checked["ok"], false);
+    assert_eq!(checked["tests"]["run"], 1);
+    assert_eq!(checked["tests"]["failures"].as_array().unwrap().len(), 1);
+}
