@@ -114,8 +114,7 @@ impl ConnectionConfig {
             own_host_only(org, report);
         }
         transport(&mut reader);
-        // Read where the catalogue's jobs are made.
-        reader.take("oob");
+        oob(&mut reader);
         notify::check_names(&mut reader, known_names);
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
@@ -182,6 +181,11 @@ fn transport(reader: &mut Reader<'_>) {
         reader.report.add(problem.value(shown(&text.value)));
     }
     reader.refuse("pubsub_address", NOT_HERE, "remove it");
+}
+
+fn oob(reader: &mut Reader<'_>) {
+    // It is read where the catalogue's jobs are made.
+    reader.take("oob");
 }
 
 fn api_version(reader: &mut Reader<'_>) -> Option<String> {
