@@ -210,6 +210,3 @@ fn email(value: &Value) -> Option<Cell> {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod conversions;
