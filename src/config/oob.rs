@@ -105,6 +105,8 @@ pub(super) struct Template {
     pub(super) condition: Option<String>,
     /// Paths that no patch changes.
     fixed: Vec<String>,
+    /// Where its table can't be taken literally, and what is shipped.
+    notes: Vec<String>,
 }
 
 /// One version of one CRM's catalogue.
@@ -149,12 +151,17 @@ impl Template {
             second: false,
             condition: None,
             fixed: Vec::new(),
+            notes: Vec::new(),
         };
         if let Some(mut reader) = about.as_ref().and_then(|node| Reader::open(node, report)) {
             template.second = reader.boolean("second").unwrap_or(false);
             template.condition = reader.text("when").map(|text| text.value);
-            let fixed = reader.texts("fixed").unwrap_or_default();
-            template.fixed = fixed.into_iter().map(|path| path.value).collect();
+            let mut texts = |key| {
+                let texts = reader.texts(key).unwrap_or_default();
+                texts.into_iter().map(|text| text.value).collect()
+            };
+            template.fixed = texts("fixed");
+            template.notes = texts("notes");
             reader.close();
         }
         template
@@ -169,8 +176,26 @@ pub(super) fn expand(tree: &mut Node, report: &Report) {
             continue;
         };
         if let Some((catalogue, wish)) = wish::read(&connection, kind, report) {
+            notes(&connection, &catalogue, &wish, report);
             jobs(tree, &id, &catalogue, &wish, report);
             chains(tree, &id, catalogue.chains);
+        }
+    }
+}
+
+/// Says of the jobs that are made where they are not what their tables say.
+fn notes(connection: &Node, catalogue: &Catalogue, wish: &wish::Wish, report: &Report) {
+    let Some(oob) = connection.at(&["oob"]) else {
+        return;
+    };
+    for job in catalogue.jobs.iter().filter(|job| wish.has(job)) {
+        for note in &job.notes {
+            let what = format!("job `{}`: {note}", job.id);
+            report.note(
+                &oob.spot,
+                what,
+                "nothing to do, unless the job is to be another",
+            );
         }
     }
 }

@@ -262,6 +262,71 @@ fn a_members_own_schedule_is_ignored_and_told() {
     );
 }
 
+#[test]
+fn what_is_not_as_its_table_reads_is_noted() {
+    let notes: Vec<String> = loaded(&acme(&[]))
+        .notes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes
+            .iter()
+            .all(|note| note.contains("connections/acme.toml")
+                && note.contains("company_person_sync"))
+    );
+    let dynamics = catalogue(CrmKind::Dynamics);
+    let printed = &dynamics
+        .iter()
+        .find(|job| job.id == "user_sync")
+        .unwrap()
+        .toml;
+    assert!(
+        printed.starts_with("# Note: Email 2 is `personalemailaddress`"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("everybody would be their own manager"),
+        "{printed}"
+    );
+}
+
+/// Two orgs, one store: avatars are apart; case numbers and ids in one column are told.
+#[test]
+fn a_second_org_is_told_what_it_shares() {
+    let other = ACME.replace("acme", "other");
+    let second = other.replace("jobs = \"all\"", "jobs = \"second\"");
+    let config = loaded(&acme(&[("connections/other.toml", &second)]));
+    let notes =
+        |config: &Config| -> String { config.notes.iter().map(ToString::to_string).collect() };
+    assert!(!notes(&config).contains("other"), "{}", notes(&config));
+    let config = loaded(&acme(&[("connections/other.toml", &other)]));
+    assert!(
+        notes(&config).contains("which repeats across orgs"),
+        "{}",
+        notes(&config)
+    );
+    assert!(
+        notes(&config).contains("fills this id too"),
+        "{}",
+        notes(&config)
+    );
+    let apart = "[to.Case]\nidentifiers = [\"external_id\", \"source_instance_id\"]\n\
+                 map.source_instance_id = { value = \"{instance}\" }\n";
+    let files = [
+        ("connections/other.toml", other.as_str()),
+        ("jobs/acme/cases_sync.toml", apart),
+        ("jobs/other/cases_sync.toml", apart),
+    ];
+    let config = loaded(&acme(&files));
+    assert!(
+        !notes(&config).contains("repeats across orgs"),
+        "{}",
+        notes(&config)
+    );
+}
+
 /// A test that must fail does, with what is there instead.
 #[tokio::test]
 async fn failing_tests_are_told() {

@@ -26,6 +26,8 @@ pub struct ListedJob {
     pub depends_on: Vec<String>,
     /// What the connection's `oob` has to say for it, if anything.
     pub condition: Option<String>,
+    /// Where its table can't be taken literally, and what is shipped.
+    pub notes: Vec<String>,
     /// Whether the connection has it, and whether a file of the config changes it.
     pub state: JobState,
     /// The job's table.
@@ -120,9 +122,10 @@ fn listed(template: &Template, node: &Node, state: JobState) -> ListedJob {
         to: to.unwrap_or_default(),
         depends_on,
         condition: template.condition.clone(),
+        notes: template.notes.clone(),
         state,
         job: json(node),
-        toml: toml(node),
+        toml: toml(&template.notes, node),
     }
 }
 
@@ -134,8 +137,11 @@ fn plain(node: &Node) -> String {
 }
 
 /// A table as a file.
-fn toml(node: &Node) -> String {
-    let mut text = String::new();
+fn toml(notes: &[String], node: &Node) -> String {
+    let mut text: String = notes
+        .iter()
+        .map(|note| format!("# Note: {note}.\n"))
+        .collect();
     section(&mut text, "", node);
     text
 }
