@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon.
     Serve,
-    /// Check the config, offline.
+    /// Check the config and run its mapping tests, offline.
     Check,
     /// Everything on one machine: a simulated org with changes, the daemon, a store, a page.
     Demo(DemoOptions),
@@ -64,6 +64,13 @@ pub(super) enum Command {
     /// Replay a job's topic beside the daemon, and see what differs.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Print the out-of-the-box jobs of a kind of CRM, or as a connection has them.
+    Oob {
+        /// `salesforce`, `dynamics`, or a connection.
+        of: String,
+        /// One job, as a file would have it.
+        job: Option<String>,
+    },
     /// Look at topics, and move them to and from files.
     #[command(subcommand)]
     Topics(TopicsCommand),

@@ -1,4 +1,4 @@
-//! `tributary check`: the config, offline; every mistake at once.
+//! `tributary check`: the config and its mapping tests, offline; every mistake at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::config::Config;
+use crate::config::problem::Problems;
 use crate::fault::Fault;
+use crate::flow::trial;
 
 use super::output;
 
-pub(super) fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
+pub(super) async fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let checked = Config::load(path, &environment).and_then(|config| {
         let mappings = app::compile(&config)?;
@@ -27,6 +29,13 @@ pub(super) fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
             return Ok(ExitCode::from(2));
         }
     };
+    let trials = trial::run(&config, &mappings).await?;
+    let held = trials.failures.is_empty();
+    let code = if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(3)
+    };
     if json {
         let jobs: Vec<_> = mappings
             .iter()
@@ -38,8 +47,11 @@ pub(super) fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
                 })
             })
             .collect();
-        output::json(&serde_json::json!({ "ok": true, "jobs": jobs, "notes": config.notes }));
-        return Ok(ExitCode::SUCCESS);
+        output::json(&serde_json::json!({
+            "ok": held, "jobs": jobs, "notes": config.notes,
+            "tests": { "run": trials.run, "failures": trials.failures },
+        }));
+        return Ok(code);
     }
     let rows: Vec<Vec<String>> = mappings
         .iter()
@@ -63,10 +75,16 @@ pub(super) fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
     for note in &config.notes {
         output::print(&format!("note: {note}"));
     }
+    let failures = Problems::new(trials.failures);
+    if !held {
+        output::print(&format!("mapping tests:\n{failures}"));
+        return Ok(code);
+    }
     output::print(&format!(
-        "the config is right: {} connections, {} jobs",
+        "the config is right: {} connections, {} jobs, {} mapping tests",
         config.connections.len(),
-        mappings.len()
+        mappings.len(),
+        trials.run
     ));
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }

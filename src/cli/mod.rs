@@ -8,6 +8,7 @@ mod demo;
 mod demo_org;
 mod inspect;
 mod job;
+mod oob;
 mod output;
 mod topics;
 
@@ -58,7 +59,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     let (config, json) = (arguments.config, arguments.json);
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
-        Command::Check => check::check(&config, json),
+        Command::Check => check::check(&config, json).await,
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
@@ -68,6 +69,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Job(command) => job::job(&config, command, json).await,
+        Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(SimCommand::Salesforce(options)) => {

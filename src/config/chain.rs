@@ -8,8 +8,8 @@ use crate::config::problem::Problem;
 use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
 
-/// Checks a chain; `jobs` are the connection's.
-pub(super) fn check(node: &Node, jobs: &BTreeSet<&str>, report: &Report) {
+/// Checks a chain; `jobs` are the ids of the connection's jobs, `tables` what their files say.
+pub(super) fn check(node: &Node, jobs: &BTreeSet<&str>, tables: Option<&Node>, report: &Report) {
     let Some(mut reader) = Reader::open(node, report) else {
         return;
     };
@@ -39,6 +39,14 @@ pub(super) fn check(node: &Node, jobs: &BTreeSet<&str>, report: &Report) {
         } else if !seen.insert(member.value.as_str()) {
             ("stands twice", "remove one".to_owned())
         } else {
+            if let Some(own) = tables.and_then(|jobs| jobs.at(&[&member.value, "schedule"])) {
+                let what = "is ignored: the job is a member of a chain, which has the schedule";
+                report.note(
+                    &own.spot,
+                    what,
+                    "remove it; `full_sync` and real time stay the job's own",
+                );
+            }
             continue;
         };
         let problem = Problem::new(&member.spot, what, remedy);

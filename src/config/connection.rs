@@ -184,25 +184,8 @@ fn transport(reader: &mut Reader<'_>) {
 }
 
 fn oob(reader: &mut Reader<'_>) {
-    let report = reader.report;
-    let Some(mut inner) = reader
-        .take("oob")
-        .and_then(|node| Reader::open(node, report))
-    else {
-        return;
-    };
-    inner.integer("catalog", 1..=i64::from(u32::MAX));
-    if let Some(node) = inner.take("jobs")
-        && !matches!(&node.shape, Shape::Text(text) | Shape::Given(text) if text == "none")
-    {
-        let remedy = "write \"none\" and the jobs in files of their own";
-        report.wrong(
-            &node.spot,
-            "out-of-the-box jobs are not available in this version",
-            remedy,
-        );
-    }
-    inner.close();
+    // It is read where the catalogue's jobs are made.
+    reader.take("oob");
 }
 
 fn api_version(reader: &mut Reader<'_>) -> Option<String> {

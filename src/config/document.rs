@@ -102,9 +102,35 @@ impl Node {
             _ => None,
         }
     }
+
+    /// The table, to change it.
+    pub(super) const fn table_mut(&mut self) -> Option<&mut Table> {
+        match &mut self.shape {
+            Shape::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The node below, key by key.
+    pub(super) fn at(&self, path: &[&str]) -> Option<&Self> {
+        path.iter()
+            .try_fold(self, |node, key| node.table()?.get(key))
+    }
 }
 
 impl Table {
+    /// The value of `key`, to change it.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        let found = self.0.iter_mut().find(|(name, _)| name == key);
+        found.map(|(_, node)| node)
+    }
+
+    /// Takes `key` out.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Node> {
+        let at = self.0.iter().position(|(name, _)| name == key)?;
+        Some(self.0.remove(at).1)
+    }
+
     /// The value of `key`.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         self.0

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
@@ -10,9 +10,11 @@ use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
 use crate::model::value::{Fields, Value};
 
+mod avatar;
 mod derive;
 mod destination;
 mod map;
+mod paths;
 pub(super) mod read;
 mod trial;
 
@@ -131,14 +133,28 @@ pub struct Routine {
 }
 
 /// Columns of a row by name.
-pub type ExpectedRow = BTreeMap<String, Value>;
+pub type ExpectedRow = BTreeMap<String, Expected>;
+
+/// What a column is expected to hold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expected {
+    /// A value; the empty text is null.
+    Value(Value),
+    /// The id of a row that holds this.
+    Row(ExpectedRow),
+}
+
+/// The field of a test's record that says whether it is deleted.
+pub const DELETED: &str = "@deleted";
 
 /// One `[[test]]`: records, and the rows or errors that the job makes of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MappingTest {
     /// Where it stands.
     pub spot: Spot,
-    /// `given`: a CRM object's records.
+    /// `now`: what date literals count from, if the test says so.
+    pub now: Option<DateTime<Utc>>,
+    /// `given`: a CRM object's records, in the order in which they come. [`DELETED`] marks one that is deleted.
     pub given: Vec<(Located<ObjectName>, Vec<Fields>)>,
     /// `expect`: a stored object's rows.
     pub expect: Vec<(Located<String>, Vec<ExpectedRow>)>,

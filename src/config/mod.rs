@@ -17,6 +17,7 @@ use crate::config::job::{JobConfig, Routine};
 use crate::config::log::LogConfig;
 use crate::config::nearest::nearest;
 use crate::config::objects::Objects;
+use crate::config::oob::CrmKind;
 use crate::config::problem::{Located, Problem, Problems};
 use crate::config::reader::Reader;
 use crate::config::state::StateConfig;
@@ -38,8 +39,10 @@ pub mod log;
 mod nearest;
 mod notify;
 mod objects;
+pub mod oob;
 pub mod org;
 mod overrides;
+mod placeholder;
 pub mod postgres;
 pub mod problem;
 mod reader;
@@ -90,8 +93,8 @@ impl Config {
     pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Self, Problems> {
         let report = Report::default();
         let config = files::gather(path, &report).map(|mut found| {
-            overrides::apply(&mut found.tree, environment, &report);
-            build(found, &report)
+            let instances = assemble(&mut found.tree, environment, &report);
+            build(found, &instances, &report)
         });
         let (problems, notes) = report.into_parts();
         match config {
@@ -104,8 +107,26 @@ impl Config {
     }
 }
 
+/// Puts together what is read: the files, what the environment overrides, the catalogue's jobs, placeholders filled.
+/// The instances that columns are named by.
+fn assemble(
+    tree: &mut Node,
+    environment: &BTreeMap<String, String>,
+    report: &Report,
+) -> BTreeSet<String> {
+    // A connection says which jobs of the catalogue there are for other variables to override.
+    let (of_connections, others) = environment
+        .iter()
+        .map(|(name, text)| (name.clone(), text.clone()))
+        .partition(|(name, _)| name.starts_with("TRIBUTARY__CONNECTION__"));
+    overrides::apply(tree, &of_connections, report);
+    oob::expand(tree, report);
+    overrides::apply(tree, &others, report);
+    placeholder::fill(tree, report)
+}
+
 /// Reads all sections. With mistakes the outcome is of no use but to find more of them.
-fn build(found: Found, report: &Report) -> Config {
+fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config {
     let Found {
         root,
         tree,
@@ -120,7 +141,7 @@ fn build(found: Found, report: &Report) -> Config {
     let store = StoreConfig::parse(&tree, report);
     let names = notify::parse(&tree, &root, report);
     let names = (!main_is_broken).then_some(&names);
-    let objects = Objects::parse(&tree, report);
+    let objects = Objects::parse(&tree, instances, report);
     person_key(&store, &objects, report);
 
     let connection_ids = ids(&tree, "connection");
@@ -143,6 +164,8 @@ fn build(found: Found, report: &Report) -> Config {
             store: &store,
             names,
             jobs: &siblings,
+            kind: tree.at(&["connection", connection]).and_then(CrmKind::of),
+            multi_currency: oob::has_multi_currency(&tree, connection),
             report,
         };
         if let Some((job, routine)) = job::read::read(connection, id, node, &context) {
@@ -152,8 +175,9 @@ fn build(found: Found, report: &Report) -> Config {
     }
     jobs.sort_by(|a: &JobConfig, b| (&a.connection, &a.id).cmp(&(&b.connection, &b.id)));
     rules::check(&jobs, report);
-    for (_, _, node, jobs) in below_connections(&tree, "chain", &connection_ids, report) {
-        chain::check(node, &jobs, report);
+    for (connection, _, node, ids) in below_connections(&tree, "chain", &connection_ids, report) {
+        let jobs = tree.at(&["job", connection]);
+        chain::check(node, &ids, jobs, report);
     }
     close(&tree, report);
     Config {
@@ -262,4 +286,24 @@ fn close(tree: &Node, report: &Report) {
         reader.take(section);
     }
     reader.close();
+}
+
+/// The config of a text whose connections lack what signing in needs: for tests of jobs alone.
+#[cfg(test)]
+pub(crate) fn built_for_jobs(text: &str) -> Config {
+    let report = Report::default();
+    let mut tree = document::parse("all.toml", text, &report);
+    let instances = assemble(&mut tree, &BTreeMap::new(), &report);
+    let found = Found {
+        root: PathBuf::new(),
+        tree,
+        main_is_broken: false,
+    };
+    let config = build(found, &instances, &report);
+    let problems = report.into_parts().0.into_iter();
+    let of_jobs: Vec<_> = problems
+        .filter(|problem| !problem.spot.key.starts_with("connection."))
+        .collect();
+    assert!(of_jobs.is_empty(), "{}", Problems::new(of_jobs));
+    config
 }

@@ -1,15 +1,16 @@
 //! Stored objects: those compiled in, and the operator's patches and own ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::document::{Node, Report, Table, parse};
 use crate::config::nearest::nearest;
-use crate::config::problem::{Located, Problem, Spot};
+use crate::config::placeholder::INSTANCE;
+use crate::config::problem::{BUILT_IN, Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 
 /// Table and text of each standard object.
-const STANDARD: [(&str, &str); 8] = [
+const STANDARD: [(&str, &str); 14] = [
     ("user", include_str!("../../config/objects/user.toml")),
     ("company", include_str!("../../config/objects/company.toml")),
     ("person", include_str!("../../config/objects/person.toml")),
@@ -30,10 +31,28 @@ const STANDARD: [(&str, &str); 8] = [
         "company_team",
         include_str!("../../config/objects/company_team.toml"),
     ),
+    (
+        "user_avatar",
+        include_str!("../../config/objects/user_avatar.toml"),
+    ),
+    (
+        "opportunity_stage",
+        include_str!("../../config/objects/opportunity_stage.toml"),
+    ),
+    (
+        "opportunity_line_item",
+        include_str!("../../config/objects/opportunity_line_item.toml"),
+    ),
+    ("product", include_str!("../../config/objects/product.toml")),
+    (
+        "price_book",
+        include_str!("../../config/objects/price_book.toml"),
+    ),
+    (
+        "price_book_entry",
+        include_str!("../../config/objects/price_book_entry.toml"),
+    ),
 ];
-
-/// Ends the name of a file that is compiled in.
-const BUILT_IN: &str = " (built in)";
 
 /// Columns that every table has and no job writes.
 pub(super) const RESERVED: [&str; 5] = [
@@ -75,9 +94,11 @@ pub(super) struct Objects {
 
 impl Objects {
     /// The standard objects with what `[object.<table>]` adds.
-    pub(super) fn parse(tree: &Node, report: &Report) -> Self {
+    /// A column with `{instance}` in its name is one for each of `instances`.
+    pub(super) fn parse(tree: &Node, instances: &BTreeSet<String>, report: &Report) -> Self {
         let mut loader = Loader {
             tables: BTreeMap::new(),
+            instances,
             references: Vec::new(),
             complete: true,
             report,
@@ -132,11 +153,8 @@ impl Objects {
             let what = format!("`{name}` is written by the daemon alone");
             (what, "name another column".to_owned())
         } else if name.contains('{') {
-            let what = format!("`{name}`: placeholders are not available in this version");
-            (
-                what,
-                "declare a column for this connection and name it".to_owned(),
-            )
+            let what = format!("`{name}` has a placeholder that is none");
+            (what, "write {instance} or {connection}".to_owned())
         } else {
             let near = nearest(
                 name,
@@ -158,6 +176,7 @@ impl Objects {
 }
 
 struct Loader<'r> {
+    instances: &'r BTreeSet<String>,
     tables: BTreeMap<String, (StoredObject, Spot)>,
     /// Table, column and label, resolved once all objects are known.
     references: Vec<(String, String, Located<String>)>,
@@ -199,7 +218,15 @@ impl Loader<'_> {
             node.table()
         }) {
             for (column, node) in entries {
-                self.field(&mut object, column, node);
+                if !column.contains(INSTANCE) {
+                    self.field(&mut object, column, node);
+                    continue;
+                }
+                for instance in self.instances {
+                    let mut node = node.clone();
+                    node.replace(INSTANCE, instance);
+                    self.field(&mut object, &column.replace(INSTANCE, instance), &node);
+                }
             }
         }
         if object.fields.is_empty() {

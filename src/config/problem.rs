@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::fault::{Fault, FaultKind};
 
+/// Ends the name of a file that is compiled in.
+pub(super) const BUILT_IN: &str = " (built in)";
+
 /// A place in a config file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Spot {

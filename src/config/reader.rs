@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::document::{Node, Report, Shape, Table};
 use crate::config::nearest::nearest;
-use crate::config::problem::{Located, Problem, Spot};
+use crate::config::problem::{BUILT_IN, Located, Problem, Spot};
 use crate::model::value::Value;
 
 /// Longer texts are cut where they are shown.
@@ -309,6 +309,10 @@ impl Node {
 
     /// Notes a setting that is checked and has no effect yet.
     pub(super) fn note_idle(&self, why: &str, report: &Report) {
+        // What nobody wrote nobody can remove.
+        if self.spot.file.ends_with(BUILT_IN) {
+            return;
+        }
         report.note(
             &self.spot,
             format!("is checked and has no effect yet: {why}"),

@@ -13,6 +13,7 @@ pub(super) fn check(jobs: &[JobConfig], report: &Report) {
     one_spelling(jobs, report);
     names(jobs, report);
     shared_ids(jobs, report);
+    case_numbers(jobs, report);
 }
 
 /// J6: one real-time job per object and connection.
@@ -74,7 +75,9 @@ fn names(jobs: &[JobConfig], report: &Report) {
 fn shared_ids(jobs: &[JobConfig], report: &Report) {
     let mut first: BTreeMap<(&str, &str), &JobConfig> = BTreeMap::new();
     for job in jobs {
-        for destination in &job.destinations {
+        let destinations = job.destinations.iter();
+        // An avatar's row names its connection.
+        for destination in destinations.filter(|to| to.object.value != "User Avatar") {
             let ids = destination.map.iter().filter(|entry| {
                 matches!(&entry.source, MapSource::Path(path) if path.value.eq_ignore_ascii_case("id"))
             });
@@ -95,6 +98,32 @@ fn shared_ids(jobs: &[JobConfig], report: &Report) {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Case numbers repeat across orgs: the number alone would make two orgs' cases one.
+fn case_numbers(jobs: &[JobConfig], report: &Report) {
+    let mut first: Option<&JobConfig> = None;
+    for job in jobs.iter().filter(|job| job.enabled) {
+        let cases = job
+            .destinations
+            .iter()
+            .filter(|to| to.object.value == "Case");
+        for cases in cases {
+            let known = *first.get_or_insert(job);
+            let names = |column: &str| cases.identifiers.iter().any(|name| name.value == column);
+            if known.connection == job.connection
+                || !names("external_id")
+                || names("source_instance_id")
+            {
+                continue;
+            }
+            report.note(
+                &cases.object.spot,
+                format!("job `{}` of connection `{}` knows cases by their number too, which repeats across orgs", known.id, known.connection),
+                "map source_instance_id = { value = \"{instance}\" } in both, and add it to `identifiers`",
+            );
         }
     }
 }

@@ -12,3 +12,4 @@ pub mod repair;
 pub mod road;
 #[cfg(test)]
 mod simulation;
+pub mod trial;

@@ -16,6 +16,7 @@
 mod lexer;
 mod literal;
 mod parser;
+pub mod push;
 
 use std::fmt;
 

@@ -1,4 +1,8 @@
-//! Source paths: a field, or a field of a parent (`Owner.Email`).
+//! Source paths: a field, a field of a parent (`Owner.Email`, `parentcustomerid:account.name`), an id by the table it
+//! points to (`parentcustomerid:account`), a label (`industrycode@label`) or a type (`ownerid@type`).
+//!
+//! A path is the name under which a connector answers: it reads `lookup:table` as the id where the look-up points to
+//! that table, else null; `@label` as what the CRM's metadata calls the value, `@type` as the table a look-up points to.
 
 use crate::model::name::FieldName;
 
@@ -17,54 +21,55 @@ pub struct InvalidPath {
 /// Reads a source path.
 ///
 /// # Errors
-/// [`InvalidPath`]; also for forms of the config language that this release does not evaluate.
+/// [`InvalidPath`].
 pub fn parse(text: &str) -> Result<FieldName, InvalidPath> {
-    let refuse = |what: &str, remedy: &str| {
+    let refuse = |what: String, remedy: &str| {
         Err(InvalidPath {
-            what: what.to_owned(),
+            what,
             remedy: remedy.to_owned(),
         })
     };
     if text.is_empty() {
-        return refuse(
-            "the source path is empty",
-            "name a field of the source object",
-        );
+        let what = "the source path is empty".to_owned();
+        return refuse(what, "name a field of the source object");
     }
-    if let Some((_, suffix)) = text.split_once('@') {
-        return match suffix {
-            "label" | "type" => refuse(
-                &format!("`@{suffix}` is not supported yet"),
-                "map the field itself, with `values` where its values need other names",
-            ),
-            _ => refuse(
-                "`@` begins no suffix that is known",
-                "name a field (`Industry`) or a field of a parent (`Owner.Email`)",
-            ),
+    let path = match text.split_once('@') {
+        None => text,
+        Some((path, "label" | "type")) => path,
+        Some((_, suffix)) => {
+            let what = format!("`@{suffix}` is no suffix");
+            return refuse(what, "write `@label` or `@type`, or the field alone");
+        }
+    };
+    let steps: Vec<&str> = path.split('.').collect();
+    for step in &steps {
+        let (field, table) = match step.split_once(':') {
+            Some((field, table)) => (field, Some(table)),
+            None => (*step, None),
         };
+        for name in [Some(field), table].into_iter().flatten() {
+            if is_name(name) {
+                continue;
+            }
+            let what = if name.is_empty() {
+                "a name is missing before or after a point or colon".to_owned()
+            } else {
+                format!("`{name}` is not an API name")
+            };
+            let remedy = "use API names: letters, digits and `_`, beginning with a letter";
+            return refuse(what, remedy);
+        }
     }
-    if text.contains(':') {
-        return refuse(
-            "a look-up by table (`lookup:table`) is not supported yet",
-            "map the id field itself; it holds the id whatever table it points to",
-        );
+    if steps.len() > MAX_RELATIONSHIPS + 1 {
+        let what = format!("the path crosses more than {MAX_RELATIONSHIPS} relationships");
+        return refuse(what, "map a formula field of the source object instead");
     }
-    let parts: Vec<&str> = text.split('.').collect();
-    if let Some(bad) = parts.iter().find(|part| !is_name(part)) {
-        let what = if bad.is_empty() {
-            "a name is missing before or after a point".to_owned()
-        } else {
-            format!("`{bad}` is not a field's API name")
-        };
+    let ends_by_table = steps.last().is_some_and(|step| step.contains(':'));
+    if ends_by_table && path.len() != text.len() {
+        let what = "a look-up by table has neither a label nor a type of its own".to_owned();
         return refuse(
-            &what,
-            "use API names: letters, digits and `_`, beginning with a letter",
-        );
-    }
-    if parts.len() > MAX_RELATIONSHIPS + 1 {
-        return refuse(
-            "the path crosses more than 5 relationships",
-            "map a formula field of the source object instead",
+            what,
+            "name a field of the table, or leave the table or the suffix out",
         );
     }
     Ok(FieldName::new(text))
@@ -82,38 +87,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_fields_and_parents_fields() {
-        for text in [
-            "Id",
-            "Custom__c",
+    fn every_form_of_a_path() {
+        for path in [
+            "Name",
             "Owner.Email",
-            "A__r.B__r.C.D.E.F__c",
-            "_x",
+            "Account.Owner.Manager.Name",
+            "My_Object__r.My_Field__c",
+            "parentcustomerid:account",
+            "parentcustomerid:account.name",
+            "parentcustomerid:account.primarycontactid.emailaddress1",
+            "parentcustomerid:account.ownerid:systemuser.domainname",
+            "industrycode@label",
+            "parentcustomerid:account.industrycode@label",
+            "ownerid@type",
+            "_a.b",
         ] {
-            assert_eq!(parse(text).unwrap().as_str(), text);
+            assert_eq!(
+                parse(path).map(|name| name.as_str().to_owned()),
+                Ok(path.to_owned())
+            );
         }
     }
 
     #[test]
-    fn other_texts_are_refused_with_the_reason() {
-        for (text, what) in [
-            ("", "is empty"),
-            ("Owner.", "is missing"),
-            (".Email", "is missing"),
-            ("A..B", "is missing"),
-            ("Name ", "`Name ` is not"),
-            ("1st", "`1st` is not"),
-            ("Größe", "`Größe` is not"),
-            ("A.B.C.D.E.F.G", "more than 5"),
-            ("Industry@label", "`@label` is not supported yet"),
-            ("OwnerId@type", "`@type` is not supported yet"),
-            ("Industry@x", "no suffix"),
-            ("parentcustomerid:account", "not supported yet"),
-            ("parentcustomerid:account.name@label", "not supported yet"),
+    fn nothing_else() {
+        for path in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "a b",
+            "1a",
+            "a@",
+            "a@lable",
+            "@label",
+            "a@label@type",
+            "a:",
+            ":a",
+            "a:b:c",
+            "a:1",
+            "a:b@label",
+            "a.b.c.d.e.f.g",
+            "a-b",
+            "ä",
         ] {
-            let refused = parse(text).unwrap_err();
-            assert!(refused.what.contains(what), "{text}: {}", refused.what);
-            assert!(!refused.remedy.is_empty());
+            assert!(parse(path).is_err(), "{path}");
         }
     }
 }

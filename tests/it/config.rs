@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tributary::config::Config;
 use tributary::config::connection::{Auth, Transport};
-use tributary::config::job::{DeriveSource, MapSource};
+use tributary::config::job::{DeriveSource, Expected, MapSource};
 use tributary::config::kafka::KafkaProperty;
 use tributary::config::log::LogEngine;
 use tributary::config::problem::Problems;
@@ -35,6 +35,10 @@ impl Fixture {
             fs::write(path, text).unwrap();
         }
         Self { folder }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     pub fn load(&self, name: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -204,7 +208,7 @@ fn the_example_says_what_it_says() {
     assert_eq!(routine.tests.len(), 1);
     assert_eq!(
         routine.tests[0].expect[0].1[0]["employees"],
-        Value::from(12)
+        Expected::Value(Value::from(12))
     );
 }
 

@@ -8,7 +8,9 @@
 
 mod config;
 mod dashboards;
+mod filters;
 mod log;
+mod oob;
 mod postgres;
 mod road;
 mod salesforce;

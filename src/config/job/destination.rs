@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::config::document::{Node, Shape};
-use crate::config::job::read::{Context, NOT_HERE};
-use crate::config::job::{DestinationConfig, derive, map};
+use crate::config::job::read::{Context, NOT_OOB, Origin};
+use crate::config::job::{DestinationConfig, avatar, derive, map};
 use crate::config::nearest::nearest;
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
@@ -25,7 +25,11 @@ pub(super) const POLICIES_OF_EMPTY: [(&str, OnEmptyIdentifier); 2] = [
 const PERSON_KEY: &str = "@person_key";
 
 /// All destinations, in the file's order.
-pub(super) fn read_all(reader: &mut Reader<'_>, context: &Context<'_>) -> Vec<DestinationConfig> {
+pub(super) fn read_all(
+    reader: &mut Reader<'_>,
+    origin: &Origin<'_>,
+    context: &Context<'_>,
+) -> Vec<DestinationConfig> {
     let remedy = "add [to.<object>] with identifiers and map";
     let Some(node) = reader.take("to") else {
         reader.missing("to", remedy);
@@ -42,7 +46,9 @@ pub(super) fn read_all(reader: &mut Reader<'_>, context: &Context<'_>) -> Vec<De
     let mut earlier = Vec::new();
     for (label, node) in inner.entries() {
         if let Some(destination) = read(label, node, &earlier, context) {
+            let avatar = avatar::read(node, &destination, origin, context);
             earlier.push(destination);
+            earlier.extend(avatar);
         }
     }
     earlier
@@ -62,14 +68,11 @@ fn read(
     let on_filter_exit = reader.word("on_filter_exit", &POLICIES_OF_EXIT);
     let on_empty_identifier = reader.word("on_empty_identifier", &POLICIES_OF_EMPTY);
     reader.word("on_move", &[("update", ())]);
-    reader.refuse(
-        "avatar",
-        NOT_HERE,
-        "remove it; map the CRM's id to a column",
-    );
-    reader.refuse("and_where", NOT_HERE, "write the whole filter in `where`");
-    let map = map::read_all(&mut reader, stored, context);
+    reader.take("avatar");
+    reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
+    let mut map = map::read_all(&mut reader, stored, context);
     let derive = derive::read_all(&mut reader, stored, earlier, context);
+    map.extend(stored.and_then(|stored| map::currency(&map, stored, context)));
     let columns: Vec<&Located<String>> = map
         .iter()
         .map(|entry| &entry.column)

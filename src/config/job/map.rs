@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::config::document::{Node, Shape};
 use crate::config::job::read::Context;
 use crate::config::job::{MapEntry, MapSource};
+use crate::config::oob::CrmKind;
 use crate::config::problem::Located;
 use crate::config::reader::Reader;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
@@ -37,7 +38,11 @@ pub(super) fn read_all(
     entries.collect()
 }
 
-fn read(column: Located<String>, node: &Node, context: &Context<'_>) -> Option<MapEntry> {
+pub(super) fn read(
+    column: Located<String>,
+    node: &Node,
+    context: &Context<'_>,
+) -> Option<MapEntry> {
     let report = context.report;
     match &node.shape {
         Shape::Table(_) => read_table(column, node, context),
@@ -51,7 +56,7 @@ fn read(column: Located<String>, node: &Node, context: &Context<'_>) -> Option<M
         }),
         Shape::Boolean(false) => {
             node.wrong(
-                "`false` removes a mapping of an out-of-the-box job, which this version does not have",
+                "`false` removes a mapping of an out-of-the-box job, and there is none here",
                 "remove the line, or write { value = false } for a constant",
                 report,
             );
@@ -130,6 +135,36 @@ fn values(node: &Node, context: &Context<'_>) -> Option<BTreeMap<String, Value>>
         Some((from.clone(), to.value))
     });
     Some(values.collect())
+}
+
+/// What says in which currency the row's amounts are, where one is mapped and nothing else fills the column.
+pub(super) fn currency(
+    map: &[MapEntry],
+    stored: &StoredObject,
+    context: &Context<'_>,
+) -> Option<MapEntry> {
+    const COLUMN: &str = "currency_iso_code";
+    if !context.multi_currency || map.iter().any(|entry| entry.column.value == COLUMN) {
+        return None;
+    }
+    stored.field(COLUMN)?;
+    let amount = map.iter().find(|entry| {
+        let field = stored.field(&entry.column.value);
+        field.is_some_and(|field| field.ty == StoredType::Currency)
+    })?;
+    let spot = &amount.column.spot;
+    let path = match context.kind? {
+        CrmKind::Salesforce => "CurrencyIsoCode",
+        CrmKind::Dynamics => "transactioncurrencyid.isocurrencycode",
+    };
+    Some(MapEntry {
+        column: Located::new(COLUMN.to_owned(), spot.clone()),
+        source: MapSource::Path(Located::new(path.to_owned(), spot.clone())),
+        values: None,
+        default: None,
+        insert_only: false,
+        keep_on_null: false,
+    })
 }
 
 /// A gsid column holds the id of a stored row, which no CRM knows.

@@ -7,10 +7,11 @@ use chrono::TimeDelta;
 
 use crate::config::document::{Node, Report};
 use crate::config::job::destination::{self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT};
-use crate::config::job::{JobConfig, Routine, trial};
+use crate::config::job::{JobConfig, Routine, paths, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
 use crate::config::objects::Objects;
+use crate::config::oob::CrmKind;
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
@@ -28,12 +29,24 @@ pub(in crate::config) struct Context<'a> {
     pub(in crate::config) names: Option<&'a BTreeSet<String>>,
     /// The ids of the connection's jobs.
     pub(in crate::config) jobs: &'a BTreeSet<&'a str>,
+    /// The connection's kind; `None` where its file does not say.
+    pub(in crate::config) kind: Option<CrmKind>,
+    /// Its records say what currency their amounts are in.
+    pub(in crate::config) multi_currency: bool,
     /// Where mistakes go.
     pub(in crate::config) report: &'a Report,
 }
 
+/// Whose records a job moves.
+pub(super) struct Origin<'a> {
+    /// The connection's id.
+    pub(super) connection: &'a str,
+    /// The CRM object; empty where the job names none.
+    pub(super) source: &'a str,
+}
+
 pub(super) const NOT_HERE: &str = "is not available in this version";
-const NOT_OOB: &str = "patches an out-of-the-box job, which this version does not have";
+pub(super) const NOT_OOB: &str = "changes an out-of-the-box job, which this is not";
 const DAY: Duration = Duration::from_hours(24);
 
 /// Reads `[job.<connection>.<id>]`. `None` if what is left has no source or no destination to go on with.
@@ -57,15 +70,19 @@ pub(in crate::config) fn read(
     let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
     reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
-    reader.refuse(
-        "realtime_fields",
-        NOT_HERE,
-        "remove it: every mapped field moves in real time",
-    );
+    reader.texts("realtime_fields");
+    reader.note_idle("realtime_fields", "every mapped field moves in real time");
     idle(&mut reader, id, context);
-    let destinations = destination::read_all(&mut reader, context);
+    let origin = Origin {
+        connection,
+        source: source.as_ref().map_or("", |source| source.value.as_str()),
+    };
+    let destinations = destination::read_all(&mut reader, &origin, context);
     let tests = trial::read_all(&mut reader);
     reader.close();
+    if context.kind == Some(CrmKind::Salesforce) {
+        paths::without_metadata(filter.as_ref(), &destinations, report);
+    }
     let job = JobConfig {
         connection: ConnectionId::new(connection),
         id: JobId::new(id),

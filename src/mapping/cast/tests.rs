@@ -4,6 +4,8 @@ use chrono::{NaiveDate, TimeZone, Utc};
 
 use super::*;
 
+mod conversions;
+
 const TYPES: [StoredType; 13] = [
     StoredType::String,
     StoredType::Number,

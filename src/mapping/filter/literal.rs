@@ -160,6 +160,34 @@ impl Pattern {
         Self(quoted.text.char_indices().map(glyph).collect())
     }
 
+    /// The pattern in other signs.
+    pub(super) fn written(&self, any: &str, one: &str, escaped: impl Fn(char) -> String) -> String {
+        let glyphs = self.0.iter().map(|glyph| match glyph {
+            Glyph::Any => any.to_owned(),
+            Glyph::One => one.to_owned(),
+            Glyph::Char(c) => escaped(*c),
+        });
+        glyphs.collect()
+    }
+
+    /// The text that it holds between wildcards at its ends, and whether there are such; `None` for any other pattern.
+    pub(super) fn within(&self) -> Option<(bool, String, bool)> {
+        let (open, inner) = match self.0.as_slice() {
+            [Glyph::Any, inner @ ..] => (true, inner),
+            inner => (false, inner),
+        };
+        let (inner, ends_open) = match inner {
+            [inner @ .., Glyph::Any] => (inner, true),
+            inner => (inner, false),
+        };
+        let chars = inner.iter().map(|glyph| match glyph {
+            Glyph::Char(c) => Some(*c),
+            Glyph::One | Glyph::Any => None,
+        });
+        let text: String = chars.collect::<Option<_>>()?;
+        (!text.is_empty()).then_some((open, text, ends_open))
+    }
+
     /// Whether the whole text fits. Goes back to the last `%` only, so that the time is bounded by the product of
     /// the lengths.
     pub(super) fn matches(&self, text: &str) -> bool {
@@ -249,7 +277,7 @@ impl Relative {
     }
 
     /// The first day, and the day after the last.
-    fn days(self, today: NaiveDate) -> (NaiveDate, NaiveDate) {
+    pub(super) fn days(self, today: NaiveDate) -> (NaiveDate, NaiveDate) {
         (
             self.unit.begin(today, self.from),
             self.unit.begin(today, self.to),

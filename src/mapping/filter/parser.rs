@@ -191,12 +191,6 @@ impl Parser {
             Token::Open => {
                 return Err(self.refuse("functions are not evaluated", "compare the field itself"));
             }
-            Token::Colon => {
-                return Err(self.refuse(
-                    "a look-up by table (`lookup:table`) is not supported in filters",
-                    "compare the id field itself",
-                ));
-            }
             _ => {
                 return Err(self.refuse(
                     "an operator is missing here",
@@ -235,9 +229,17 @@ impl Parser {
                 "a condition is a field, an operator and a value: Industry = 'Energy'",
             ));
         }
+        // `lookup:table.field` comes as three words.
+        let (mut path, mut length) = (name.clone(), 1);
+        while let Some([colon, table]) = self.words.get(self.at + length..self.at + length + 2)
+            && let (Token::Colon, Token::Name(table)) = (&colon.token, &table.token)
+        {
+            path = format!("{path}:{table}");
+            length += 2;
+        }
         let field =
-            path::parse(name).map_err(|invalid| self.refuse(invalid.what, invalid.remedy))?;
-        self.at += 1;
+            path::parse(&path).map_err(|invalid| self.refuse(invalid.what, invalid.remedy))?;
+        self.at += length;
         let known = self.fields.iter().position(|known| *known == field);
         Ok(known.unwrap_or_else(|| {
             self.fields.push(field);

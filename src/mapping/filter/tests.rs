@@ -323,7 +323,7 @@ fn mistakes_are_told_with_their_place() {
         ("A = TODAY:1", 5, "takes no number"),
         ("A = :bound", 5, "variables"),
         ("CALENDAR_YEAR(A) = 2026", 14, "functions"),
-        ("parent:account = 'x'", 7, "look-up by table"),
+        ("parent: = 'x'", 7, "an operator is missing"),
         ("A@label = 'x'", 2, "`@` has no meaning"),
         ("A & B", 3, "`&` has no meaning"),
         ("A! = 1", 2, "`!` has no meaning"),

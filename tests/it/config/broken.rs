@@ -163,7 +163,7 @@ fn settings_without_effect_are_noted() {
                 USER,
                 "source = \"User\"\nschedule = \"daily 02:00\"\nsync = \"full\"\ndigest = \"1h\"\nfreshness = \"5m\"\n\
                  depends_on = [\"company_sync\"]\nbrakes = { max_delete_percent = 5 }\nnotify = { failure = [\"revops\"] }\n\
-                 refresh = \"full_sync\"\non_move = \"update\"\n",
+                 refresh = \"full_sync\"\nrealtime_fields = [\"Email\"]\non_move = \"update\"\n",
             )
             .replace(ORG, &format!("{ORG}\noob = {{ catalog = 1, jobs = \"none\" }}\ncompany_resolution = {{ salesforce_account_id = \"Id\" }}")),
         "[mail]\nsmtp = \"smtps://mail.example:465\"\n[notify]\nrevops = { mail = [\"revops@example.com\"] }\n\

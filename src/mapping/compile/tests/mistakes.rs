@@ -92,9 +92,8 @@ fn one_mistake_is_one_problem() {
     );
     for (path, what) in [
         ("Owner..Email", "missing"),
-        ("Industry@label", "`@label` is not supported yet"),
-        ("Owner@type", "`@type` is not supported yet"),
-        ("parentcustomerid:account", "`lookup:table`"),
+        ("Industry@lable", "no suffix"),
+        ("parentcustomerid:", "missing"),
     ] {
         told(|job| first(job, map("born", path)), "map.born", what, "");
     }
@@ -156,9 +155,9 @@ fn look_ups_are_checked() {
         "`name`?",
     );
     told(
-        replace(by("company_id", "Company", &[("@id", "A:b")])),
+        replace(by("company_id", "Company", &[("@id", "A:b@label")])),
         key,
-        "`lookup:table`",
+        "look-up by table",
         "",
     );
     told(
@@ -301,8 +300,8 @@ fn all_mistakes_are_told_at_once() {
         .collect();
     told.sort_unstable();
     let expected = [
-        "`x y` is not a field's API name",
-        "a name is missing before or after a point",
+        "`x y` is not an API name",
+        "a name is missing before or after a point or colon",
         "at character 9: `x` is no value",
         "the column is derived twice",
         "the column is mapped twice",

@@ -274,7 +274,7 @@ pub const CONNECTIONS: &[Case] = &[
     (
         "oob",
         ORG,
-        "org = \"https://acme.my.salesforce.com\"\noob = { catalog = 1, jobs = \"all\" }",
+        "org = \"https://acme.my.salesforce.com\"\noob = { jobs = \"all\" }",
     ),
     (
         "api_version",
@@ -365,7 +365,7 @@ pub const JOBS: &[Case] = &[
     (
         "realtime_fields",
         USER,
-        "source = \"User\"\nrealtime_fields = [\"Name\"]\n",
+        "source = \"User\"\nrealtime_fields = \"Name\"\n",
     ),
     (
         "refresh",

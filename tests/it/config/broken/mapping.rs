@@ -55,7 +55,7 @@ pub const DESTINATIONS: &[Case] = &[
     (
         "avatar",
         USER_MAP,
-        "map = { username = \"Username\" }\navatar = { active = \"IsActive\" }",
+        "map = { username = \"Username\" }\navatar = { user_id = \"Alias\" }",
     ),
     (
         "unknown column",
