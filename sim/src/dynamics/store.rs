@@ -99,21 +99,6 @@ impl Rows {
         span(&self.tombstones, after, until).map(|(version, (id, _))| (*version, *id))
     }
 
-    /// Forgets the tombstones made before a time.
-    pub fn forget(&mut self, before: DateTime<Utc>) {
-        let old: Vec<_> = self
-            .tombstones
-            .iter()
-            .filter(|(_, (_, at))| *at < before)
-            .map(|(v, _)| *v)
-            .collect();
-        for version in old {
-            if let Some((id, _)) = self.tombstones.remove(&version) {
-                self.buried.remove(&id);
-            }
-        }
-    }
-
     /// The row of an alternate key's values.
     #[must_use]
     pub fn keyed(&self, key: &Key, cells: &[(usize, Cell)]) -> Option<Guid> {
