@@ -290,7 +290,7 @@ impl<'a> Tx<'a> {
         );
         if draft.table.name == "incident" {
             let serial = self.random.text(b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789", 6);
-            let number = 1000 + draft.table.columns.len() as u64 + self.random.between(0, 98_999);
+            let number = self.random.between(1000, 99_999);
             draft.default(
                 "ticketnumber",
                 &Cell::text(&format!("CAS-{number:05}-{serial}")),

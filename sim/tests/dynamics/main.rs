@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod assertions;
 mod batch;
 mod changes;
 mod control;
@@ -15,6 +16,7 @@ mod harness;
 mod metadata;
 mod queries;
 mod random;
+mod receiver;
 mod restart;
 mod signin;
 mod webhooks;

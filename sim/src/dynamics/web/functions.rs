@@ -81,13 +81,7 @@ fn record_counts(
         || ApiError::odata("RetrieveTotalRecordCount takes EntityNames, a list of logical names.");
     let arguments = segment.arguments.as_deref().unwrap_or_default();
     // A list holds commas: the parts belong together again.
-    let parts: Vec<_> = arguments
-        .iter()
-        .map(|(name, value)| match name {
-            Some(_) => value.clone(),
-            None => value.clone(),
-        })
-        .collect();
+    let parts: Vec<_> = arguments.iter().map(|(_, value)| value.as_str()).collect();
     let mut text = parts.join(",");
     if text.starts_with('@') {
         let wanted = format!("{text}=");

@@ -96,7 +96,7 @@ fn parts(
     let cast = tail.first().map(|segment| segment.name.as_str());
     match part.name.as_str() {
         "Attributes" => {
-            let cast = cast.map(|cast| cast_type(cast)).transpose()?;
+            let cast = cast.map(cast_type).transpose()?;
             let fits =
                 |column: &&Column| cast.is_none_or(|cast| column.kind.metadata_type() == cast);
             let type_name = cast.unwrap_or("AttributeMetadata");
