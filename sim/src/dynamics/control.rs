@@ -290,7 +290,7 @@ async fn define(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> 
             table
         }
     };
-    org.define(table)?;
+    org.define(table).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -311,7 +311,7 @@ async fn snapshots(State(org): Shared, body: Bytes) -> Result<StatusCode, Refuse
             save: None,
             restore: Some(name),
         } => {
-            if !org.restore(&name)? {
+            if !org.restore(&name).await? {
                 return Err(Refused::NoSnapshot(name));
             }
         }

@@ -21,7 +21,7 @@ use super::options::SimOptions;
 use super::outbox::Outbox;
 use super::schema::Table;
 use super::seed;
-use super::store::Store;
+use super::store::{Store, Undo};
 use super::throttle::{Limits, Throttle};
 use super::transaction::{Author, Change, Tx};
 use super::webhooks::Webhooks;
@@ -215,27 +215,37 @@ impl Org {
     ) -> Result<T, ApiError> {
         let _only = self.writer.lock().await;
         let author = self.author(user);
-        let (result, changes, undo, images, version) = {
+        let (result, changes, posts, waiting) = {
             let mut store = write(&self.store);
             let mut draws = lock(&self.draws);
+            let old = store.version;
             let mut tx = Tx::begin(&mut store, author, &mut draws);
             let result = work(&mut tx)?;
             let (changes, undo) = tx.keep();
-            let images: Vec<_> = undo
-                .iter()
-                .filter_map(|old| store.image(&old.table, old.id))
-                .collect();
-            (result, changes, undo, images, store.version)
+            drop(draws);
+            let posts = self.webhooks.posts(self, &store, &changes, author);
+            let mut waiting = None;
+            if posts.iter().any(|post| post.synchronous) {
+                // Nobody else writes meanwhile, but reads must not see what may be taken back.
+                let image = |undo: &Undo| store.image(&undo.table, undo.id);
+                let images: Vec<_> = undo.iter().filter_map(image).collect();
+                waiting = Some((images, store.version));
+                for before in undo.into_iter().rev() {
+                    store.restore(before);
+                }
+                store.version = old;
+            }
+            (result, changes, posts, waiting)
         };
-        let posts = self.webhooks.posts(self, &changes, author);
-        if posts.iter().any(|post| post.synchronous) {
-            // Nobody else writes meanwhile, but reads must not see what may be taken back.
-            let before = version - i64::try_from(undo.len()).unwrap_or(0);
-            self.rewind(undo.into_iter().rev(), before);
+        if let Some((images, version)) = waiting {
             for post in posts.iter().filter(|post| post.synchronous) {
                 self.webhooks.call_now(self, post).await?;
             }
-            self.rewind(images.clone().into_iter(), version);
+            let mut store = write(&self.store);
+            for image in images {
+                store.restore(image);
+            }
+            store.version = version;
         }
         self.keep(&changes, author.now)?;
         for post in posts {
@@ -244,14 +254,6 @@ impl Org {
             }
         }
         Ok(result)
-    }
-
-    fn rewind(&self, images: impl Iterator<Item = super::store::Undo>, version: i64) {
-        let mut store = write(&self.store);
-        for image in images {
-            store.restore(image);
-        }
-        store.version = version;
     }
 
     fn keep(&self, changes: &[Change], at: DateTime<Utc>) -> Result<(), ApiError> {
@@ -279,7 +281,8 @@ impl Org {
     }
 
     /// Defines a table, new or anew, as a customizer does.
-    pub fn define(&self, table: Table) -> Result<(), JournalError> {
+    pub async fn define(&self, table: Table) -> Result<(), JournalError> {
+        let _only = self.writer.lock().await;
         let mut store = write(&self.store);
         store.define(table.clone());
         let fresh = seed::filters(
@@ -312,7 +315,8 @@ impl Org {
     }
 
     /// Brings back the rows of a snapshot; row versions go back with them. False if there is none of that name.
-    pub fn restore(&self, name: &str) -> Result<bool, JournalError> {
+    pub async fn restore(&self, name: &str) -> Result<bool, JournalError> {
+        let _only = self.writer.lock().await;
         let Some(old) = lock(&self.snapshots).get(name).cloned() else {
             return Ok(false);
         };
@@ -345,12 +349,13 @@ impl Org {
     }
 
     /// Writes a row beside the road of transactions, as the platform does: no events come of it.
-    pub(crate) fn record(
+    pub(crate) async fn record(
         &self,
         table: &str,
         id: Guid,
         cells: Vec<super::cell::Cell>,
     ) -> Result<(), JournalError> {
+        let _only = self.writer.lock().await;
         let at = self.clock.second();
         let mut store = write(&self.store);
         // The row is new: there is nothing to undo.

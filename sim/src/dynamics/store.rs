@@ -285,7 +285,13 @@ impl Store {
             tombstone: rows.tombstone(id),
         };
         match cells {
-            Some(cells) => rows.set(id, Some(Arc::new(Row { version, cells })), None),
+            Some(mut cells) => {
+                let stamp = rows.table.place("versionnumber");
+                if let Some(cell) = stamp.and_then(|place| cells.get_mut(place)) {
+                    *cell = Cell::Int(version);
+                }
+                rows.set(id, Some(Arc::new(Row { version, cells })), None);
+            }
             None => rows.set(id, None, Some(Tombstone { version, at })),
         }
         Some(undo)

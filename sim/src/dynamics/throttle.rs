@@ -76,7 +76,7 @@ struct State {
     users: HashMap<Guid, Usage>,
 }
 
-/// A request that runs; give it back by [`Throttle::leave`].
+/// A request that runs, until it is given back by [`Throttle::leave`].
 #[derive(Debug)]
 pub struct Admitted {
     user: Guid,

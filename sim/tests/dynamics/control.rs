@@ -94,6 +94,44 @@ async fn a_caller_may_stand_in_for_another() {
 }
 
 #[tokio::test]
+async fn a_caller_is_found_by_the_directory_s_id() {
+    let org = TestOrg::with(|options| options.data = None).await;
+    let people = org
+        .get("systemusers?$filter=azureactivedirectoryobjectid ne null")
+        .await
+        .expect(200);
+    let (user, object) = (
+        &people.rows()[0]["systemuserid"],
+        people.rows()[0]["azureactivedirectoryobjectid"].as_str(),
+    );
+    let request = org.request(Method::GET, "WhoAmI");
+    let request = request.header("callerobjectid", object.unwrap());
+    assert_eq!(&org.send(request).await.expect(200).body["UserId"], user);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_its_place() {
+    let org = TestOrg::start().await;
+    let held = org.running.org.throttle.limits().concurrency;
+    org.control("limits", json!({"concurrency": 1})).await;
+    assert!(held > 1);
+    for _ in 0..20 {
+        let request = org.request(Method::GET, "accounts");
+        let cut = request
+            .timeout(std::time::Duration::from_micros(300))
+            .send();
+        drop(cut.await);
+    }
+    loop {
+        // Those that were cut may still be ending.
+        if org.get("WhoAmI").await.status.as_u16() == 200 {
+            break;
+        }
+    }
+    org.get("WhoAmI").await.expect(200);
+}
+
+#[tokio::test]
 async fn calls_are_counted() {
     let org = TestOrg::start().await;
     org.get("accounts").await.expect(200);

@@ -223,6 +223,7 @@ async fn filters_know_operators_functions_and_quotes() {
         ),
         ("statecode eq 0 and donotemail eq false", &[1, 2, 3]),
         ("donotemail", &[]),
+        ("versionnumber gt 0", &[1, 2, 3]),
     ];
     // The rows without a date were made when the organization was, months later.
     org.control("time", json!({"freeze": true})).await;

@@ -125,9 +125,9 @@ async fn the_operation_s_date_is_hours_off() {
         endpoint,
     } = registered((4, "k")).await;
     step(&org, &endpoint, "Update", "account", json!({})).await;
+    org.control("time", json!({"freeze": true})).await;
     org.control("time", json!({"set": "2026-01-05T10:11:12Z"}))
         .await;
-    org.control("time", json!({"freeze": true})).await;
     let org = {
         let mut org = org;
         org.sign_in().await;

@@ -31,6 +31,7 @@ use super::error::ApiError;
 use super::guid::Guid;
 use super::node::Node;
 use super::org::Org;
+use super::throttle::Admitted;
 
 /// The path under which the Web API lies.
 pub(crate) const ROOT: &str = "/api/data/v9.2/";
@@ -237,6 +238,20 @@ fn versioned(path: &str) -> Option<&str> {
     (path == ROOT.trim_end_matches('/')).then_some("")
 }
 
+/// A call that counts as running until it ends, by an answer or because its client went away.
+struct Running<'o> {
+    org: &'o Org,
+    admitted: Admitted,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.org
+            .throttle
+            .leave(&self.admitted, self.org.clock.now());
+    }
+}
+
 async fn admitted(org: &Arc<Org>, principal: Principal, call: &Call) -> Result<Reply, ApiError> {
     let caller = member(org, principal, call)?;
     let now = org.clock.now();
@@ -245,8 +260,9 @@ async fn admitted(org: &Arc<Org>, principal: Principal, call: &Call) -> Result<R
         .enter(caller.user, now)
         .inspect_err(|_| org.counters.count("web_api", "429"))?;
     let left = admitted.left;
+    let running = Running { org, admitted };
     let result = answer(org, caller, call).await;
-    org.throttle.leave(&admitted, org.clock.now());
+    drop(running);
     let mut reply =
         result.unwrap_or_else(|error| Reply::error(&error, call.prefer().every_annotation()));
     reply.headers.push((

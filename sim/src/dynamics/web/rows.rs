@@ -82,11 +82,9 @@ pub(crate) fn members(
     );
     for place in &selection.places {
         let column = &table.columns[*place];
-        let version = Cell::Int(row.version);
-        let cell = match column.name.as_str() {
-            "versionnumber" => &version,
-            _ if column.secured => &Cell::Null,
-            _ => row.cell(*place),
+        let cell = match column.secured {
+            true => &Cell::Null,
+            false => row.cell(*place),
         };
         let property = column.property();
         if let Cell::Ref(target, id) = cell {

@@ -67,10 +67,10 @@ async fn deliver(org: &Arc<Org>, post: Post) {
                 },
                 failure.clone(),
             );
-            finish(org, &post, failure);
+            finish(org, &post, failure).await;
         } else {
             org.counters.count("webhooks", "queued");
-            queue(org, &post);
+            queue(org, &post).await;
         }
         next.extend(released(&org.webhooks));
     }
@@ -156,7 +156,7 @@ fn request(webhooks: &Webhooks, post: &Post) -> reqwest::RequestBuilder {
 }
 
 /// Leaves the row of the system job, unless it succeeded and its step says that it goes then.
-fn finish(org: &Arc<Org>, post: &Post, failure: Option<String>) {
+async fn finish(org: &Arc<Org>, post: &Post, failure: Option<String>) {
     if failure.is_none() && post.auto_delete {
         return;
     }
@@ -196,7 +196,7 @@ fn finish(org: &Arc<Org>, post: &Post, failure: Option<String>) {
             cells[place] = cell;
         }
     }
-    if let Err(error) = org.record("asyncoperation", id, cells) {
+    if let Err(error) = org.record("asyncoperation", id, cells).await {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "recording a system job"
@@ -205,7 +205,7 @@ fn finish(org: &Arc<Org>, post: &Post, failure: Option<String>) {
 }
 
 /// Hands a message to the service bus.
-fn queue(org: &Arc<Org>, post: &Post) {
+async fn queue(org: &Arc<Org>, post: &Post) {
     let claim = |name: &str, value: &str| (format!("{CLAIMS}{name}"), value.to_owned());
     let mut properties = vec![
         claim("Organization", "simulated.crm.dynamics.com"),
@@ -220,7 +220,7 @@ fn queue(org: &Arc<Org>, post: &Post) {
     if post.body.len() > super::QUEUE_MOST {
         let problem = "the message is too large even without its parameters".to_owned();
         org.webhooks.note(post, 0, "failed", Some(problem.clone()));
-        return finish(org, post, Some(problem));
+        return finish(org, post, Some(problem)).await;
     }
     org.outbox.post(BusMessage {
         endpoint: post.endpoint,
@@ -236,5 +236,5 @@ fn queue(org: &Arc<Org>, post: &Post) {
         enqueued: org.clock.now(),
     });
     org.webhooks.note(post, 1, "queued", None);
-    finish(org, post, None);
+    finish(org, post, None).await;
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::error::ApiError;
 use super::guid::Guid;
 use super::org::Org;
+use super::store::Store;
 use super::transaction::{Author, Change};
 use crate::salesforce::lock::lock;
 
@@ -160,8 +161,8 @@ impl Webhooks {
     }
 
     /// The messages that changes yield, in their order.
-    pub fn posts(&self, org: &Org, changes: &[Change], author: Author) -> Vec<Post> {
-        steps::posts(org, changes, author, self.settings())
+    pub fn posts(&self, org: &Org, store: &Store, changes: &[Change], author: Author) -> Vec<Post> {
+        steps::posts(org, store, changes, author, self.settings())
     }
 
     /// Calls a synchronous step; its failure is the caller's.

@@ -109,12 +109,12 @@ fn step(store: &Store, rows: &Rows, id: Guid, found: &Row) -> Option<Step> {
 /// The messages of changes, in their order.
 pub(super) fn posts(
     org: &Org,
+    store: &Store,
     changes: &[Change],
     author: Author,
     settings: Settings,
 ) -> Vec<Post> {
-    let store = org.store();
-    let steps = steps(&store);
+    let steps = steps(store);
     if steps.is_empty() {
         return Vec::new();
     }
@@ -126,7 +126,7 @@ pub(super) fn posts(
                 if fires(step, change, &input) {
                     posts.extend(post(
                         org,
-                        &store,
+                        store,
                         step,
                         change,
                         &input,
