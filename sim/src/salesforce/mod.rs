@@ -15,6 +15,7 @@ mod load;
 mod lock;
 pub mod options;
 pub mod org;
+pub mod pubsub;
 mod random;
 mod rest;
 mod rules;

@@ -11,6 +11,21 @@ pub struct SimOptions {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// Where to serve the Pub/Sub API (gRPC); port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub grpc_listen: SocketAddr,
+    /// A PEM certificate chain for the gRPC address; without it, `--tls-cert`, and without both plain text.
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_key")]
+    pub grpc_tls_cert: Option<PathBuf>,
+    /// The PEM private key of the gRPC certificate.
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_cert")]
+    pub grpc_tls_key: Option<PathBuf>,
+    /// A gRPC stream without events has an empty answer within so long; 270 if not given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keepalive_seconds: Option<u64>,
+    /// The replay ids of the Pub/Sub API hide their numbers: arithmetic on them fails.
+    #[arg(long)]
+    pub opaque_replay_ids: bool,
     /// Load every `<Object>.csv` of this directory; a `<Object>.json` beside it names types.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -69,6 +84,11 @@ impl Default for SimOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc_tls_cert: None,
+            grpc_tls_key: None,
+            keepalive_seconds: None,
+            opaque_replay_ids: false,
             data: None,
             client_id: "simulated-client".to_owned(),
             client_secret: "simulated-secret".to_owned(),

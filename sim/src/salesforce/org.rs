@@ -17,6 +17,7 @@ use super::journal::{Journal, JournalError, Line, Row};
 use super::load::{self, LoadError};
 use super::lock::{lock, read, write};
 use super::options::SimOptions;
+use super::pubsub::{Bus, Schemas};
 use super::random::{BASE62, Random};
 use super::schema::{Field, Object};
 use super::sessions::{Sessions, User};
@@ -33,8 +34,10 @@ pub struct Org {
     pub counters: Counters,
     pub profile: Profile,
     pub streaming: Streaming,
+    pub bus: Bus,
     pub faults: Faults,
     pub(crate) cursors: Cursors,
+    pub(crate) schemas: Schemas,
     pub(crate) draws: Mutex<Draws>,
     store: RwLock<Store>,
     url: OnceLock<String>,
@@ -107,6 +110,12 @@ impl Org {
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
             streaming: Streaming::new(options.seed, options.event_limit),
+            bus: Bus::new(
+                options.seed,
+                options.opaque_replay_ids,
+                options.keepalive_seconds.map(Duration::from_secs),
+            ),
+            schemas: Schemas::default(),
             faults: Faults::default(),
             cursors: Cursors::new(options.seed),
             profile: Profile {
@@ -331,6 +340,7 @@ impl Org {
                 Line::Events { events } => {
                     newest = events.iter().map(|event| event.at).fold(newest, Ord::max);
                 }
+                Line::Mark { at, .. } => newest = newest.max(*at),
                 Line::Born { .. } | Line::Cut { .. } | Line::Reset { .. } => {}
             }
         }

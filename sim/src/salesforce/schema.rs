@@ -186,8 +186,12 @@ impl Field {
 
     /// Whether change events may carry it.
     pub(crate) fn in_events(&self) -> bool {
-        self.visible
-            && !self.kind.is_compound()
+        self.visible && self.in_schema()
+    }
+
+    /// Whether the schema of change events lists it, also where the running user may not see it.
+    pub(crate) fn in_schema(&self) -> bool {
+        !self.kind.is_compound()
             && !matches!(
                 self.name.as_str(),
                 "Id" | "IsDeleted"

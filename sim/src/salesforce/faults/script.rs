@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::super::cometd::{Advice, Garble};
 use super::super::commits::{ChangeEvent, ChangeType};
 use super::super::ids;
-use super::{Pending, RequestAct};
+use super::{Pending, RequestAct, RpcFault, RpcMatch};
 
 /// A script as it is sent to the control API.
 #[derive(Debug, Clone, Deserialize)]
@@ -42,6 +42,8 @@ pub(crate) enum ScriptError {
     Times,
     #[error("{0} is no HTTP status that an answer can have")]
     Status(u16),
+    #[error("`code` holds what no trailer can: leave out spaces and control characters")]
+    Code,
     #[error("{0} is no record id of 15 or 18 characters")]
     Id(String),
     #[error("{0} is no gap: it is not GAP_CREATE, GAP_UPDATE, GAP_DELETE or GAP_UNDELETE")]
@@ -55,6 +57,7 @@ pub(crate) enum ScriptError {
 pub(crate) enum Checked {
     Request(Pending<RequestMatch, RequestAct>),
     Event(Pending<EventMatch, EventFault>),
+    Rpc(Pending<RpcMatch, RpcFault>),
     AtOnce(Act),
 }
 
@@ -321,6 +324,18 @@ pub(crate) enum Act {
     LimitEvents {
         events: usize,
     },
+    /// Events of one gRPC answer at most.
+    LimitBatch {
+        events: usize,
+    },
+    /// How long a gRPC stream is silent at most.
+    KeepAlive {
+        seconds: u64,
+    },
+    /// The server ends every gRPC stream without an error.
+    EndStreams {},
+    /// Every gRPC connection is cut.
+    CutConnections {},
 }
 
 impl Script {
@@ -371,6 +386,18 @@ impl Script {
                 act: fault,
             }));
         }
+        if RPC_KINDS.contains(&kind.as_str()) {
+            let fault = RpcFault::deserialize(act).map_err(ScriptError::Act)?;
+            if !fault.is_sound() {
+                return Err(ScriptError::Code);
+            }
+            return Ok(Checked::Rpc(Pending {
+                on: read_on(on, &kind)?,
+                after,
+                times,
+                act: fault,
+            }));
+        }
         let act = Act::deserialize(act).map_err(ScriptError::Act)?;
         if on.is_some() || after > 0 || self.forever || self.times.is_some() {
             return Err(ScriptError::AtOnce(kind));
@@ -396,6 +423,7 @@ const BAYEUX_KINDS: &[&str] = &[
     "lost_cookie",
     "dismiss",
 ];
+const RPC_KINDS: &[&str] = &["rpc_status", "rpc_slow", "rpc_stall", "rpc_cut"];
 const EVENT_KINDS: &[&str] = &[
     "gap",
     "merge",
@@ -456,6 +484,8 @@ fn check_act(act: Act) -> Result<Act, ScriptError> {
                     .collect::<Result<_, _>>()?,
             })
         }
+        Act::LimitBatch { events: 0 } => Err(ScriptError::Empty("limit_batch")),
+        Act::KeepAlive { seconds: 0 } => Err(ScriptError::Empty("keep_alive")),
         act => Ok(act),
     }
 }
