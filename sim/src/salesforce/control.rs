@@ -83,6 +83,7 @@
 //! | `{"kind":"disconnect"}` | the server's `/meta/disconnect` to every session, held polls too |
 //! | `{"kind":"forget_clients"}`, `{"kind":"forget_cookies"}` | sessions are unknown; cookies are wrong |
 //! | `{"kind":"expire_tokens_now"}` | all tokens end, held polls notice |
+//! | `{"kind":"expire_refresh_tokens"}` | refresh tokens and authorization codes end |
 //! | `{"kind":"cut_retention"}` | every replay id given out so far is refused |
 //! | `{"kind":"reset_stream"}` | a new stream with unrelated, lower replay ids |
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
@@ -326,6 +327,7 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
             org.sessions.expire_all();
             streaming.wake();
         }
+        Act::ExpireRefreshTokens {} => org.sign_in.forget_all(),
         Act::CutRetention {} => org.log.cut(Cut::All)?,
         Act::ResetStream {} => org.log.reset()?,
         Act::Forbid { entity } => streaming.forbid(&entity),

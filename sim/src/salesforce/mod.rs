@@ -23,6 +23,7 @@ pub mod schema;
 pub mod server;
 pub mod sessions;
 mod shape;
+pub(crate) mod signin;
 mod soql;
 pub mod store;
 pub mod transaction;

@@ -44,6 +44,30 @@ pub struct SimOptions {
         hide_env_values = true
     )]
     pub client_secret: String,
+    /// Who signs in; by default the first active user of the data.
+    #[arg(long, value_name = "NAME")]
+    pub user_name: Option<String>,
+    /// The user's password (with its security token): allows the username-password flow.
+    #[arg(long, env = "TRIBUTARY_SIM_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+    /// The PEM public key of the app's certificate: allows the JWT bearer flow.
+    #[arg(long, value_name = "FILE")]
+    pub jwt_public_key: Option<PathBuf>,
+    /// A refresh token that is good from the start.
+    #[arg(long, env = "TRIBUTARY_SIM_REFRESH_TOKEN", hide_env_values = true)]
+    pub refresh_token: Option<String>,
+    /// Every refresh gives a new refresh token, and the old one is dead at once.
+    #[arg(long)]
+    pub rotate_refresh_tokens: bool,
+    /// Whether users approve the app when they are asked to, or deny it.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub auto_approve: bool,
+    /// The app's callback URL; by default any is taken.
+    #[arg(long, value_name = "URL")]
+    pub redirect_uri: Option<String>,
+    /// The app lets web server and refresh flows go without its secret.
+    #[arg(long)]
+    pub secret_optional: bool,
     /// The same seed gives the same ids, replay strides and keys.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -92,6 +116,14 @@ impl Default for SimOptions {
             data: None,
             client_id: "simulated-client".to_owned(),
             client_secret: "simulated-secret".to_owned(),
+            user_name: None,
+            password: None,
+            jwt_public_key: None,
+            refresh_token: None,
+            rotate_refresh_tokens: false,
+            auto_approve: true,
+            redirect_uri: None,
+            secret_optional: false,
             seed: 1,
             public_url: None,
             tls_cert: None,

@@ -21,6 +21,7 @@ use super::pubsub::{Bus, Schemas};
 use super::random::{BASE62, Random};
 use super::schema::{Field, Object};
 use super::sessions::{Sessions, User};
+use super::signin::{KeyError, SignIn};
 use super::store::{Record, Store};
 use super::transaction::{Outcome, Prepared, Transaction};
 use super::value::Value;
@@ -38,6 +39,7 @@ pub struct Org {
     pub faults: Faults,
     pub(crate) cursors: Cursors,
     pub(crate) schemas: Schemas,
+    pub(crate) sign_in: SignIn,
     pub(crate) draws: Mutex<Draws>,
     store: RwLock<Store>,
     url: OnceLock<String>,
@@ -79,6 +81,8 @@ pub enum OpenError {
     Load(#[from] LoadError),
     #[error("opening the org's journal")]
     Journal(#[from] JournalError),
+    #[error("reading how users sign in")]
+    Key(#[from] KeyError),
     #[error("object `{0}` to capture is not loaded")]
     Captured(String),
 }
@@ -102,7 +106,10 @@ impl Org {
             username: "integration@simulated.example".to_owned(),
             view_all_data: true,
         };
-        let (store, run_as) = loaded(options, born, unknown)?;
+        let (store, mut run_as) = loaded(options, born, unknown)?;
+        if let Some(name) = &options.user_name {
+            run_as.username.clone_from(name);
+        }
         let captured = captured(options, &store)?;
         let log = CommitLog::new(options.seed, clock.clone(), Arc::new(journal));
         let org = Self {
@@ -116,6 +123,7 @@ impl Org {
                 options.keepalive_seconds.map(Duration::from_secs),
             ),
             schemas: Schemas::default(),
+            sign_in: SignIn::new(options, clock.clone())?,
             faults: Faults::default(),
             cursors: Cursors::new(options.seed),
             profile: Profile {

@@ -16,4 +16,5 @@ mod query;
 mod records;
 mod replication;
 mod restart;
+mod signin;
 mod time;

@@ -310,6 +310,8 @@ pub(crate) enum Act {
     ForgetCookies {},
     /// All tokens end now.
     ExpireTokensNow {},
+    /// All refresh tokens and authorization codes end now.
+    ExpireRefreshTokens {},
     /// Every replay id given out so far is refused.
     CutRetention {},
     /// A new stream with unrelated replay ids.
