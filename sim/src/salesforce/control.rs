@@ -89,6 +89,12 @@
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
 //! | `{"kind":"limit_clients","clients":1}` | sessions at a time (1000 by default) |
 //! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (`--event-limit` by default) |
+//! | `{"kind":"bulk_delay","seconds":60}` | bulk jobs created from here on wait a third of it and work two |
+//! | `{"kind":"bulk_fail","message":"…"}` | the next bulk job fails with this `errorMessage` |
+//! | `{"kind":"bulk_refuse","object":"Account"}` | the Bulk API does not support it |
+//! | `{"kind":"bulk_gzip","when":"always"}` | results are compressed `asked` (default), `always` or `never` |
+//! | `{"kind":"bulk_empty_body"}` | results without rows have no header row either |
+//! | `{"kind":"bulk_forget"}` | every bulk job is gone |
 //! | `{"kind":"limit_batch","events":1}` | events of one gRPC answer (100 by default) |
 //! | `{"kind":"keep_alive","seconds":5}` | the longest silence of a gRPC stream (270 s by default) |
 //! | `{"kind":"end_streams"}` | the server ends every gRPC stream, without an error |
@@ -280,6 +286,7 @@ async fn clear_faults(State(org): Shared) -> StatusCode {
     org.log.rewrites.clear();
     org.streaming.relax();
     org.bus.relax();
+    org.bulk.relax();
     StatusCode::NO_CONTENT
 }
 
@@ -333,6 +340,12 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
         Act::Forbid { entity } => streaming.forbid(&entity),
         Act::LimitClients { clients } => streaming.limit_clients(clients),
         Act::LimitEvents { events } => streaming.limit_events(events),
+        Act::BulkDelay { seconds } => org.bulk.delay(seconds),
+        Act::BulkFail { message } => org.bulk.fail_next(message),
+        Act::BulkRefuse { object } => org.bulk.refuse(object),
+        Act::BulkGzip { when } => org.bulk.compress(when),
+        Act::BulkEmptyBody {} => org.bulk.empty_bodies(),
+        Act::BulkForget {} => org.bulk.forget(),
         Act::LimitBatch { events } => org.bus.limit_batch(events),
         Act::KeepAlive { seconds } => {
             org.bus.keep_alive_every(Duration::from_secs(seconds));

@@ -1,5 +1,6 @@
 //! A Salesforce org on one machine: OAuth, REST, SOQL and change data capture over one record store and one commit log.
 
+mod bulk;
 pub mod clock;
 pub mod cometd;
 pub mod commits;

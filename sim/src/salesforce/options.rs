@@ -86,6 +86,9 @@ pub struct SimOptions {
     /// The largest page of a query; a client may ask for less.
     #[arg(long, default_value_t = 2000)]
     pub page_size: usize,
+    /// The largest page of a Bulk API job's results; a client may ask for less.
+    #[arg(long, default_value_t = 50_000, value_name = "RECORDS")]
+    pub bulk_page_size: usize,
     /// Objects selected for change data capture; by default every loaded one.
     #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
     pub capture: Option<Vec<String>>,
@@ -130,6 +133,7 @@ impl Default for SimOptions {
             tls_key: None,
             api_version: "66.0".to_owned(),
             page_size: 2000,
+            bulk_page_size: 50_000,
             capture: None,
             journal: None,
             read_lag_ms: 0,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
+use super::bulk::Bulk;
 use super::clock::SimClock;
 use super::cometd::Streaming;
 use super::commits::CommitLog;
@@ -38,6 +39,7 @@ pub struct Org {
     pub bus: Bus,
     pub faults: Faults,
     pub(crate) cursors: Cursors,
+    pub(crate) bulk: Bulk,
     pub(crate) schemas: Schemas,
     pub(crate) sign_in: SignIn,
     pub(crate) draws: Mutex<Draws>,
@@ -126,6 +128,7 @@ impl Org {
             sign_in: SignIn::new(options, clock.clone())?,
             faults: Faults::default(),
             cursors: Cursors::new(options.seed),
+            bulk: Bulk::new(options.seed, options.bulk_page_size),
             profile: Profile {
                 org_id,
                 api_version: options.api_version.clone(),

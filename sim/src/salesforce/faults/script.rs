@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::bulk::Compression;
 use super::super::cometd::{Advice, Garble};
 use super::super::commits::{ChangeEvent, ChangeType};
 use super::super::ids;
@@ -326,6 +327,26 @@ pub(crate) enum Act {
     LimitEvents {
         events: usize,
     },
+    /// Bulk jobs that are created from here on take so long.
+    BulkDelay {
+        seconds: u32,
+    },
+    /// The next bulk job fails.
+    BulkFail {
+        message: String,
+    },
+    /// The Bulk API does not support an object.
+    BulkRefuse {
+        object: String,
+    },
+    /// Bulk results are compressed when asked, always or never.
+    BulkGzip {
+        when: Compression,
+    },
+    /// Bulk results without rows have no header row either.
+    BulkEmptyBody {},
+    /// Every bulk job is gone.
+    BulkForget {},
     /// Events of one gRPC answer at most.
     LimitBatch {
         events: usize,

@@ -25,6 +25,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
 use self::error::ApiError;
+use super::bulk;
 use super::org::Org;
 use super::sessions::User;
 
@@ -53,8 +54,8 @@ impl Caller {
     }
 }
 
-type Caught = Extension<Caller>;
-type Shared = State<Arc<Org>>;
+pub(super) type Caught = Extension<Caller>;
+pub(super) type Shared = State<Arc<Org>>;
 
 /// OAuth and REST.
 pub(super) fn router(org: &Arc<Org>) -> Router {
@@ -87,15 +88,16 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
         ),
         ("/composite/sobjects/{object}", post(collections::fetch)),
     ];
-    let versioned = data
-        .into_iter()
-        .fold(Router::new(), |router, (path, methods)| {
-            both(
-                router,
-                &format!("/services/data/{{version}}{path}"),
-                methods,
-            )
-        });
+    let versioned =
+        data.into_iter()
+            .chain(bulk::routes())
+            .fold(Router::new(), |router, (path, methods)| {
+                both(
+                    router,
+                    &format!("/services/data/{{version}}{path}"),
+                    methods,
+                )
+            });
     let open = both(Router::new(), "/services/data", get(resources::versions));
     versioned
         .method_not_allowed_fallback(method_not_allowed)
@@ -226,7 +228,7 @@ fn option(headers: &HeaderMap, header: &str, name: &str) -> Option<String> {
 }
 
 /// A JSON body; anything else is refused as Salesforce does.
-fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, ApiError> {
+pub(super) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, ApiError> {
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
