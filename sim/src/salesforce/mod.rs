@@ -18,6 +18,7 @@ pub mod options;
 pub mod org;
 pub mod pubsub;
 mod random;
+mod related;
 mod rest;
 mod rules;
 pub mod schema;

@@ -92,6 +92,9 @@ pub struct SimOptions {
     /// Objects selected for change data capture; by default every loaded one.
     #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
     pub capture: Option<Vec<String>>,
+    /// Entities that may be selected for change data capture by the Tooling API; 5 in an org without the add-on.
+    #[arg(long, value_name = "ENTITIES")]
+    pub capture_limit: Option<usize>,
     /// Keep every transaction in this file and start from it: the org survives a restart with its replay ids.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
@@ -135,6 +138,7 @@ impl Default for SimOptions {
             page_size: 2000,
             bulk_page_size: 50_000,
             capture: None,
+            capture_limit: None,
             journal: None,
             read_lag_ms: 0,
             api_limit: 100_000,

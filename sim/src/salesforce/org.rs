@@ -65,6 +65,8 @@ pub struct Profile {
     pub client_secret: String,
     pub page_size: usize,
     pub seed: u64,
+    /// Entities that may be selected for capture.
+    pub capture_limit: Option<usize>,
     /// How long a commit is unseen by REST reads.
     pub read_lag: Duration,
 }
@@ -137,6 +139,7 @@ impl Org {
                 client_secret: options.client_secret.clone(),
                 page_size: options.page_size.max(1),
                 seed: options.seed,
+                capture_limit: options.capture_limit,
                 read_lag: Duration::from_millis(options.read_lag_ms),
             },
             draws: Mutex::new(Draws {
@@ -309,6 +312,7 @@ impl Org {
                 events,
             })?
         };
+        let created = prepared.created();
         let visible = now + self.profile.read_lag;
         for staged in prepared.staged {
             if let Some(table) = store.table_mut(&staged.object.name) {
@@ -317,6 +321,7 @@ impl Org {
         }
         Ok(Outcome {
             results: prepared.results,
+            created,
             events,
         })
     }

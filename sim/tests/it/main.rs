@@ -19,3 +19,5 @@ mod replication;
 mod restart;
 mod signin;
 mod time;
+mod tooling;
+mod upserts;

@@ -187,6 +187,13 @@ impl Streaming {
         });
     }
 
+    /// Takes a custom channel away; open subscriptions keep what they had.
+    pub fn drop_channel(&self, name: &str) {
+        self.change(|server| {
+            server.channels.remove(name);
+        });
+    }
+
     /// The custom channels and their members.
     pub fn channels(&self) -> BTreeMap<String, Members> {
         lock(&self.server).channels.clone()

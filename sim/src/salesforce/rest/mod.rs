@@ -10,6 +10,8 @@ mod query;
 mod records;
 mod replication;
 mod resources;
+mod tooling;
+mod upserts;
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, patch, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -87,6 +89,20 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
                 .delete(collections::delete),
         ),
         ("/composite/sobjects/{object}", post(collections::fetch)),
+        (
+            "/composite/sobjects/{object}/{field}",
+            patch(upserts::upsert_all),
+        ),
+        (
+            "/sobjects/{object}/{id}/{value}",
+            get(upserts::read).patch(upserts::upsert),
+        ),
+        ("/tooling/query", get(tooling::query)),
+        ("/tooling/sobjects/{object}", post(tooling::create)),
+        (
+            "/tooling/sobjects/{object}/{id}",
+            get(tooling::read).delete(tooling::delete),
+        ),
     ];
     let versioned =
         data.into_iter()
