@@ -10,6 +10,7 @@ mod bulk;
 mod collections;
 mod describe;
 mod events;
+mod groups;
 mod guard;
 mod oauth;
 mod org;
