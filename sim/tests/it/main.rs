@@ -8,6 +8,7 @@
 
 mod bulk;
 mod collections;
+mod composite;
 mod describe;
 mod events;
 mod groups;
