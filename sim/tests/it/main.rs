@@ -6,9 +6,12 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod bulk;
 mod collections;
+mod composite;
 mod describe;
 mod events;
+mod groups;
 mod guard;
 mod oauth;
 mod org;
@@ -16,4 +19,7 @@ mod query;
 mod records;
 mod replication;
 mod restart;
+mod signin;
 mod time;
+mod tooling;
+mod upserts;

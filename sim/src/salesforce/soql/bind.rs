@@ -48,6 +48,7 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         now,
         root: Arc::clone(&table.object),
         joins: Vec::new(),
+        selected: Vec::new(),
     };
     let columns = binder.columns()?;
     let filter = match &query.filter {
@@ -76,6 +77,7 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         object: binder.root,
         joins: binder.joins,
         columns,
+        selected: binder.selected,
         filter,
         order,
         limit: query.limit,
@@ -89,6 +91,7 @@ struct Binder<'a> {
     now: DateTime<Utc>,
     root: Arc<Object>,
     joins: Vec<Join>,
+    selected: Vec<(String, Place)>,
 }
 
 impl Binder<'_> {
@@ -106,9 +109,25 @@ impl Binder<'_> {
                     &format!("duplicate field selected: {}", field.name),
                 ));
             }
+            let path = self.path_of(place, &field);
+            self.selected.push((path, place));
             self.group(&mut columns, place);
         }
         Ok(columns)
+    }
+
+    /// `Owner.Name`, in the spelling of the described names.
+    fn path_of(&self, place: Place, field: &Field) -> String {
+        let mut path = field.name.clone();
+        let mut source = place.source;
+        while source > 0 {
+            let join = &self.joins[source - 1];
+            let reference = &self.object(join.child).fields[join.reference];
+            let name = reference.relationship.as_deref().unwrap_or_default();
+            path = format!("{name}.{path}");
+            source = join.child;
+        }
+        path
     }
 
     /// Hangs a column under the parents that its path goes through.

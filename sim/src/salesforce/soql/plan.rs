@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub joins: Vec<Join>,
     /// Empty when only rows are counted.
     pub columns: Vec<Column>,
+    /// The columns in the order they were selected, by their paths: `Owner.Name`.
+    pub selected: Vec<(String, Place)>,
     pub filter: Option<Test>,
     pub order: Vec<Sort>,
     pub limit: Option<usize>,
@@ -63,6 +65,17 @@ pub(crate) struct Sort {
     pub place: Place,
     pub descending: bool,
     pub nulls_last: bool,
+}
+
+impl Sort {
+    /// Upwards, nulls first.
+    pub fn up(place: Place) -> Self {
+        Self {
+            place,
+            descending: false,
+            nulls_last: false,
+        }
+    }
 }
 
 /// A place in the index of (SystemModstamp in unix seconds, Id).
