@@ -4,7 +4,11 @@ use chrono::TimeZone;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value as Json, json};
 
-use super::super::super::describe::tests::described;
+use crate::model::name::FieldName;
+use crate::model::schema::FieldKind;
+
+use super::super::cometd::payload::read;
+use super::super::describe::tests::described;
 use super::*;
 
 const ID: &str = "001A0000006Vm9uIAC";
@@ -68,7 +72,7 @@ fn arrived() -> DateTime<Utc> {
 
 fn decode(payload: &Json) -> Decoded {
     let raw = serde_json::value::to_raw_value(payload).unwrap();
-    objects().decode(Some(&raw), &Position::new("cometd:7"), arrived())
+    objects().decode(read(&raw), &Position::new("cometd:7"), arrived())
 }
 
 fn one(header: &Json, body: &Json) -> Event {
@@ -431,7 +435,7 @@ proptest! {
 
     #[test]
     fn a_value_is_the_same_from_a_row_and_from_an_event(millis in 0_i64..4_000_000_000_000) {
-        use super::super::super::value::read_row;
+        use super::super::value::read_row;
         let at = Utc.timestamp_millis_opt(millis).unwrap();
         let rest = format!("\"{}\"", at.format("%Y-%m-%dT%H:%M:%S%.3f+0000"));
         let row = read_row(FieldKind::DateTime, &rest);

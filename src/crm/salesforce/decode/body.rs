@@ -1,19 +1,15 @@
 //! An event's fields: flattened to columns, each in the one spelling of its kind.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-
-use serde_json::value::RawValue;
 
 use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
 use super::super::describe::Description;
-use super::super::row::RawRow;
 use super::super::{compound, value};
-use super::decode::is_carried;
-
-const HEADER: &str = "ChangeEventHeader";
+use super::cell::{Cell, Cells};
 
 /// What an event tells of fields.
 #[derive(Debug, Default, PartialEq)]
@@ -35,6 +31,9 @@ pub enum Unclear {
     /// A text's difference to what it was.
     #[error("it tells the difference of a long text")]
     Diff,
+    /// The body is not what its schema says.
+    #[error("its body can't be decoded: {0}")]
+    Malformed(Cow<'static, str>),
     /// Names that are none.
     #[error("its names of changed fields can't be read")]
     Names,
@@ -54,17 +53,17 @@ pub enum Unclear {
 /// The body of an event of a described object.
 pub struct Body<'a> {
     description: &'a Description,
-    row: &'a RawRow<'a>,
+    cells: &'a Cells<'a>,
     told: Told,
 }
 
 impl<'a> Body<'a> {
-    /// A body, header included.
+    /// A body without its header.
     #[must_use]
-    pub fn new(description: &'a Description, row: &'a RawRow<'a>) -> Self {
+    pub fn new(description: &'a Description, cells: &'a Cells<'a>) -> Self {
         Self {
             description,
-            row,
+            cells,
             told: Told::default(),
         }
     }
@@ -74,10 +73,8 @@ impl<'a> Body<'a> {
     /// # Errors
     /// [`Unclear`].
     pub fn whole(mut self) -> Result<Told, Unclear> {
-        for (name, json) in &self.row.0 {
-            if name != HEADER {
-                self.take(name, json)?;
-            }
+        for (name, cell) in &self.cells.0 {
+            self.take(name, cell)?;
         }
         Ok(self.told)
     }
@@ -86,11 +83,9 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// [`Unclear`].
-    pub fn present(mut self, emptied: &[String]) -> Result<Told, Unclear> {
-        for (name, json) in &self.row.0 {
-            if name != HEADER {
-                self.take(name, json)?;
-            }
+    pub fn present(mut self, emptied: &[Cow<'_, str>]) -> Result<Told, Unclear> {
+        for (name, cell) in &self.cells.0 {
+            self.take(name, cell)?;
         }
         self.empty(emptied)?;
         Ok(self.told)
@@ -100,7 +95,11 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// [`Unclear`].
-    pub fn changed(mut self, names: &[String], emptied: &[String]) -> Result<Told, Unclear> {
+    pub fn changed(
+        mut self,
+        names: &[Cow<'_, str>],
+        emptied: &[Cow<'_, str>],
+    ) -> Result<Told, Unclear> {
         for name in names {
             // Bitmaps belong to another transport.
             if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
@@ -120,16 +119,15 @@ impl<'a> Body<'a> {
 
     /// A changed field by its name.
     fn take_named(&mut self, name: &str) -> Result<(), Unclear> {
-        let Some(json) = self.row.get(name) else {
+        let Some(cell) = self.cells.get(name) else {
             let is_ours = self.column(name).is_some() || !self.parts(name).is_empty();
             // What the user may not read is not described, and not sent.
             return if is_ours { Err(no_value(name)) } else { Ok(()) };
         };
         let parts = self.parts(name).len();
         let before = self.told.fields.len();
-        self.take(name, json)?;
-        let is_object = json.get().starts_with('{');
-        if is_object && parts > self.told.fields.len() - before {
+        self.take(name, cell)?;
+        if matches!(cell, Cell::Parts(_)) && parts > self.told.fields.len() - before {
             // The whole changed, and parts are missing: empty, or as they were?
             return Err(no_value(name));
         }
@@ -142,54 +140,57 @@ impl<'a> Body<'a> {
         let Some(column) = compound::column(self.description, whole, part).cloned() else {
             return Ok(());
         };
-        let json = self.row.get(whole).ok_or_else(|| no_value(name))?;
-        if json.get() == "null" {
-            self.put(column, Value::Null);
-            return Ok(());
+        match self.cells.get(whole) {
+            Some(Cell::Null) => {
+                self.put(column, Value::Null);
+                Ok(())
+            }
+            Some(Cell::Parts(parts)) => {
+                let cell = parts.get(part).ok_or_else(|| no_value(name))?;
+                self.read(column, cell)
+            }
+            _ => Err(no_value(name)),
         }
-        let parts = object(name, json)?;
-        let json = parts.get(part).ok_or_else(|| no_value(name))?;
-        self.read(column, json)
     }
 
     /// A top-level field, as it is there.
-    fn take(&mut self, name: &str, json: &RawValue) -> Result<(), Unclear> {
-        let own = self.column(name).filter(|(_, kind)| is_carried(*kind));
+    fn take(&mut self, name: &str, cell: &Cell<'_>) -> Result<(), Unclear> {
+        let own = self.column(name).filter(|(_, kind)| kind.is_selectable());
         let parts = self.parts(name).to_vec();
-        if json.get().starts_with('{') {
+        if let Cell::Parts(told) = cell {
             if !parts.is_empty() {
-                return self.take_parts(name, json);
+                return self.take_parts(name, told);
             }
             // A described field with an object for a value is a text's difference; what is not described nobody
             // could select.
             return own.map_or(Ok(()), |_| Err(Unclear::Diff));
         }
         self.note_composed(name);
-        if json.get() == "null" {
+        if matches!(cell, Cell::Null) {
             for column in parts.into_iter().chain(own.map(|(column, _)| column)) {
                 self.put(column, Value::Null);
             }
             return Ok(());
         }
         match own {
-            Some((column, _)) => self.read(column, json),
+            Some((column, _)) => self.read(column, cell),
             None if parts.is_empty() => Ok(()),
             None => Err(no_value(name)),
         }
     }
 
-    fn take_parts(&mut self, name: &str, json: &RawValue) -> Result<(), Unclear> {
+    fn take_parts(&mut self, name: &str, told: &Cells<'_>) -> Result<(), Unclear> {
         self.note_composed(name);
-        for (part, json) in &object(name, json)?.0 {
+        for (part, cell) in &told.0 {
             if let Some(column) = compound::column(self.description, name, part).cloned() {
-                self.read(column, json)?;
+                self.read(column, cell)?;
             }
         }
         Ok(())
     }
 
     /// Fields that are listed as empty now.
-    fn empty(&mut self, names: &[String]) -> Result<(), Unclear> {
+    fn empty(&mut self, names: &[Cow<'_, str>]) -> Result<(), Unclear> {
         for name in names {
             if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 return Err(Unclear::Names);
@@ -204,7 +205,7 @@ impl<'a> Body<'a> {
                 }
                 None => {
                     self.note_composed(name);
-                    let own = self.column(name).filter(|(_, kind)| is_carried(*kind));
+                    let own = self.column(name).filter(|(_, kind)| kind.is_selectable());
                     match own {
                         Some((column, _)) => vec![column],
                         None => self.parts(name).to_vec(),
@@ -218,17 +219,17 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    fn read(&mut self, column: FieldName, json: &RawValue) -> Result<(), Unclear> {
+    fn read(&mut self, column: FieldName, cell: &Cell<'_>) -> Result<(), Unclear> {
         let kind = self
             .description
             .schema
             .fields
             .get(&column)
             .map_or(FieldKind::Text, |field| field.kind);
-        if json.get().starts_with('{') {
+        if matches!(cell, Cell::Parts(_)) {
             return Err(Unclear::Diff);
         }
-        let value = value::read(kind, json.get()).map_err(|unfit| Unclear::Unfit {
+        let value = cell.value(kind).map_err(|unfit| Unclear::Unfit {
             field: column.as_str().to_owned(),
             unfit,
         })?;
@@ -256,10 +257,6 @@ impl<'a> Body<'a> {
     fn note_composed(&mut self, whole: &str) {
         self.told.composed |= self.description.is_composed(whole);
     }
-}
-
-fn object<'a>(name: &str, json: &'a RawValue) -> Result<RawRow<'a>, Unclear> {
-    serde_json::from_str(json.get()).map_err(|_| no_value(name))
 }
 
 fn no_value(name: &str) -> Unclear {
