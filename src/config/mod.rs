@@ -45,6 +45,7 @@ mod rules;
 pub mod schedule;
 pub mod secret;
 pub mod store;
+pub mod stream;
 pub mod target;
 pub mod web;
 

@@ -116,6 +116,12 @@ impl Objects {
         self.get(entity).is_some()
     }
 
+    /// The object that events call `entity`.
+    #[must_use]
+    pub fn name(&self, entity: &str) -> Option<&ObjectName> {
+        self.get(entity).map(|(name, _)| name)
+    }
+
     /// Decodes a payload, `None` if it can't be read at all. `arrived` is an upper bound of the commit, for events
     /// that do not tell theirs.
     #[must_use]

@@ -1,29 +1,114 @@
 //! The change stream over gRPC: a client of Salesforce's Pub/Sub API.
 
+mod bitmap;
+mod datum;
+mod errors;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
 mod eventbus;
 #[cfg(test)]
 mod generated;
+mod payload;
+mod schema;
+mod schemas;
+mod stream;
+mod subscription;
+mod wire;
 
-use crate::crm::port::{Listener, Start};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::crm::port::{Heard, Listener, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ObjectName;
+use crate::model::position::Position;
 
 use super::desk::Desk;
+use super::kept::Kept;
+use super::place::subscriptions;
+use super::settings::Transport;
+use schemas::Schemas;
+use stream::{Parts, PubSubStream};
+use wire::Wire;
 
-/// Pub/Sub of one connection.
+/// The Pub/Sub API of one connection.
 #[derive(Default)]
-pub struct PubSub {}
+pub struct PubSub {
+    shelf: Arc<Shelf>,
+}
+
+/// What outlives a stream.
+#[derive(Default)]
+pub struct Shelf {
+    schemas: Schemas,
+    /// The position that the server refused last, after its stream was taken to be open.
+    refused: Mutex<Option<Position>>,
+}
+
+impl Shelf {
+    fn refuse(&self, position: Option<Position>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+
+    fn is_refused(&self, position: &Position) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.as_ref() == Some(position)
+    }
+}
 
 impl PubSub {
-    /// Opens the stream of `objects`.
+    /// Opens the stream of `objects`. One that starts now is open once the server has said something, which takes
+    /// minutes in a quiet org.
+    ///
+    /// # Errors
+    /// `PositionLost` where the position is of another transport or channel, or the CRM no longer takes it.
     pub async fn listen(
         &self,
-        _desk: Desk<'_>,
-        _objects: &[ObjectName],
-        _from: Start,
+        desk: Desk<'_>,
+        objects: &[ObjectName],
+        from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
-        Err(Fault::new(FaultKind::Config, "x"))
+        let settings = desk.settings;
+        if let Start::After(position) = &from
+            && self.shelf.is_refused(position)
+        {
+            return Err(Fault::new(
+                FaultKind::PositionLost,
+                format!("position `{position}` was refused by the Pub/Sub API"),
+            ));
+        }
+        let (channels, place) =
+            subscriptions(Transport::PubSub, &settings.channels, objects, from)?;
+        let known = desk.described(objects).await?;
+        let parts = Parts {
+            wire: Wire::new(settings)?,
+            sign_in: Arc::clone(desk.sign_in),
+            describer: Arc::clone(desk.describer),
+            clock: Arc::clone(desk.clock),
+            shelf: Arc::clone(&self.shelf),
+            channels: settings.channels.clone(),
+            silence: settings.silence,
+        };
+        let mut stream = Box::new(PubSubStream::new(parts, known, channels, place));
+        Box::pin(stream.open()).await.map_err(|fault| {
+            fault.context(format_args!(
+                "listening to connection {}",
+                settings.connection
+            ))
+        })?;
+        Ok(Box::new(PubSubListener(Kept::new(stream))))
     }
+}
+
+struct PubSubListener(Kept<PubSubStream>);
+
+#[async_trait]
+impl Listener for PubSubListener {
+    async fn next(&mut self) -> Result<Heard, Fault> {
+        self.0.next().await
+    }
+
+    /// A stream that is dropped is cancelled at the server.
+    async fn stop(self: Box<Self>) {}
 }
