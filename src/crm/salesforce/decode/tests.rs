@@ -4,7 +4,6 @@ use chrono::TimeZone;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value as Json, json};
 
-use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
 
 use super::super::cometd::payload::read;

@@ -13,6 +13,8 @@ mod schema;
 mod schemas;
 mod stream;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
