@@ -75,7 +75,7 @@ pub struct Header<'a> {
     pub changed: Names<'a>,
     /// `nulledFields`, by name.
     pub nulled: Vec<Cow<'a, str>>,
-    /// Whether `diffFields` names any.
+    /// Whether `diffFields` names what is no difference.
     pub differs: bool,
 }
 

@@ -9,6 +9,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::decode::Objects;
 use super::describe::Describer;
+use super::rest::Rest;
 use super::settings::SalesforceSettings;
 use super::sign_in::SignIn;
 
@@ -16,6 +17,8 @@ use super::sign_in::SignIn;
 pub struct Desk<'a> {
     /// The settings.
     pub settings: &'a SalesforceSettings,
+    /// Calls, for the CRM's clock.
+    pub rest: &'a Arc<Rest>,
     /// Where tokens come from.
     pub sign_in: &'a Arc<SignIn>,
     /// Descriptions.

@@ -19,6 +19,7 @@ mod row;
 mod sign_in;
 mod soql;
 mod stamp;
+mod text_diff;
 mod value;
 
 use std::sync::Arc;
@@ -193,6 +194,7 @@ impl Crm for Salesforce {
     ) -> Result<Box<dyn Listener>, Fault> {
         let desk = Desk {
             settings: &self.settings,
+            rest: &self.rest,
             sign_in: &self.sign_in,
             describer: &self.describer,
             clock: &self.clock,

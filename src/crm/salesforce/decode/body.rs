@@ -8,13 +8,14 @@ use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
 use super::super::describe::Description;
+use super::super::text_diff::TextDiff;
 use super::super::{compound, value};
 use super::cell::{Cell, Cells};
 
 /// What an event tells of fields.
 #[derive(Debug, Default, PartialEq)]
 pub struct Told {
-    /// Values by column.
+    /// Values by column; a long text of an update may be the difference to its former value.
     pub fields: Fields,
     /// Columns that changed.
     pub changed: BTreeSet<FieldName>,
@@ -28,8 +29,8 @@ pub enum Unclear {
     /// A gap, or a kind of change that is not known.
     #[error("it names records only")]
     Kind,
-    /// A text's difference to what it was.
-    #[error("it tells the difference of a long text")]
+    /// A text's difference to what it was, in a form that is not known.
+    #[error("it tells the difference of a long text in a form that is not known")]
     Diff,
     /// The body is not what its schema says.
     #[error("its body can't be decoded: {0}")]
@@ -75,6 +76,10 @@ impl<'a> Body<'a> {
     pub fn whole(mut self) -> Result<Told, Unclear> {
         for (name, cell) in &self.cells.0 {
             self.take(name, cell)?;
+        }
+        // A new record has nothing that could differ.
+        if self.told.fields.values().any(is_diff) {
+            return Err(Unclear::Diff);
         }
         Ok(self.told)
     }
@@ -163,7 +168,7 @@ impl<'a> Body<'a> {
             }
             // A described field with an object for a value is a text's difference; what is not described nobody
             // could select.
-            return own.map_or(Ok(()), |_| Err(Unclear::Diff));
+            return own.map_or(Ok(()), |(column, _)| self.read(column, cell));
         }
         self.note_composed(name);
         if matches!(cell, Cell::Null) {
@@ -226,16 +231,20 @@ impl<'a> Body<'a> {
             .fields
             .get(&column)
             .map_or(FieldKind::Text, |field| field.kind);
-        if matches!(cell, Cell::Parts(_)) {
-            return Err(Unclear::Diff);
+        if let Cell::Parts(parts) = cell {
+            // Over CometD, a text's difference to what it was.
+            return match parts.get("diff").map(|diff| diff.value(FieldKind::Text)) {
+                Some(Ok(diff)) if is_diff(&diff) => {
+                    self.put(column, diff);
+                    Ok(())
+                }
+                _ => Err(Unclear::Diff),
+            };
         }
         let value = cell.value(kind).map_err(|unfit| Unclear::Unfit {
             field: column.as_str().to_owned(),
             unfit,
         })?;
-        if value.as_text().is_some_and(is_diff) {
-            return Err(Unclear::Diff);
-        }
         self.put(column, value);
         Ok(())
     }
@@ -259,32 +268,10 @@ impl<'a> Body<'a> {
     }
 }
 
+fn is_diff(value: &Value) -> bool {
+    value.as_text().and_then(TextDiff::parse).is_some()
+}
+
 fn no_value(name: &str) -> Unclear {
     Unclear::NoValue(name.to_owned())
-}
-
-/// Whether a text is the difference to another: a unified diff whose second line is the SHA-256 of the whole
-/// (CDC Developer Guide, "Change Events for Large Text Fields").
-fn is_diff(text: &str) -> bool {
-    text.strip_prefix("--- ")
-        .map(|rest| rest.trim_start_matches(['\r', '\n']))
-        .and_then(|rest| rest.strip_prefix("+++ "))
-        .and_then(|rest| rest.get(..64))
-        .is_some_and(|hash| hash.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn diffs_are_known_by_their_hash() {
-        let hash = "0123456789abcdef".repeat(4);
-        assert!(is_diff(&format!("--- \n+++ {hash}\n@@ -1 +1 @@\n-a\n+b")));
-        assert!(is_diff(&format!("--- \r\n+++ {hash}")));
-        for text in ["", "--- ", "--- \n+++ short", "--- a\n+++ b", "-- "] {
-            assert!(!is_diff(text), "{text:?}");
-        }
-        assert!(!is_diff(&format!("--- \n+++ {}", "ü".repeat(40))));
-    }
 }

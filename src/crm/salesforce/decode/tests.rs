@@ -218,7 +218,7 @@ fn what_an_update_does_not_tell_is_read() {
         ),
         (
             vec!["Notes__c"],
-            json!({"Notes__c": format!("--- \n+++ {hash}\n@@ -1 +1 @@")}),
+            json!({"Notes__c": {"other": format!("--- \n+++ {hash}\n@@ -1 +1 @@")}}),
         ),
         // Values that do not fit.
         (
@@ -241,6 +241,26 @@ fn what_an_update_does_not_tell_is_read() {
     head["changedFields"] = json!("Notes__c");
     head["diffFields"] = json!([]);
     assert_eq!(one(&head, &json!({"Notes__c": "x"})).kind, EventKind::Gap);
+}
+
+#[test]
+fn differences_of_long_text_are_for_the_image() {
+    let diff = format!(
+        "--- \n+++ {}\n@@ -1 +1 @@\n-a\n+b",
+        "0123456789abcdef".repeat(4)
+    );
+    let head = header("UPDATE", Some(&["Notes__c"]));
+    for told in [json!(diff), json!({"diff": diff})] {
+        let event = one(&head, &json!({"Notes__c": told}));
+        assert_eq!(event.kind, EventKind::Update);
+        assert_eq!(fields(&event), json!({"Notes__c": diff}));
+        let created = one(&header("CREATE", None), &json!({"Notes__c": told}));
+        assert_eq!(
+            created.kind,
+            EventKind::Gap,
+            "there is nothing that it could differ from"
+        );
+    }
 }
 
 #[test]

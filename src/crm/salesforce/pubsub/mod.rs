@@ -1,6 +1,7 @@
 //! The change stream over gRPC: a client of Salesforce's Pub/Sub API.
 
 mod bitmap;
+mod crm_clock;
 mod datum;
 mod errors;
 #[rustfmt::skip]
@@ -15,11 +16,13 @@ mod stream;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 
 use crate::crm::port::{Heard, Listener, Start};
 use crate::fault::{Fault, FaultKind};
@@ -30,8 +33,10 @@ use super::desk::Desk;
 use super::kept::Kept;
 use super::place::subscriptions;
 use super::settings::Transport;
+use crm_clock::CrmClock;
 use schemas::Schemas;
 use stream::{Parts, PubSubStream};
+use tokens::Tokens;
 use wire::Wire;
 
 /// The Pub/Sub API of one connection.
@@ -85,14 +90,16 @@ impl PubSub {
         let known = desk.described(objects).await?;
         let parts = Parts {
             wire: Wire::new(settings)?,
-            sign_in: Arc::clone(desk.sign_in),
             describer: Arc::clone(desk.describer),
             clock: Arc::clone(desk.clock),
             shelf: Arc::clone(&self.shelf),
             channels: settings.channels.clone(),
             silence: settings.silence,
+            crm_clock: CrmClock::new(Arc::clone(desk.rest)),
+            lag: TimeDelta::from_std(settings.read_lag).unwrap_or_default(),
         };
-        let mut stream = Box::new(PubSubStream::new(parts, known, channels, place));
+        let tokens = Tokens::new(Arc::clone(desk.sign_in));
+        let mut stream = Box::new(PubSubStream::new(parts, tokens, known, channels, place));
         Box::pin(stream.open()).await.map_err(|fault| {
             fault.context(format_args!(
                 "listening to connection {}",

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::super::decode::cell::{Cell, Cells};
 use super::super::decode::{Header, Names, Objects, Payload, Unclear};
 use super::super::stamp;
+use super::super::text_diff::TextDiff;
 use super::bitmap::expand;
 use super::datum::{Datum, Malformed};
 use super::schema::EventSchema;
@@ -90,9 +91,7 @@ fn body<'a>(
     changed.extend(&nulled);
     changed.sort_unstable();
     changed.dedup();
-    header.differs = !expand(schema, &bitmaps.differing)
-        .map_err(misfit)?
-        .is_empty();
+    let differing = expand(schema, &bitmaps.differing).map_err(misfit)?;
 
     let malformed = |malformed: Malformed| Unclear::Malformed(malformed.to_string().into());
     let mut cells = Vec::new();
@@ -108,6 +107,12 @@ fn body<'a>(
     }
     datum.end().map_err(malformed)?;
     let cells = Cells(cells);
+    let is_diff =
+        |(field, part): &(usize, Option<usize>)| match cells.get(&schema.fields[*field].name) {
+            Some(Cell::Text(text)) => part.is_none() && TextDiff::parse(text).is_some(),
+            _ => false,
+        };
+    header.differs = !differing.iter().all(is_diff);
     for (field, part) in nulled {
         let name = &schema.fields[field].name;
         if !is_empty(cells.get(name), part) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::time::{Instant, timeout_at};
 
 use crate::crm::port::Heard;
@@ -19,25 +20,27 @@ use super::super::describe::Describer;
 use super::super::kept::Hears;
 use super::super::place::{Place, Replay, Track};
 use super::super::settings::{Channels, Transport};
-use super::super::sign_in::{SignIn, Token};
+use super::super::sign_in::Token;
 use super::Shelf;
+use super::crm_clock::CrmClock;
 use super::errors::{Trouble, classify};
 use super::eventbus::{ConsumerEvent, FetchResponse};
 use super::payload;
 use super::schema::EventSchema;
 use super::subscription::{Subscription, text_of};
+use super::tokens::Tokens;
 use super::wire::Wire;
 
 /// How long a refusal of a stored position is waited for: the server says nothing to a subscription that it grants.
 /// One that comes later is kept for the next attempt.
 const GRACE: Duration = Duration::from_secs(3);
+/// Events are on the stream this long after their commit, at the latest, as far as a keep-alive is trusted.
+const MARGIN: TimeDelta = TimeDelta::seconds(10);
 
 /// What a stream is made of.
 pub struct Parts {
     /// The way to the server.
     pub wire: Wire,
-    /// Where tokens come from.
-    pub sign_in: Arc<SignIn>,
     /// Descriptions, read again when events say that they are stale.
     pub describer: Arc<Describer>,
     /// Our own clock.
@@ -48,6 +51,10 @@ pub struct Parts {
     pub channels: Channels,
     /// The longest silence.
     pub silence: Duration,
+    /// The CRM's clock.
+    pub crm_clock: CrmClock,
+    /// How much older than the CRM's clock a read is taken to be.
+    pub lag: TimeDelta,
 }
 
 /// One stream.
@@ -56,8 +63,7 @@ pub struct PubSubStream {
     objects: Objects,
     subscriptions: Vec<Subscription>,
     track: Track,
-    token: Option<Arc<Token>>,
-    renewed: bool,
+    tokens: Tokens,
     /// Whose turn it is to be asked first.
     turn: usize,
     /// What was said while the stream was opened.
@@ -67,7 +73,8 @@ pub struct PubSubStream {
 
 /// What a subscription said.
 enum Said {
-    Response(FetchResponse),
+    /// And when it had nothing to say, if it was waited for.
+    Response(FetchResponse, Option<Instant>),
     Ended(Trouble),
 }
 
@@ -95,6 +102,7 @@ impl PubSubStream {
     /// A stream that nobody has opened yet.
     pub fn new(
         parts: Parts,
+        tokens: Tokens,
         objects: Objects,
         channels: Vec<(String, Replay)>,
         place: Place,
@@ -107,8 +115,7 @@ impl PubSubStream {
             objects,
             subscriptions: subscriptions.collect(),
             track: Track::from(place),
-            token: None,
-            renewed: false,
+            tokens,
             turn: 0,
             early: VecDeque::new(),
             stale: Vec::new(),
@@ -153,7 +160,7 @@ impl PubSubStream {
         for index in 0..self.subscriptions.len() {
             let channel = self.subscriptions[index].channel.clone();
             let topic = loop {
-                let token = self.token().await?;
+                let token = self.tokens.get().await?;
                 match self.parts.wire.topic(&token, &channel).await {
                     Ok(topic) => break topic,
                     Err(status) => {
@@ -174,7 +181,7 @@ impl PubSubStream {
     /// A unary call failed: a new token heals it once.
     async fn heal_call(&mut self, trouble: Trouble, used: &Arc<Token>) -> Result<(), Fault> {
         match trouble {
-            Trouble::DeadToken(text) => self.renew(&text, used).await,
+            Trouble::DeadToken(text) => self.tokens.renew(&text, used).await,
             Trouble::Cut(text) => Err(Fault::new(FaultKind::Unavailable, text)),
             Trouble::Fault(fault) => Err(fault),
         }
@@ -184,7 +191,7 @@ impl PubSubStream {
     async fn subscribe(&mut self) -> Result<(), Fault> {
         for index in 0..self.subscriptions.len() {
             while !self.subscriptions[index].is_open() {
-                let token = self.token().await?;
+                let token = self.tokens.get().await?;
                 let subscription = &mut self.subscriptions[index];
                 let replay = replay(&self.track, subscription);
                 let wire = &self.parts.wire;
@@ -213,6 +220,7 @@ impl PubSubStream {
         };
         let silence = self.parts.silence;
         let (subscriptions, turn) = (&mut self.subscriptions, &mut self.turn);
+        let mut quiet = None;
         let any = poll_fn(|cx| {
             let count = subscriptions.len();
             for step in 0..count {
@@ -223,9 +231,10 @@ impl PubSubStream {
                 if let Poll::Ready(said) = subscription.poll(cx) {
                     *turn = index + 1;
                     let what = format!("subscription to {}", subscription.channel);
-                    return Poll::Ready((index, said_of(&what, said)));
+                    return Poll::Ready((index, said_of(&what, said, quiet)));
                 }
             }
+            quiet.get_or_insert_with(Instant::now);
             Poll::Pending
         });
         match timeout_at(since + silence, any).await {
@@ -248,7 +257,10 @@ impl PubSubStream {
     /// Takes what a subscription said; `None` if there is nothing to tell.
     async fn take(&mut self, index: usize, said: Said) -> Result<Option<Heard>, Fault> {
         match said {
-            Said::Response(response) => self.told(index, response).await.map(Some),
+            Said::Response(response, quiet) if response.events.is_empty() => {
+                Ok(Some(self.nothing(index, &response, quiet).await))
+            }
+            Said::Response(response, _) => self.told(index, response).await.map(Some),
             Said::Ended(trouble) => {
                 self.ended(index, trouble).await?;
                 Ok(None)
@@ -264,7 +276,7 @@ impl PubSubStream {
         let used = subscription.close();
         match trouble {
             Trouble::DeadToken(text) => match used {
-                Some(used) => self.renew(&text, &used).await,
+                Some(used) => self.tokens.renew(&text, &used).await,
                 None => Ok(()),
             },
             Trouble::Cut(text) if subscription.heard && !subscription.reopened => {
@@ -282,22 +294,40 @@ impl PubSubStream {
         }
     }
 
-    /// A response: its events decoded, or where the stream stands while there are none.
+    /// A keep-alive: where the stream stands, and up to when it has told everything. It was sent after the
+    /// subscription was found to have nothing more for us; one that lay there before tells no time.
+    async fn nothing(
+        &mut self,
+        index: usize,
+        response: &FetchResponse,
+        quiet: Option<Instant>,
+    ) -> Heard {
+        self.tokens.proved();
+        self.parts.crm_clock.look().await;
+        let confirmed = quiet.and_then(|quiet| self.parts.crm_clock.at(quiet));
+        if let Some(subscription) = self.subscriptions.get_mut(index) {
+            let confirmed = confirmed.map(|at| at - MARGIN - self.parts.lag);
+            subscription.confirmed = subscription.confirmed.max(confirmed);
+            if let Some(id) = text_of(&response.latest_replay_id) {
+                self.track.quiet_at(&subscription.channel, &id);
+            }
+        }
+        let all = self.subscriptions.iter().map(|one| one.confirmed);
+        Heard {
+            position: self.track.safe(),
+            // None is less than any time.
+            confirmed_at: all.min().flatten(),
+            ..Heard::default()
+        }
+    }
+
+    /// Events, decoded.
     async fn told(&mut self, index: usize, response: FetchResponse) -> Result<Heard, Fault> {
-        self.renewed = false;
+        self.tokens.proved();
         let channel = self
             .subscriptions
             .get(index)
             .map_or_else(String::new, |one| one.channel.clone());
-        if response.events.is_empty() {
-            if let Some(id) = text_of(&response.latest_replay_id) {
-                self.track.quiet_at(&channel, &id);
-            }
-            return Ok(Heard {
-                position: self.track.safe(),
-                ..Heard::default()
-            });
-        }
         self.learn(&response.events).await?;
         let mut events = Vec::with_capacity(response.events.len());
         for event in &response.events {
@@ -360,7 +390,7 @@ impl PubSubStream {
             }
             let asking = format!("asking for schema {id}");
             let told = loop {
-                let token = self.token().await?;
+                let token = self.tokens.get().await?;
                 match self.parts.wire.schema(&token, id).await {
                     Ok(told) => break Some(told),
                     Err(status) => match classify(&asking, &status) {
@@ -406,36 +436,6 @@ impl PubSubStream {
             }
         }
     }
-
-    async fn token(&mut self) -> Result<Arc<Token>, Fault> {
-        match &self.token {
-            Some(token) => Ok(Arc::clone(token)),
-            None => {
-                let token = self.parts.sign_in.token().await?;
-                self.token = Some(Arc::clone(&token));
-                Ok(token)
-            }
-        }
-    }
-
-    /// Another token than the one that was refused; one new one until something is said again.
-    async fn renew(&mut self, refusal: &str, used: &Arc<Token>) -> Result<(), Fault> {
-        let is_current = |token: &Arc<Token>| Arc::ptr_eq(token, used);
-        if !self.token.as_ref().is_some_and(is_current) {
-            // Another subscription found it dead before.
-            return Ok(());
-        }
-        self.token = None;
-        if self.renewed {
-            return Err(Fault::new(FaultKind::Credentials, refusal.to_owned()).remedy(
-                "the CRM refuses a token that it has just given: check the session settings and the IP ranges of the \
-                 Run-As user",
-            ));
-        }
-        self.renewed = true;
-        self.token = Some(self.parts.sign_in.renewed(used).await?);
-        Ok(())
-    }
 }
 
 /// From where a subscription is delivered now.
@@ -448,9 +448,13 @@ fn replay(track: &Track, subscription: &Subscription) -> Replay {
     }
 }
 
-fn said_of(what: &str, said: Result<Option<FetchResponse>, tonic::Status>) -> Said {
+fn said_of(
+    what: &str,
+    said: Result<Option<FetchResponse>, tonic::Status>,
+    quiet: Option<Instant>,
+) -> Said {
     match said {
-        Ok(Some(response)) => Said::Response(response),
+        Ok(Some(response)) => Said::Response(response, quiet),
         Ok(None) => Said::Ended(Trouble::Cut(format!("{what}: the server closed it"))),
         Err(status) => Said::Ended(classify(what, &status)),
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub struct Subscription {
     pub heard: bool,
     /// Whether it was opened again and has not said anything since.
     pub reopened: bool,
+    /// CRM time up to which everything on it was told.
+    pub confirmed: Option<DateTime<Utc>>,
     session: Option<Session>,
 }
 
@@ -59,6 +62,7 @@ impl Subscription {
             start,
             heard: false,
             reopened: false,
+            confirmed: None,
             session: None,
         }
     }

@@ -3,4 +3,5 @@
 mod decode;
 mod events;
 mod faults;
+mod flow;
 mod server;

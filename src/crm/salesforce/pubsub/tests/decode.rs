@@ -364,7 +364,17 @@ fn what_can_t_be_told_is_read() {
     head["changedFields"] = json!([bitmap(&[16])]);
     head["diffFields"] = json!([bitmap(&[16])]);
     let events = decode(&account().0, &head, &json!({"Description": "--- \n+++ x"})).events;
-    assert_eq!(events[0].kind, EventKind::Gap);
+    assert_eq!(
+        events[0].kind,
+        EventKind::Gap,
+        "no difference in a form that is known"
+    );
+    let diff = format!(
+        "--- \n+++ {}\n@@ -1 +1 @@\n-a\n+b",
+        "0123456789abcdef".repeat(4)
+    );
+    let events = decode(&account().0, &head, &json!({"Description": diff})).events;
+    assert_eq!(told(&events[0]), json!({"Description": diff}));
 }
 
 #[test]
