@@ -58,6 +58,9 @@ pub struct ChangeEvent {
     pub changed: Vec<String>,
     /// Field values in CometD's shape: compounds nested, dates as text.
     pub body: Map<String, Value>,
+    /// The id of the schema that its object's events had when it was committed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub schema: String,
 }
 
 /// An event in the log.
@@ -100,6 +103,8 @@ pub struct CommitLog {
 #[derive(Debug)]
 struct State {
     entries: VecDeque<Arc<Committed>>,
+    /// Positions between events that were given out, and when.
+    marks: VecDeque<(DateTime<Utc>, u64)>,
     /// The position before the stream's first event.
     base: u64,
     /// Every event up to here is gone.
@@ -115,6 +120,7 @@ impl CommitLog {
         Self {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
+                marks: VecDeque::new(),
                 base,
                 floor: base,
                 newest: base,
@@ -218,10 +224,30 @@ impl CommitLog {
             .entries
             .binary_search_by_key(&replay_id, |entry| entry.replay_id)
             .is_ok();
-        if retained || (replay_id == state.base && state.floor == state.base) {
+        let marked = state.marks.iter().any(|(_, mark)| *mark == replay_id);
+        if retained || marked || (replay_id == state.base && state.floor == state.base) {
             return Ok(());
         }
         Err(state.too_old(replay_id))
+    }
+
+    /// A position behind one that has seen every event: younger, so that it can be kept for as long as an event of
+    /// this moment. A position that has not seen them all is handed back.
+    pub fn refresh(&self, position: u64) -> u64 {
+        let at = self.clock.now();
+        let mut state = lock(&self.state);
+        state.expire(at);
+        if position != state.newest {
+            return position;
+        }
+        let mark = state.newest + state.random.between(1, 19);
+        if let Err(error) = self.journal.write(&Line::Mark { at, mark }) {
+            // The old position stays good: nothing is promised that a restart would forget.
+            tracing::error!(%error, "writing a position to the journal failed");
+            return position;
+        }
+        state.mark(at, mark);
+        mark
     }
 
     /// The replay id of the oldest retained event.
@@ -279,6 +305,7 @@ impl CommitLog {
                 state.random = Random::new(state.newest ^ state.random.next(), "replay ids");
             }
             Line::Cut { cut } => state.cut(*cut),
+            Line::Mark { at, mark } => state.mark(*at, *mark),
         }
         self.newest.send_replace(state.newest);
     }
@@ -306,8 +333,16 @@ impl State {
         }
     }
 
+    fn mark(&mut self, at: DateTime<Utc>, mark: u64) {
+        self.marks.push_back((at, mark));
+        self.newest = self.newest.max(mark);
+    }
+
     fn expire(&mut self, now: DateTime<Utc>) {
         let horizon = now - RETENTION;
+        while self.marks.front().is_some_and(|(at, _)| *at < horizon) {
+            self.marks.pop_front();
+        }
         while let Some(oldest) = self.entries.front().filter(|entry| entry.at < horizon) {
             self.floor = oldest.replay_id;
             self.entries.pop_front();
@@ -315,6 +350,10 @@ impl State {
     }
 
     fn cut(&mut self, cut: Cut) {
+        match cut {
+            Cut::Before(id) => self.marks.retain(|(_, mark)| *mark >= id),
+            Cut::All => self.marks.clear(),
+        }
         while let Some(oldest) = self.entries.front() {
             if matches!(cut, Cut::Before(id) if oldest.replay_id >= id) {
                 break;
@@ -326,6 +365,7 @@ impl State {
 
     fn restart(&mut self, base: u64) {
         self.entries.clear();
+        self.marks.clear();
         (self.base, self.floor, self.newest) = (base, base, base);
     }
 

@@ -9,10 +9,11 @@
 //! | `POST /_sim/time` | `{"advance_seconds":110}` | forward; timers whose time has come fire |
 //! | | `{"set":"2026-01-05T10:00:00Z"}` | shows this time from here on |
 //! | | `{"freeze":true}` | stops, or with `false` runs again |
-//! | `GET /_sim/faults` | | what is left: `{"requests":[…],"events":[…]}` |
+//! | `GET /_sim/faults` | | what is left: `{"requests":[…],"events":[…],"rpcs":[…]}` |
 //! | `POST /_sim/faults` | a script, or a list of them | see below |
 //! | `DELETE /_sim/faults` | | no scripts, nothing forbidden, default limits |
 //! | `GET /_sim/cometd` | | `{"clients":[{"client_id":…,"user":…,"held":true,"polls":2,"deadline":…,"subscriptions":[{"channel":…,"replay_id":…}]}]}` |
+//! | `GET /_sim/pubsub` | | `{"streams":[{"topic":…,"user":…,"replay_id":…,"credit":100,"sent":3}]}` |
 //! | `GET /_sim/stream` | | `{"beginning":…,"earliest":…,"newest":…}` (replay ids) |
 //! | `GET /_sim/channels` | | `{"Sync__chn":{"Account":["Name"]}}`: entities and enriching fields |
 //! | `POST /_sim/channels` | `{"name":"Sync__chn","entities":["Account","Contact"],"enrich":{"Account":["Name"]}}` | defines or changes a custom channel; `enrich` adds up to 10 fields to an entity's updates and deletes, as they are at delivery |
@@ -46,6 +47,16 @@
 //! | `{"kind":"lost_cookie"}` | all sessions' cookies are forgotten before the message |
 //! | `{"kind":"dismiss"}` | the server's own `/meta/disconnect` in the answer of the poll |
 //!
+//! **gRPC calls**: `on` has any of `rpc` (`Subscribe`, `GetTopic`, …) and `topic`; `at` is `call` (before the call is looked
+//! at; a Subscribe has no topic then) or `answer` (in the place of a stream's next answer).
+//!
+//! | `do` | What happens |
+//! |---|---|
+//! | `{"kind":"rpc_status","status":"UNAVAILABLE","code":"service.unavailable","message":"…","at":"answer"}` | ends by this status; without `code` there are no trailers, as from a proxy |
+//! | `{"kind":"rpc_slow","seconds":30}` | a wait |
+//! | `{"kind":"rpc_stall","at":"answer"}` | silence, without keepalives, for as long as the connection lasts |
+//! | `{"kind":"rpc_cut","at":"answer"}` | the connection is cut |
+//!
 //! **Change events**, as they are committed: `on` has any of `entity`, `change_type`, `record_id`.
 //!
 //! | `do` | What happens |
@@ -72,11 +83,22 @@
 //! | `{"kind":"disconnect"}` | the server's `/meta/disconnect` to every session, held polls too |
 //! | `{"kind":"forget_clients"}`, `{"kind":"forget_cookies"}` | sessions are unknown; cookies are wrong |
 //! | `{"kind":"expire_tokens_now"}` | all tokens end, held polls notice |
+//! | `{"kind":"expire_refresh_tokens"}` | refresh tokens and authorization codes end |
 //! | `{"kind":"cut_retention"}` | every replay id given out so far is refused |
 //! | `{"kind":"reset_stream"}` | a new stream with unrelated, lower replay ids |
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
 //! | `{"kind":"limit_clients","clients":1}` | sessions at a time (1000 by default) |
 //! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (`--event-limit` by default) |
+//! | `{"kind":"bulk_delay","seconds":60}` | bulk jobs created from here on wait a third of it and work two |
+//! | `{"kind":"bulk_fail","message":"…"}` | the next bulk job fails with this `errorMessage` |
+//! | `{"kind":"bulk_refuse","object":"Account"}` | the Bulk API does not support it |
+//! | `{"kind":"bulk_gzip","when":"always"}` | results are compressed `asked` (default), `always` or `never` |
+//! | `{"kind":"bulk_empty_body"}` | results without rows have no header row either |
+//! | `{"kind":"bulk_forget"}` | every bulk job is gone |
+//! | `{"kind":"limit_batch","events":1}` | events of one gRPC answer (100 by default) |
+//! | `{"kind":"keep_alive","seconds":5}` | the longest silence of a gRPC stream (270 s by default) |
+//! | `{"kind":"end_streams"}` | the server ends every gRPC stream, without an error |
+//! | `{"kind":"cut_connections"}` | every gRPC connection is cut |
 #![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +139,7 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
             get(faults).post(add_faults).delete(clear_faults),
         )
         .route("/_sim/cometd", get(cometd))
+        .route("/_sim/pubsub", get(pubsub))
         .route("/_sim/stream", get(stream))
         .route("/_sim/channels", get(channels).post(define_channel))
         .route("/_sim/capture", get(captured).post(select))
@@ -226,7 +249,11 @@ async fn move_time(State(org): Shared, body: Bytes) -> Result<Json<Value>, Refus
 }
 
 async fn faults(State(org): Shared) -> Json<Value> {
-    Json(json!({"requests": org.faults.left(), "events": org.log.rewrites.left()}))
+    Json(json!({
+        "requests": org.faults.left(),
+        "events": org.log.rewrites.left(),
+        "rpcs": org.faults.rpcs_left(),
+    }))
 }
 
 async fn add_faults(State(org): Shared, body: Bytes) -> Result<StatusCode, Refused> {
@@ -258,6 +285,8 @@ async fn clear_faults(State(org): Shared) -> StatusCode {
     org.faults.clear();
     org.log.rewrites.clear();
     org.streaming.relax();
+    org.bus.relax();
+    org.bulk.relax();
     StatusCode::NO_CONTENT
 }
 
@@ -265,6 +294,7 @@ fn play(org: &Org, script: Checked) -> Result<(), Refused> {
     match script {
         Checked::Request(pending) => org.faults.add(pending),
         Checked::Event(pending) => org.log.rewrites.add(pending),
+        Checked::Rpc(pending) => org.faults.add_rpc(pending),
         Checked::AtOnce(act) => return act_now(org, act),
     }
     Ok(())
@@ -289,8 +319,14 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
             let ids = vec![format!("{}*", object.key_prefix)];
             inject(org, entity, ChangeType::GapUpdate, ids)?;
         }
-        Act::Duplicate { last } => streaming.repeat(org, last)?,
-        Act::Redeliver { after } => streaming.rewind(org, after)?,
+        Act::Duplicate { last } => {
+            org.bus.repeat(org, last)?;
+            streaming.repeat(org, last)?;
+        }
+        Act::Redeliver { after } => {
+            org.bus.rewind(org, after)?;
+            streaming.rewind(org, after)?;
+        }
         Act::Disconnect {} => streaming.dismiss(),
         Act::ForgetClients {} => streaming.forget_clients(),
         Act::ForgetCookies {} => streaming.forget_cookies(),
@@ -298,11 +334,28 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
             org.sessions.expire_all();
             streaming.wake();
         }
+        Act::ExpireRefreshTokens {} => org.sign_in.forget_all(),
         Act::CutRetention {} => org.log.cut(Cut::All)?,
         Act::ResetStream {} => org.log.reset()?,
         Act::Forbid { entity } => streaming.forbid(&entity),
         Act::LimitClients { clients } => streaming.limit_clients(clients),
         Act::LimitEvents { events } => streaming.limit_events(events),
+        Act::BulkDelay { seconds } => org.bulk.delay(seconds),
+        Act::BulkFail { message } => org.bulk.fail_next(message),
+        Act::BulkRefuse { object } => org.bulk.refuse(object),
+        Act::BulkGzip { when } => org.bulk.compress(when),
+        Act::BulkEmptyBody {} => org.bulk.empty_bodies(),
+        Act::BulkForget {} => org.bulk.forget(),
+        Act::LimitBatch { events } => org.bus.limit_batch(events),
+        Act::KeepAlive { seconds } => {
+            org.bus.keep_alive_every(Duration::from_secs(seconds));
+            streaming.wake();
+        }
+        Act::EndStreams {} => {
+            org.bus.dismiss();
+            streaming.wake();
+        }
+        Act::CutConnections {} => org.bus.cut_connections(),
     }
     Ok(())
 }
@@ -317,6 +370,9 @@ fn inject(
     if !org.captures(&entity) {
         return Err(Refused::NotCaptured(entity));
     }
+    let object = org.object(&entity);
+    let schema = object.map(|object| org.schemas.id_of(&object));
+    let schema = schema.unwrap_or_default();
     let (transaction_key, commit_number) = {
         let mut draws = lock(&org.draws);
         draws.commit_number += 1;
@@ -334,12 +390,17 @@ fn inject(
         commit_user: org.profile.run_as.id.clone(),
         changed: Vec::new(),
         body: Map::new(),
+        schema,
     }])?;
     Ok(())
 }
 
 async fn cometd(State(org): Shared) -> Json<Value> {
     Json(json!({"clients": org.streaming.clients()}))
+}
+
+async fn pubsub(State(org): Shared) -> Json<Value> {
+    Json(json!({"streams": org.bus.streams()}))
 }
 
 async fn stream(State(org): Shared) -> Json<Value> {

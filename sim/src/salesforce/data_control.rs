@@ -168,6 +168,8 @@ fn prepare(org: &Org, ordered: OrderedTransaction, ids: &[Vec<Option<String>>]) 
                 })
                 .collect(),
             unmodified_since: None,
+            external_id: None,
+            update_only: false,
         })
         .collect();
     Transaction {

@@ -47,6 +47,7 @@ impl Org {
                     commit_user: prepared.user.clone(),
                     changed,
                     body,
+                    schema: self.schemas.id_of(&staged.object),
                 };
                 if let Some(before) = &staged.before {
                     let old = |field: &str| before.get(staged.object.place(field)?).as_text();

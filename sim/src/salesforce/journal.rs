@@ -69,6 +69,11 @@ pub(crate) enum Line {
     Reset {
         base: u64,
     },
+    /// A position between events that a subscriber was told.
+    Mark {
+        at: DateTime<Utc>,
+        mark: u64,
+    },
 }
 
 /// A record after a transaction; `fields` is absent when the record is gone for good.

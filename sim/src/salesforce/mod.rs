@@ -1,5 +1,6 @@
 //! A Salesforce org on one machine: OAuth, REST, SOQL and change data capture over one record store and one commit log.
 
+mod bulk;
 pub mod clock;
 pub mod cometd;
 pub mod commits;
@@ -15,13 +16,16 @@ mod load;
 mod lock;
 pub mod options;
 pub mod org;
+pub mod pubsub;
 mod random;
+mod related;
 mod rest;
 mod rules;
 pub mod schema;
 pub mod server;
 pub mod sessions;
 mod shape;
+pub(crate) mod signin;
 mod soql;
 pub mod store;
 pub mod transaction;

@@ -11,6 +11,21 @@ pub struct SimOptions {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// Where to serve the Pub/Sub API (gRPC); port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub grpc_listen: SocketAddr,
+    /// A PEM certificate chain for the gRPC address; without it, `--tls-cert`, and without both plain text.
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_key")]
+    pub grpc_tls_cert: Option<PathBuf>,
+    /// The PEM private key of the gRPC certificate.
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_cert")]
+    pub grpc_tls_key: Option<PathBuf>,
+    /// A gRPC stream without events has an empty answer within so long; 270 if not given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keepalive_seconds: Option<u64>,
+    /// The replay ids of the Pub/Sub API hide their numbers: arithmetic on them fails.
+    #[arg(long)]
+    pub opaque_replay_ids: bool,
     /// Load every `<Object>.csv` of this directory; a `<Object>.json` beside it names types.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -29,6 +44,30 @@ pub struct SimOptions {
         hide_env_values = true
     )]
     pub client_secret: String,
+    /// Who signs in; by default the first active user of the data.
+    #[arg(long, value_name = "NAME")]
+    pub user_name: Option<String>,
+    /// The user's password (with its security token): allows the username-password flow.
+    #[arg(long, env = "TRIBUTARY_SIM_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+    /// The PEM public key of the app's certificate: allows the JWT bearer flow.
+    #[arg(long, value_name = "FILE")]
+    pub jwt_public_key: Option<PathBuf>,
+    /// A refresh token that is good from the start.
+    #[arg(long, env = "TRIBUTARY_SIM_REFRESH_TOKEN", hide_env_values = true)]
+    pub refresh_token: Option<String>,
+    /// Every refresh gives a new refresh token, and the old one is dead at once.
+    #[arg(long)]
+    pub rotate_refresh_tokens: bool,
+    /// Whether users approve the app when they are asked to, or deny it.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub auto_approve: bool,
+    /// The app's callback URL; by default any is taken.
+    #[arg(long, value_name = "URL")]
+    pub redirect_uri: Option<String>,
+    /// The app lets web server and refresh flows go without its secret.
+    #[arg(long)]
+    pub secret_optional: bool,
     /// The same seed gives the same ids, replay strides and keys.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -47,9 +86,15 @@ pub struct SimOptions {
     /// The largest page of a query; a client may ask for less.
     #[arg(long, default_value_t = 2000)]
     pub page_size: usize,
+    /// The largest page of a Bulk API job's results; a client may ask for less.
+    #[arg(long, default_value_t = 50_000, value_name = "RECORDS")]
+    pub bulk_page_size: usize,
     /// Objects selected for change data capture; by default every loaded one.
     #[arg(long, value_name = "OBJECT,…", value_delimiter = ',')]
     pub capture: Option<Vec<String>>,
+    /// Entities that may be selected for change data capture by the Tooling API; 5 in an org without the add-on.
+    #[arg(long, value_name = "ENTITIES")]
+    pub capture_limit: Option<usize>,
     /// Keep every transaction in this file and start from it: the org survives a restart with its replay ids.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
@@ -69,16 +114,31 @@ impl Default for SimOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc_tls_cert: None,
+            grpc_tls_key: None,
+            keepalive_seconds: None,
+            opaque_replay_ids: false,
             data: None,
             client_id: "simulated-client".to_owned(),
             client_secret: "simulated-secret".to_owned(),
+            user_name: None,
+            password: None,
+            jwt_public_key: None,
+            refresh_token: None,
+            rotate_refresh_tokens: false,
+            auto_approve: true,
+            redirect_uri: None,
+            secret_optional: false,
             seed: 1,
             public_url: None,
             tls_cert: None,
             tls_key: None,
             api_version: "66.0".to_owned(),
             page_size: 2000,
+            bulk_page_size: 50_000,
             capture: None,
+            capture_limit: None,
             journal: None,
             read_lag_ms: 0,
             api_limit: 100_000,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
+use super::bulk::Bulk;
 use super::clock::SimClock;
 use super::cometd::Streaming;
 use super::commits::CommitLog;
@@ -17,9 +18,11 @@ use super::journal::{Journal, JournalError, Line, Row};
 use super::load::{self, LoadError};
 use super::lock::{lock, read, write};
 use super::options::SimOptions;
+use super::pubsub::{Bus, Schemas};
 use super::random::{BASE62, Random};
 use super::schema::{Field, Object};
 use super::sessions::{Sessions, User};
+use super::signin::{KeyError, SignIn};
 use super::store::{Record, Store};
 use super::transaction::{Outcome, Prepared, Transaction};
 use super::value::Value;
@@ -33,8 +36,12 @@ pub struct Org {
     pub counters: Counters,
     pub profile: Profile,
     pub streaming: Streaming,
+    pub bus: Bus,
     pub faults: Faults,
     pub(crate) cursors: Cursors,
+    pub(crate) bulk: Bulk,
+    pub(crate) schemas: Schemas,
+    pub(crate) sign_in: SignIn,
     pub(crate) draws: Mutex<Draws>,
     store: RwLock<Store>,
     url: OnceLock<String>,
@@ -58,6 +65,8 @@ pub struct Profile {
     pub client_secret: String,
     pub page_size: usize,
     pub seed: u64,
+    /// Entities that may be selected for capture.
+    pub capture_limit: Option<usize>,
     /// How long a commit is unseen by REST reads.
     pub read_lag: Duration,
 }
@@ -76,6 +85,8 @@ pub enum OpenError {
     Load(#[from] LoadError),
     #[error("opening the org's journal")]
     Journal(#[from] JournalError),
+    #[error("reading how users sign in")]
+    Key(#[from] KeyError),
     #[error("object `{0}` to capture is not loaded")]
     Captured(String),
 }
@@ -99,7 +110,10 @@ impl Org {
             username: "integration@simulated.example".to_owned(),
             view_all_data: true,
         };
-        let (store, run_as) = loaded(options, born, unknown)?;
+        let (store, mut run_as) = loaded(options, born, unknown)?;
+        if let Some(name) = &options.user_name {
+            run_as.username.clone_from(name);
+        }
         let captured = captured(options, &store)?;
         let log = CommitLog::new(options.seed, clock.clone(), Arc::new(journal));
         let org = Self {
@@ -107,8 +121,16 @@ impl Org {
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
             streaming: Streaming::new(options.seed, options.event_limit),
+            bus: Bus::new(
+                options.seed,
+                options.opaque_replay_ids,
+                options.keepalive_seconds.map(Duration::from_secs),
+            ),
+            schemas: Schemas::default(),
+            sign_in: SignIn::new(options, clock.clone())?,
             faults: Faults::default(),
             cursors: Cursors::new(options.seed),
+            bulk: Bulk::new(options.seed, options.bulk_page_size),
             profile: Profile {
                 org_id,
                 api_version: options.api_version.clone(),
@@ -117,6 +139,7 @@ impl Org {
                 client_secret: options.client_secret.clone(),
                 page_size: options.page_size.max(1),
                 seed: options.seed,
+                capture_limit: options.capture_limit,
                 read_lag: Duration::from_millis(options.read_lag_ms),
             },
             draws: Mutex::new(Draws {
@@ -289,6 +312,7 @@ impl Org {
                 events,
             })?
         };
+        let created = prepared.created();
         let visible = now + self.profile.read_lag;
         for staged in prepared.staged {
             if let Some(table) = store.table_mut(&staged.object.name) {
@@ -297,6 +321,7 @@ impl Org {
         }
         Ok(Outcome {
             results: prepared.results,
+            created,
             events,
         })
     }
@@ -331,6 +356,7 @@ impl Org {
                 Line::Events { events } => {
                     newest = events.iter().map(|event| event.at).fold(newest, Ord::max);
                 }
+                Line::Mark { at, .. } => newest = newest.max(*at),
                 Line::Born { .. } | Line::Cut { .. } | Line::Reset { .. } => {}
             }
         }

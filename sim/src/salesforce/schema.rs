@@ -128,6 +128,8 @@ pub struct Field {
     pub reference_to: Vec<String>,
     /// The name of the parent in a field path: `Owner` for `OwnerId`.
     pub relationship: Option<String>,
+    /// A delete of the record it points to takes this one along.
+    pub cascade: bool,
     /// The compound that this field is a part of.
     pub compound: Option<String>,
     /// Whether the running user may see it.
@@ -164,6 +166,7 @@ impl Field {
             unique: false,
             reference_to: Vec::new(),
             relationship: (kind == FieldType::Reference).then(|| relationship(name)),
+            cascade: false,
             compound: None,
             visible: true,
         }
@@ -186,8 +189,12 @@ impl Field {
 
     /// Whether change events may carry it.
     pub(crate) fn in_events(&self) -> bool {
-        self.visible
-            && !self.kind.is_compound()
+        self.visible && self.in_schema()
+    }
+
+    /// Whether the schema of change events lists it, also where the running user may not see it.
+    pub(crate) fn in_schema(&self) -> bool {
+        !self.kind.is_compound()
             && !matches!(
                 self.name.as_str(),
                 "Id" | "IsDeleted"

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::options::SimOptions;
 use super::org::{OpenError, Org};
+use super::pubsub::{Served, serve};
 use super::{cometd, control, data_control, faults, rest};
 
 /// Why an org could not be served.
@@ -50,7 +51,10 @@ pub struct Running {
     /// The base URL for clients, without a slash at its end.
     pub url: String,
     pub address: SocketAddr,
+    /// Where the Pub/Sub API is, with its scheme.
+    pub pubsub_url: String,
     pub org: Arc<Org>,
+    pubsub: Served,
     handle: Handle<SocketAddr>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -60,7 +64,8 @@ impl Running {
     pub async fn stop(self) -> Result<(), SimError> {
         self.handle
             .graceful_shutdown(Some(Duration::from_millis(200)));
-        joined(self.task.await)
+        let streams = self.pubsub.stop().await.map_err(SimError::Serve);
+        joined(self.task.await).and(streams)
     }
 }
 
@@ -71,6 +76,7 @@ pub async fn run(options: SimOptions) -> Result<(), SimError> {
         "ready": true,
         "url": running.url,
         "address": running.address.to_string(),
+        "pubsub_url": running.pubsub_url,
         "org_id": running.org.profile.org_id,
         "user_id": running.org.profile.run_as.id,
         "api_version": running.org.profile.api_version,
@@ -92,9 +98,10 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
     listener.set_nonblocking(true).map_err(SimError::Serve)?;
     let address = listener.local_addr().map_err(SimError::Serve)?;
     let tls = match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => Some(tls(cert, key)?),
+        (Some(cert), Some(key)) => Some(https(cert, key)?),
         _ => None,
     };
+    let pubsub = pubsub(&org, &options).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = options.public_url.map_or_else(
         || format!("{scheme}://{address}"),
@@ -117,6 +124,8 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
     Ok(Running {
         url,
         address,
+        pubsub_url: pubsub.1,
+        pubsub: pubsub.0,
         org,
         handle,
         task,
@@ -134,7 +143,31 @@ fn router(org: &Arc<Org>) -> Router {
         .layer(from_fn_with_state(Arc::clone(org), rest::envelope))
 }
 
-fn tls(cert: &Path, key: &Path) -> Result<RustlsConfig, SimError> {
+/// The gRPC side, and its URL.
+async fn pubsub(org: &Arc<Org>, options: &SimOptions) -> Result<(Served, String), SimError> {
+    let own = options
+        .grpc_tls_cert
+        .as_ref()
+        .zip(options.grpc_tls_key.as_ref());
+    let same = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
+    let tls = match own.or(same) {
+        Some((cert, key)) => Some(Arc::new(tls(cert, key, b"h2")?)),
+        None => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let address = options.grpc_listen;
+    let served = serve(org, address, tls)
+        .await
+        .map_err(|source| SimError::Listen { address, source })?;
+    let url = format!("{scheme}://{}", served.address);
+    Ok((served, url))
+}
+
+fn https(cert: &Path, key: &Path) -> Result<RustlsConfig, SimError> {
+    tls(cert, key, b"http/1.1").map(|config| RustlsConfig::from_config(Arc::new(config)))
+}
+
+fn tls(cert: &Path, key: &Path, protocol: &[u8]) -> Result<ServerConfig, SimError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| SimError::Pem { path, source }
@@ -148,8 +181,8 @@ fn tls(cert: &Path, key: &Path) -> Result<RustlsConfig, SimError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(SimError::Tls)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(RustlsConfig::from_config(Arc::new(config)))
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(config)
 }
 
 fn print_line(line: &str) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! A transaction: several writes that become visible together, and one change event for each record.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -36,6 +36,10 @@ pub struct Operation {
     pub fields: Map<String, Json>,
     /// Refuse if the record has changed since.
     pub unmodified_since: Option<DateTime<Utc>>,
+    /// The field and value that an upsert finds its record by.
+    pub external_id: Option<(String, Json)>,
+    /// An upsert that finds no record fails.
+    pub update_only: bool,
 }
 
 /// What a write does.
@@ -44,6 +48,8 @@ pub struct Operation {
 pub enum Verb {
     Create,
     Update,
+    /// A create or an update, by whether a record has the external id.
+    Upsert,
     /// Into the bin.
     Delete,
     /// Out of the bin.
@@ -86,6 +92,8 @@ impl RowError {
 pub struct Outcome {
     /// Per operation: the record's id.
     pub results: Vec<Result<String, RowError>>,
+    /// Per operation: whether its record is new.
+    pub created: Vec<bool>,
     /// The events of captured objects, in the order of the records' first writes.
     pub events: Vec<Arc<Committed>>,
 }
@@ -101,6 +109,8 @@ pub struct Prepared {
     /// When the statements ran.
     pub(crate) at: DateTime<Utc>,
     places: HashMap<Arc<str>, usize>,
+    /// External ids that were used.
+    pub(crate) keys: HashSet<String>,
 }
 
 /// A record before and after.
@@ -124,6 +134,7 @@ impl Prepared {
             origin: transaction.origin,
             at: now,
             places: HashMap::new(),
+            keys: HashSet::new(),
         };
         for operation in &transaction.operations {
             let result = prepared.statement(store, operation, now);
@@ -138,6 +149,24 @@ impl Prepared {
         prepared
     }
 
+    /// Whether the transaction has written this record.
+    pub(crate) fn is_staged(&self, id: &str) -> bool {
+        self.places.contains_key(id)
+    }
+
+    /// Per operation: whether its record is new.
+    pub(crate) fn created(&self) -> Vec<bool> {
+        let is_new = |id: &String| {
+            let place = self.places.get(id.as_str());
+            let staged = place.and_then(|place| self.staged.get(*place));
+            staged.is_some_and(|staged| staged.before.is_none())
+        };
+        let results = self.results.iter();
+        results
+            .map(|result| result.as_ref().is_ok_and(is_new))
+            .collect()
+    }
+
     fn roll_back(&mut self) {
         self.staged.clear();
         for result in self.results.iter_mut().filter(|result| result.is_ok()) {
@@ -148,7 +177,7 @@ impl Prepared {
         }
     }
 
-    fn statement(
+    pub(crate) fn statement(
         &mut self,
         store: &mut Store,
         operation: &Operation,
@@ -173,6 +202,9 @@ impl Prepared {
                 .unwrap_or_default();
             return Ok(self.stage_new(object, &id, after));
         }
+        if operation.verb == Verb::Upsert {
+            return self.upsert(store, &object, operation, now);
+        }
         let id = existing_id(operation)?;
         let mine = self.places.get(&*id).copied();
         if mine.is_none() && store.locked.contains(&id) {
@@ -189,7 +221,11 @@ impl Prepared {
             return Err(no_such_record());
         };
         let after = self.change(store, table, &current, operation, now)?;
-        self.stage(object, id, current, after, operation.verb);
+        let then = table.stamp(&current);
+        self.stage(object, Arc::clone(&id), current, after, operation.verb);
+        if matches!(operation.verb, Verb::Delete | Verb::Undelete) {
+            self.cascade(store, &id, then, operation.verb, now)?;
+        }
         operation_id(operation)
     }
 
@@ -214,7 +250,7 @@ impl Prepared {
         Ok(record)
     }
 
-    fn change(
+    pub(crate) fn change(
         &self,
         store: &Store,
         table: &Table,
@@ -322,7 +358,7 @@ impl Prepared {
         id.to_string()
     }
 
-    fn stage(
+    pub(crate) fn stage(
         &mut self,
         object: Arc<Object>,
         id: Arc<str>,

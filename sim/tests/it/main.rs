@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod bulk;
 mod collections;
 mod describe;
 mod events;
@@ -16,4 +17,7 @@ mod query;
 mod records;
 mod replication;
 mod restart;
+mod signin;
 mod time;
+mod tooling;
+mod upserts;

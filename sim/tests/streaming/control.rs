@@ -153,7 +153,7 @@ async fn a_wrong_order_is_refused_with_its_reason() {
         assert!(error.contains(reason), "{body}: {error}");
     }
     let left = sim.get("/_sim/faults").await;
-    assert_eq!(left, json!({"requests": [], "events": []}));
+    assert_eq!(left, json!({"requests": [], "events": [], "rpcs": []}));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub type Members = BTreeMap<String, Vec<String>>;
 
 /// What a subscription listens to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Channel {
+pub(crate) enum Channel {
     /// `/data/ChangeEvents`: every captured entity.
     Standard,
     /// `/data/AccountChangeEvent`, `/data/Employee__ChangeEvent`.
@@ -42,6 +42,11 @@ impl Channel {
         }
     }
 
+    /// The channel of this name, if there is one.
+    pub fn find(name: &str, org: &Org, custom: &BTreeMap<String, Members>) -> Option<Self> {
+        find(name, org, custom).ok()
+    }
+
     /// Finds a channel and asks whether this user may listen to it; the error is a Bayeux error text.
     pub fn open(
         name: &str,
@@ -60,6 +65,7 @@ impl Channel {
     }
 }
 
+/// Finds a channel; the error is a Bayeux error text.
 fn find(name: &str, org: &Org, custom: &BTreeMap<String, Members>) -> Result<Channel, String> {
     let mut segments = name.split('/');
     if segments.next() != Some("") || segments.clone().any(str::is_empty) || name.len() < 2 {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::commits::{ChangeType, CommitLog, Committed, TooOld};
 use super::super::org::Org;
 use super::channel::Channel;
-use super::event::{DataMessage, schema_id, weight};
+use super::event::{DataMessage, weight};
 use super::message::Name;
 
 /// Events of one answer.
@@ -20,7 +20,7 @@ const PAGE: usize = if cfg!(test) { 4 } else { 512 };
 
 /// A channel that a client listens to, and how far it has been served.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     pub name: Name,
     pub channel: Channel,
     /// Everything up to this replay id was sent or is none of its business.
@@ -29,8 +29,24 @@ pub(super) struct Subscription {
     pub again: VecDeque<Arc<Committed>>,
 }
 
+impl Subscription {
+    /// Sends the last `count` of its events that it has been served once more.
+    pub fn repeat(&mut self, events: &[Arc<Committed>], count: usize) {
+        let mut last: Vec<_> = events
+            .iter()
+            .rev()
+            .filter(|event| event.replay_id <= self.cursor)
+            .filter(|event| self.channel.carries(&event.event.entity))
+            .take(count)
+            .cloned()
+            .collect();
+        last.reverse();
+        self.again.extend(last);
+    }
+}
+
 /// Who asks, and how much may be sent.
-pub(super) struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub org: &'a Org,
     /// Added to each message, if the server is in the mood.
     pub client_id: Option<Name>,
@@ -52,7 +68,7 @@ impl Request<'_> {
 
 /// Takes the next answer's events off the subscriptions. Each one's order is the log's; between them it is by replay
 /// id. An error tells that events were removed which a subscription had not been sent.
-pub(super) fn take(
+pub(crate) fn take(
     subscriptions: &mut [Subscription],
     request: &Request<'_>,
 ) -> Result<Vec<DataMessage>, TooOld> {
@@ -190,12 +206,12 @@ impl<'a> Answer<'a> {
         let marks = self.request.org.log.rewrites.marks(&event.event);
         self.parted |= marks.parted;
         let change = &event.event;
-        let schema = match self.schemas.get(&change.entity) {
+        let schema = match self.schemas.get(&change.schema) {
             Some(schema) => Arc::clone(schema),
             None => {
-                let schema = schema(self.request.org, &change.entity);
-                let entity = change.entity.clone();
-                self.schemas.insert(entity, Arc::clone(&schema));
+                let schema = Name::from(change.schema.as_str());
+                self.schemas
+                    .insert(change.schema.clone(), Arc::clone(&schema));
                 schema
             }
         };
@@ -245,16 +261,6 @@ fn enriched(org: &Org, entity: &str, id: &str, fields: &[String]) -> Vec<(String
         .collect()
 }
 
-fn schema(org: &Org, entity: &str) -> Name {
-    match org.object(entity) {
-        Some(object) => schema_id(
-            entity,
-            object.fields.iter().map(|field| field.name.as_str()),
-        ),
-        None => schema_id(entity, std::iter::empty()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
@@ -300,6 +306,7 @@ mod tests {
             commit_user: String::new(),
             changed: Vec::new(),
             body: Map::new(),
+            schema: String::new(),
         }
     }
 

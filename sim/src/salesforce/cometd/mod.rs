@@ -20,7 +20,7 @@ mod http;
 mod message;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -33,10 +33,12 @@ use super::lock::lock;
 use super::org::Org;
 use server::Server;
 
+pub(crate) use channel::Channel;
 pub use channel::Members;
 pub use client::{ClientState, SubscriptionState};
+pub(crate) use delivery::{Request, Subscription, take};
 pub use event::Garble;
-pub(crate) use event::weight;
+pub(crate) use event::{DataMessage, weight};
 pub(crate) use message::Advice;
 
 /// The streaming surface under `/cometd`.
@@ -136,16 +138,7 @@ impl Streaming {
         self.change(|server| {
             for client in server.clients.values_mut() {
                 for subscription in &mut client.subscriptions {
-                    let mut last: Vec<_> = events
-                        .iter()
-                        .rev()
-                        .filter(|event| event.replay_id <= subscription.cursor)
-                        .filter(|event| subscription.channel.carries(&event.event.entity))
-                        .take(count)
-                        .cloned()
-                        .collect();
-                    last.reverse();
-                    subscription.again.extend(last);
+                    subscription.repeat(&events, count);
                 }
             }
         });
@@ -194,9 +187,36 @@ impl Streaming {
         });
     }
 
+    /// Takes a custom channel away; open subscriptions keep what they had.
+    pub fn drop_channel(&self, name: &str) {
+        self.change(|server| {
+            server.channels.remove(name);
+        });
+    }
+
     /// The custom channels and their members.
     pub fn channels(&self) -> BTreeMap<String, Members> {
         lock(&self.server).channels.clone()
+    }
+
+    /// The channel of this name, if there is one.
+    pub(crate) fn channel(&self, org: &Org, name: &str) -> Option<Channel> {
+        Channel::find(name, org, &lock(&self.server).channels)
+    }
+
+    /// Entities that permissions hide from everybody.
+    pub(crate) fn forbidden(&self) -> BTreeSet<String> {
+        lock(&self.server).forbidden.clone()
+    }
+
+    /// Events that may still be delivered in the rolling day.
+    pub(crate) fn allowance(&self, now: DateTime<Utc>) -> usize {
+        lock(&self.server).allocation.left(now)
+    }
+
+    /// Counts events that another surface has delivered.
+    pub(crate) fn use_up(&self, events: usize, now: DateTime<Utc>) {
+        lock(&self.server).allocation.use_up(events, now);
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Server) -> T) -> T {

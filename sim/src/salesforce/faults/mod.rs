@@ -8,6 +8,7 @@ mod answers;
 mod diff;
 mod layer;
 pub(crate) mod rewrites;
+mod rpc;
 mod script;
 
 use std::sync::Mutex;
@@ -16,6 +17,8 @@ use serde::Serialize;
 
 use super::lock::lock;
 pub(crate) use layer::{WhileHeld, apply};
+use rpc::RpcMoment;
+pub(crate) use rpc::{RpcFault, RpcMatch};
 pub(crate) use script::{
     Act, BayeuxFault, Checked, Denial, RequestFault, RequestMatch, Script, ScriptError, Surface,
 };
@@ -24,6 +27,7 @@ pub(crate) use script::{
 #[derive(Debug, Default)]
 pub struct Faults {
     pending: Mutex<Vec<Pending<RequestMatch, RequestAct>>>,
+    rpcs: Mutex<Vec<Pending<RpcMatch, RpcFault>>>,
 }
 
 /// What a request script does.
@@ -69,8 +73,18 @@ impl Faults {
         lock(&self.pending).clone()
     }
 
+    pub(crate) fn add_rpc(&self, pending: Pending<RpcMatch, RpcFault>) {
+        lock(&self.rpcs).push(pending);
+    }
+
+    /// What is left for gRPC calls, in order.
+    pub(crate) fn rpcs_left(&self) -> Vec<Pending<RpcMatch, RpcFault>> {
+        lock(&self.rpcs).clone()
+    }
+
     pub fn clear(&self) {
         lock(&self.pending).clear();
+        lock(&self.rpcs).clear();
     }
 
     /// Whether any script needs to see the Bayeux messages of a request.
@@ -93,6 +107,22 @@ impl Faults {
                 Some(fault.clone())
             }
             _ => None,
+        })
+    }
+
+    /// The fault for a gRPC call before it is looked at, if any.
+    pub(crate) fn rpc_call(&self, rpc: &str, topic: &str) -> Option<RpcFault> {
+        self.rpc(RpcMoment::Call, rpc, topic)
+    }
+
+    /// The fault for an answer of a stream, if any.
+    pub(crate) fn rpc_answer(&self, rpc: &str, topic: &str) -> Option<RpcFault> {
+        self.rpc(RpcMoment::Answer, rpc, topic)
+    }
+
+    fn rpc(&self, at: RpcMoment, rpc: &str, topic: &str) -> Option<RpcFault> {
+        fire(&mut lock(&self.rpcs), |on, fault| {
+            fault.strikes(on, at, rpc, topic).then(|| fault.clone())
         })
     }
 

@@ -279,6 +279,7 @@ mod tests {
             commit_number: 1,
             commit_user: "u".into(),
             changed: vec!["Name".into(), "LastModifiedDate".into()],
+            schema: String::new(),
             body: json!({"Name": "x", "LastModifiedDate": "1970-01-01T00:00:00.000Z"})
                 .as_object()
                 .cloned()

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::bulk::Compression;
 use super::super::cometd::{Advice, Garble};
 use super::super::commits::{ChangeEvent, ChangeType};
 use super::super::ids;
-use super::{Pending, RequestAct};
+use super::{Pending, RequestAct, RpcFault, RpcMatch};
 
 /// A script as it is sent to the control API.
 #[derive(Debug, Clone, Deserialize)]
@@ -42,6 +43,8 @@ pub(crate) enum ScriptError {
     Times,
     #[error("{0} is no HTTP status that an answer can have")]
     Status(u16),
+    #[error("`code` holds what no trailer can: leave out spaces and control characters")]
+    Code,
     #[error("{0} is no record id of 15 or 18 characters")]
     Id(String),
     #[error("{0} is no gap: it is not GAP_CREATE, GAP_UPDATE, GAP_DELETE or GAP_UNDELETE")]
@@ -55,6 +58,7 @@ pub(crate) enum ScriptError {
 pub(crate) enum Checked {
     Request(Pending<RequestMatch, RequestAct>),
     Event(Pending<EventMatch, EventFault>),
+    Rpc(Pending<RpcMatch, RpcFault>),
     AtOnce(Act),
 }
 
@@ -307,6 +311,8 @@ pub(crate) enum Act {
     ForgetCookies {},
     /// All tokens end now.
     ExpireTokensNow {},
+    /// All refresh tokens and authorization codes end now.
+    ExpireRefreshTokens {},
     /// Every replay id given out so far is refused.
     CutRetention {},
     /// A new stream with unrelated replay ids.
@@ -321,6 +327,38 @@ pub(crate) enum Act {
     LimitEvents {
         events: usize,
     },
+    /// Bulk jobs that are created from here on take so long.
+    BulkDelay {
+        seconds: u32,
+    },
+    /// The next bulk job fails.
+    BulkFail {
+        message: String,
+    },
+    /// The Bulk API does not support an object.
+    BulkRefuse {
+        object: String,
+    },
+    /// Bulk results are compressed when asked, always or never.
+    BulkGzip {
+        when: Compression,
+    },
+    /// Bulk results without rows have no header row either.
+    BulkEmptyBody {},
+    /// Every bulk job is gone.
+    BulkForget {},
+    /// Events of one gRPC answer at most.
+    LimitBatch {
+        events: usize,
+    },
+    /// How long a gRPC stream is silent at most.
+    KeepAlive {
+        seconds: u64,
+    },
+    /// The server ends every gRPC stream without an error.
+    EndStreams {},
+    /// Every gRPC connection is cut.
+    CutConnections {},
 }
 
 impl Script {
@@ -371,6 +409,18 @@ impl Script {
                 act: fault,
             }));
         }
+        if RPC_KINDS.contains(&kind.as_str()) {
+            let fault = RpcFault::deserialize(act).map_err(ScriptError::Act)?;
+            if !fault.is_sound() {
+                return Err(ScriptError::Code);
+            }
+            return Ok(Checked::Rpc(Pending {
+                on: read_on(on, &kind)?,
+                after,
+                times,
+                act: fault,
+            }));
+        }
         let act = Act::deserialize(act).map_err(ScriptError::Act)?;
         if on.is_some() || after > 0 || self.forever || self.times.is_some() {
             return Err(ScriptError::AtOnce(kind));
@@ -396,6 +446,7 @@ const BAYEUX_KINDS: &[&str] = &[
     "lost_cookie",
     "dismiss",
 ];
+const RPC_KINDS: &[&str] = &["rpc_status", "rpc_slow", "rpc_stall", "rpc_cut"];
 const EVENT_KINDS: &[&str] = &[
     "gap",
     "merge",
@@ -456,6 +507,8 @@ fn check_act(act: Act) -> Result<Act, ScriptError> {
                     .collect::<Result<_, _>>()?,
             })
         }
+        Act::LimitBatch { events: 0 } => Err(ScriptError::Empty("limit_batch")),
+        Act::KeepAlive { seconds: 0 } => Err(ScriptError::Empty("keep_alive")),
         act => Ok(act),
     }
 }

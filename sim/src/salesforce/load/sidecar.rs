@@ -42,6 +42,7 @@ pub(super) struct FieldNote {
     reference_to: Option<Vec<String>>,
     relationship_name: Option<String>,
     compound_field_name: Option<String>,
+    cascade_delete: Option<bool>,
     visible: Option<bool>,
 }
 
@@ -81,6 +82,7 @@ impl FieldNote {
         set(&mut field.external_id, self.external_id.as_ref());
         set(&mut field.unique, self.unique.as_ref());
         set(&mut field.reference_to, self.reference_to.as_ref());
+        set(&mut field.cascade, self.cascade_delete.as_ref());
         set(&mut field.visible, self.visible.as_ref());
         if let Some(calculated) = self.calculated {
             field.calculated = calculated;

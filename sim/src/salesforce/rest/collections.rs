@@ -24,10 +24,10 @@ type Answer = Result<Json<Value>, ApiError>;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Rows {
+pub(super) struct Rows {
     #[serde(default)]
-    all_or_none: bool,
-    records: Vec<Map<String, Value>>,
+    pub all_or_none: bool,
+    pub records: Vec<Map<String, Value>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +83,8 @@ fn answer_delete(org: &Org, caller: &Caller, parameters: &HashMap<String, String
             id: Some(id.to_owned()),
             fields: Map::new(),
             unmodified_since: None,
+            external_id: None,
+            update_only: false,
         })
         .collect();
     let all_or_none = parameters
@@ -144,10 +146,12 @@ fn operation(org: &Org, verb: Verb, mut row: Map<String, Value>) -> Result<Opera
         id,
         fields: row,
         unmodified_since: None,
+        external_id: None,
+        update_only: false,
     })
 }
 
-fn check_count(rows: usize) -> Result<(), ApiError> {
+pub(super) fn check_count(rows: usize) -> Result<(), ApiError> {
     match rows {
         0 => Err(ApiError::bad_request(
             "MISSING_ARGUMENT",

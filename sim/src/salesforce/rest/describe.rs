@@ -200,7 +200,7 @@ fn children(store: &Store, parent: &Object) -> Vec<Value> {
                 children.push(json!({
                     "childSObject": table.object.name,
                     "field": field.name,
-                    "cascadeDelete": false,
+                    "cascadeDelete": field.cascade,
                     "deprecatedAndHidden": false,
                     "restrictedDelete": false,
                     "relationshipName": null,

@@ -10,11 +10,12 @@ pub(super) async fn limits(State(org): Shared) -> Json<Value> {
     let now = org.clock.now();
     let max = org.counters.api_limit();
     let used = org.counters.used(now);
+    let jobs = org.bulk.usage(now);
     let streaming = org.streaming.usage(now);
     let left = |max: u64, used: u64| json!({"Max": max, "Remaining": max.saturating_sub(used)});
     Json(json!({
         "DailyApiRequests": left(max, used),
-        "DailyBulkV2QueryJobs": left(10_000, 0),
+        "DailyBulkV2QueryJobs": left(jobs.1, jobs.0),
         "DailyBulkV2QueryFileStorageMB": left(976_562, 0),
         "DailyDeliveredPlatformEvents": left(streaming.max_events, streaming.events),
         "MonthlyPlatformEventsUsageEntitlement": left(0, 0),

@@ -10,6 +10,8 @@ mod query;
 mod records;
 mod replication;
 mod resources;
+mod tooling;
+mod upserts;
 
 use std::sync::Arc;
 
@@ -18,13 +20,14 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, patch, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
 use self::error::ApiError;
+use super::bulk;
 use super::org::Org;
 use super::sessions::User;
 
@@ -53,8 +56,8 @@ impl Caller {
     }
 }
 
-type Caught = Extension<Caller>;
-type Shared = State<Arc<Org>>;
+pub(super) type Caught = Extension<Caller>;
+pub(super) type Shared = State<Arc<Org>>;
 
 /// OAuth and REST.
 pub(super) fn router(org: &Arc<Org>) -> Router {
@@ -86,16 +89,31 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
                 .delete(collections::delete),
         ),
         ("/composite/sobjects/{object}", post(collections::fetch)),
+        (
+            "/composite/sobjects/{object}/{field}",
+            patch(upserts::upsert_all),
+        ),
+        (
+            "/sobjects/{object}/{id}/{value}",
+            get(upserts::read).patch(upserts::upsert),
+        ),
+        ("/tooling/query", get(tooling::query)),
+        ("/tooling/sobjects/{object}", post(tooling::create)),
+        (
+            "/tooling/sobjects/{object}/{id}",
+            get(tooling::read).delete(tooling::delete),
+        ),
     ];
-    let versioned = data
-        .into_iter()
-        .fold(Router::new(), |router, (path, methods)| {
-            both(
-                router,
-                &format!("/services/data/{{version}}{path}"),
-                methods,
-            )
-        });
+    let versioned =
+        data.into_iter()
+            .chain(bulk::routes())
+            .fold(Router::new(), |router, (path, methods)| {
+                both(
+                    router,
+                    &format!("/services/data/{{version}}{path}"),
+                    methods,
+                )
+            });
     let open = both(Router::new(), "/services/data", get(resources::versions));
     versioned
         .method_not_allowed_fallback(method_not_allowed)
@@ -226,7 +244,7 @@ fn option(headers: &HeaderMap, header: &str, name: &str) -> Option<String> {
 }
 
 /// A JSON body; anything else is refused as Salesforce does.
-fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, ApiError> {
+pub(super) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, ApiError> {
     let is_json = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -31,7 +31,7 @@ pub(super) async fn read(
     answer_read(&org, &caller, &object, &id, &parameters)
 }
 
-fn answer_read(
+pub(super) fn answer_read(
     org: &Org,
     caller: &Caller,
     object: &str,
@@ -185,6 +185,8 @@ fn write(
             id,
             fields,
             unmodified_since,
+            external_id: None,
+            update_only: false,
         }],
     })?;
     match outcome.results.into_iter().next() {

@@ -38,7 +38,9 @@ pub(super) async fn resources(State(org): Shared, Extension(caller): Caught) -> 
         "limits": at("limits"),
         "query": at("query"),
         "queryAll": at("queryAll"),
+        "jobs": at("jobs"),
         "sobjects": at("sobjects"),
+        "tooling": at("tooling"),
     }))
 }
 

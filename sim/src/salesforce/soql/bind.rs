@@ -49,7 +49,7 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         root: Arc::clone(&table.object),
         joins: Vec::new(),
     };
-    let columns = binder.columns()?;
+    let (columns, selected) = binder.columns()?;
     let filter = match &query.filter {
         Some(condition) => Some(binder.test(condition)?),
         None => None,
@@ -76,6 +76,7 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         object: binder.root,
         joins: binder.joins,
         columns,
+        selected,
         filter,
         order,
         limit: query.limit,
@@ -92,10 +93,11 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
-    fn columns(&mut self) -> Result<Vec<Column>, SoqlError> {
+    fn columns(&mut self) -> Result<(Vec<Column>, Vec<(String, Place)>), SoqlError> {
         let query = self.query;
         let mut seen = HashSet::new();
         let mut columns = Vec::new();
+        let mut selected = Vec::new();
         for path in &query.select {
             let (place, field) = self.resolve(path)?;
             if !seen.insert((place.source, place.field)) {
@@ -106,9 +108,24 @@ impl Binder<'_> {
                     &format!("duplicate field selected: {}", field.name),
                 ));
             }
+            selected.push((self.path_of(place, &field), place));
             self.group(&mut columns, place);
         }
-        Ok(columns)
+        Ok((columns, selected))
+    }
+
+    /// `Owner.Name`, in the spelling of the described names.
+    fn path_of(&self, place: Place, field: &Field) -> String {
+        let mut path = field.name.clone();
+        let mut source = place.source;
+        while source > 0 {
+            let join = &self.joins[source - 1];
+            let reference = &self.object(join.child).fields[join.reference];
+            let name = reference.relationship.as_deref().unwrap_or_default();
+            path = format!("{name}.{path}");
+            source = join.child;
+        }
+        path
     }
 
     /// Hangs a column under the parents that its path goes through.

@@ -173,6 +173,42 @@ impl ResultSet {
             .collect()
     }
 
+    /// The object that is read.
+    pub fn object(&self) -> &str {
+        &self.plan.object.name
+    }
+
+    /// The selected paths, in their order.
+    pub fn headings(&self) -> impl Iterator<Item = &str> {
+        self.plan.selected.iter().map(|(path, _)| path.as_str())
+    }
+
+    /// Whether a compound field is selected as a whole.
+    pub fn has_compounds(&self) -> bool {
+        self.plan.selected.iter().any(|(_, place)| {
+            let object = match place.source {
+                0 => &self.plan.object,
+                source => &self.plan.joins[source - 1].object,
+            };
+            object.fields[place.field].kind.is_compound()
+        })
+    }
+
+    /// Rows `from..from + count` as texts in the order of the headings; null is empty.
+    pub fn cells(&self, from: usize, count: usize) -> impl Iterator<Item = Vec<String>> {
+        let rows = self.records.chunks(self.width()).skip(from).take(count);
+        rows.map(|row| {
+            let places = self.plan.selected.iter();
+            places
+                .map(|(_, place)| match value(row, *place).cometd() {
+                    Json::Null => String::new(),
+                    Json::String(text) => text,
+                    other => other.to_string(),
+                })
+                .collect()
+        })
+    }
+
     fn render(
         &self,
         columns: &[Column],

@@ -59,6 +59,28 @@ impl SoqlError {
     }
 }
 
+/// What a query is about, before it is bound: some surfaces take only some queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub object: String,
+    pub aggregates: bool,
+    pub offset: bool,
+    pub ordered: bool,
+    pub limited: bool,
+}
+
+/// Reads what a query is about.
+pub(crate) fn scope(text: &str) -> Result<Scope, SoqlError> {
+    let query = parser::parse(text)?;
+    Ok(Scope {
+        object: query.from.parts.join("."),
+        aggregates: query.select.is_empty(),
+        offset: query.offset > 0,
+        ordered: !query.order.is_empty(),
+        limited: query.limit.is_some(),
+    })
+}
+
 /// The longest query.
 const LONGEST: usize = 100_000;
 

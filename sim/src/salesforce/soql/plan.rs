@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub joins: Vec<Join>,
     /// Empty when only rows are counted.
     pub columns: Vec<Column>,
+    /// The columns in the order they were selected, by their paths: `Owner.Name`.
+    pub selected: Vec<(String, Place)>,
     pub filter: Option<Test>,
     pub order: Vec<Sort>,
     pub limit: Option<usize>,

@@ -58,6 +58,7 @@ fn event() -> ChangeEvent {
         commit_user: String::new(),
         changed: Vec::new(),
         body: Map::new(),
+        schema: String::new(),
     }
 }
 
