@@ -1,5 +1,7 @@
 //! The Salesforce connector against the simulated org: what each says of the wire must agree.
 
+mod pubsub;
+
 use std::sync::Arc;
 use std::time::Duration;
 
