@@ -223,10 +223,13 @@ impl Track {
         self.safe.clone_from(&self.newest);
     }
 
-    /// The server had nothing more to say on one channel, up to `id`.
-    pub fn quiet_at(&mut self, channel: &str, id: &str) {
-        self.newest.set(channel, id);
-        self.safe.set(channel, id);
+    /// The server had nothing more to say on one channel, up to `id` if it said so.
+    pub fn quiet_at(&mut self, channel: &str, id: Option<&str>) {
+        let newest = id.or_else(|| self.newest.get(channel)).map(str::to_owned);
+        if let Some(id) = newest {
+            self.newest.set(channel, &id);
+            self.safe.set(channel, &id);
+        }
     }
 
     /// The position of the event that was delivered last.

@@ -3,6 +3,7 @@
 mod bitmap;
 mod crm_clock;
 mod datum;
+pub mod decoder;
 mod errors;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
@@ -32,8 +33,9 @@ use crate::model::position::Position;
 use super::desk::Desk;
 use super::kept::Kept;
 use super::place::subscriptions;
-use super::settings::Transport;
+use super::settings::{Channels, Transport};
 use crm_clock::CrmClock;
+use decoder::Decoder;
 use schemas::Schemas;
 use stream::{Parts, PubSubStream};
 use tokens::Tokens;
@@ -48,7 +50,7 @@ pub struct PubSub {
 /// What outlives a stream.
 #[derive(Default)]
 pub struct Shelf {
-    schemas: Schemas,
+    schemas: Arc<Schemas>,
     /// The position that the server refused last, after its stream was taken to be open.
     refused: Mutex<Option<Position>>,
 }
@@ -93,13 +95,14 @@ impl PubSub {
             describer: Arc::clone(desk.describer),
             clock: Arc::clone(desk.clock),
             shelf: Arc::clone(&self.shelf),
-            channels: settings.channels.clone(),
             silence: settings.silence,
             crm_clock: CrmClock::new(Arc::clone(desk.rest)),
             lag: TimeDelta::from_std(settings.read_lag).unwrap_or_default(),
         };
+        let may_enrich = settings.channels != Channels::PerObject;
+        let decoder = Decoder::new(known, Arc::clone(&self.shelf.schemas), may_enrich);
         let tokens = Tokens::new(Arc::clone(desk.sign_in));
-        let mut stream = Box::new(PubSubStream::new(parts, tokens, known, channels, place));
+        let mut stream = Box::new(PubSubStream::new(parts, tokens, decoder, channels, place));
         Box::pin(stream.open()).await.map_err(|fault| {
             fault.context(format_args!(
                 "listening to connection {}",

@@ -15,17 +15,16 @@ use crate::model::event::Event;
 use crate::model::name::ObjectName;
 use crate::runtime::clock::Clock;
 
-use super::super::decode::{Header, Objects, Payload};
 use super::super::describe::Describer;
 use super::super::kept::Hears;
 use super::super::place::{Place, Replay, Track};
-use super::super::settings::{Channels, Transport};
+use super::super::settings::Transport;
 use super::super::sign_in::Token;
 use super::Shelf;
 use super::crm_clock::CrmClock;
+use super::decoder::{Decoder, object_of};
 use super::errors::{Trouble, classify};
 use super::eventbus::{ConsumerEvent, FetchResponse};
-use super::payload;
 use super::schema::EventSchema;
 use super::subscription::{Subscription, text_of};
 use super::tokens::Tokens;
@@ -47,8 +46,6 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What outlives a stream.
     pub shelf: Arc<Shelf>,
-    /// What is subscribed to.
-    pub channels: Channels,
     /// The longest silence.
     pub silence: Duration,
     /// The CRM's clock.
@@ -60,7 +57,7 @@ pub struct Parts {
 /// One stream.
 pub struct PubSubStream {
     parts: Parts,
-    objects: Objects,
+    decoder: Decoder,
     subscriptions: Vec<Subscription>,
     track: Track,
     tokens: Tokens,
@@ -103,7 +100,7 @@ impl PubSubStream {
     pub fn new(
         parts: Parts,
         tokens: Tokens,
-        objects: Objects,
+        decoder: Decoder,
         channels: Vec<(String, Replay)>,
         place: Place,
     ) -> Self {
@@ -112,7 +109,7 @@ impl PubSubStream {
             .map(|(channel, start)| Subscription::new(channel, start));
         Self {
             parts,
-            objects,
+            decoder,
             subscriptions: subscriptions.collect(),
             track: Track::from(place),
             tokens,
@@ -308,9 +305,8 @@ impl PubSubStream {
         if let Some(subscription) = self.subscriptions.get_mut(index) {
             let confirmed = confirmed.map(|at| at - MARGIN - self.parts.lag);
             subscription.confirmed = subscription.confirmed.max(confirmed);
-            if let Some(id) = text_of(&response.latest_replay_id) {
-                self.track.quiet_at(&subscription.channel, &id);
-            }
+            let id = text_of(&response.latest_replay_id);
+            self.track.quiet_at(&subscription.channel, id.as_deref());
         }
         let all = self.subscriptions.iter().map(|one| one.confirmed);
         Heard {
@@ -349,33 +345,13 @@ impl PubSubStream {
             self.track.passed(channel, id, true);
         }
         let position = (self.track.newest()).unwrap_or_else(|| Place::none(Transport::PubSub));
-        let produced = event.event.as_ref();
-        let schema = produced.and_then(|event| self.parts.shelf.schemas.get(&event.schema_id));
-        let payload = match (&schema, produced) {
-            (Some(schema), Some(event)) => {
-                match payload::read(schema, &event.payload, &self.objects) {
-                    Ok(payload) => Some(payload),
-                    Err(error) => {
-                        tracing::warn!(%position, %error, "event's header can't be decoded");
-                        named(schema, &self.objects)
-                    }
-                }
-            }
-            _ => None,
-        };
-        // An empty field that was only added to an event looks like one that is not there: on a channel that may be
-        // enriched, events that share an id can't be told from others.
-        let may_enrich = self.parts.channels != Channels::PerObject
-            && payload.as_ref().is_none_or(|payload| {
-                matches!(
-                    payload.header.change.as_deref(),
-                    None | Some("UPDATE" | "DELETE")
-                )
-            });
-        let decoded = self.objects.decode(payload, &position, arrived);
+        let produced = event
+            .event
+            .as_ref()
+            .map(|event| (event.schema_id.as_str(), &*event.payload));
+        let decoded = self.decoder.decode(produced, &position, arrived);
         if let Some(id) = &id {
-            let may_share = decoded.may_share || may_enrich;
-            self.track.passed(channel, id, may_share);
+            self.track.passed(channel, id, decoded.may_share);
         }
         events.extend(decoded.events);
         self.stale.extend(decoded.stale);
@@ -385,7 +361,7 @@ impl PubSubStream {
     async fn learn(&mut self, events: &[ConsumerEvent]) -> Result<(), Fault> {
         for event in events.iter().filter_map(|event| event.event.as_ref()) {
             let id = event.schema_id.as_str();
-            if id.is_empty() || self.parts.shelf.schemas.has(id) {
+            if id.is_empty() || self.decoder.schemas.has(id) {
                 continue;
             }
             let asking = format!("asking for schema {id}");
@@ -412,9 +388,9 @@ impl PubSubStream {
             }
             let parsed = parsed.ok();
             let object = parsed.as_ref().map(|schema| object_of(&schema.name));
-            let is_another = self.parts.shelf.schemas.keep(id, parsed);
+            let is_another = self.decoder.schemas.keep(id, parsed);
             if let (true, Some(object)) = (is_another, object)
-                && let Some(object) = self.objects.name(&object)
+                && let Some(object) = self.decoder.objects.name(&object)
             {
                 // The object has other fields now; its events name them.
                 self.stale.push(object.clone());
@@ -428,7 +404,7 @@ impl PubSubStream {
     async fn describe_again(&mut self) {
         for object in std::mem::take(&mut self.stale) {
             match self.parts.describer.fetch(&object).await {
-                Ok(description) => self.objects.insert(object, description),
+                Ok(description) => self.decoder.objects.insert(object, description),
                 Err(fault) => tracing::warn!(
                     %object, error = %fault,
                     "object can't be described again: its events are read by the old description"
@@ -457,26 +433,5 @@ fn said_of(
         Ok(Some(response)) => Said::Response(response, quiet),
         Ok(None) => Said::Ended(Trouble::Cut(format!("{what}: the server closed it"))),
         Err(status) => Said::Ended(classify(what, &status)),
-    }
-}
-
-/// An event of which only its schema's name tells the object.
-fn named<'a>(schema: &EventSchema, objects: &Objects) -> Option<Payload<'a>> {
-    let entity = object_of(&schema.name);
-    objects.has(&entity).then(|| Payload {
-        header: Header {
-            entity: Some(entity.into()),
-            ..Header::default()
-        },
-        ..Payload::default()
-    })
-}
-
-/// The object of an event's name: `AccountChangeEvent` is of `Account`, `Plan__ChangeEvent` of `Plan__c`.
-fn object_of(name: &str) -> String {
-    let entity = name.strip_suffix("ChangeEvent").unwrap_or(name);
-    match entity.strip_suffix("__") {
-        Some(custom) => format!("{custom}__c"),
-        None => entity.to_owned(),
     }
 }

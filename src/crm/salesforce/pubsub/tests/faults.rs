@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::crm::port::{Crm, Start};
@@ -11,11 +10,8 @@ use crate::fault::FaultKind;
 use crate::model::event::{EventKind, GapCause};
 use crate::model::position::Position;
 
-use super::super::eventbus::{ConsumerEvent, FetchResponse, ReplayPreset};
-use super::events::{header, schema};
-use super::server::{
-    World, after, create, ends, event, hear, position, raw, refusal, replay_id, soon, update,
-};
+use super::super::eventbus::{ConsumerEvent, FetchResponse};
+use super::server::{World, after, create, ends, hear, position, raw, refusal, replay_id, soon};
 
 #[tokio::test]
 async fn nothing_said_in_time_is_no_stream() {

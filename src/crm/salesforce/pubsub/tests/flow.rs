@@ -3,19 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tonic::{Code, Status};
 
 use crate::crm::port::{Crm, Start};
-use crate::crm::salesforce::settings::Channels;
-use crate::fault::FaultKind;
-use crate::model::event::{EventKind, GapCause};
-use crate::model::position::Position;
 
-use super::super::eventbus::{ConsumerEvent, FetchResponse, ReplayPreset};
+use super::super::eventbus::ReplayPreset;
 use super::events::{header, schema};
-use super::server::{
-    World, after, create, ends, event, hear, position, raw, refusal, replay_id, soon, update,
-};
+use super::server::{World, after, create, event, hear, position, replay_id, soon, update};
 
 #[tokio::test]
 async fn a_stream_that_begins_now_is_open_when_the_server_has_said_something() {
