@@ -324,6 +324,46 @@ async fn one_commit_is_one_event_on_both_transports() {
 }
 
 #[tokio::test]
+async fn enriched_events_tell_what_changed_and_keep_their_place() {
+    let world = World::new().await;
+    let channel = json!({"name": "Sync__chn", "entities": ["Account"], "enrich": {"Account": ["Name", "Industry"]}});
+    world.control("channels", channel).await;
+    let mut told = Vec::new();
+    for transport in [Transport::PubSub, Transport::Cometd] {
+        let crm = world.with(transport, |settings| {
+            settings.channels = Channels::Named("/data/Sync__chn".into());
+        });
+        let from = Start::Earliest;
+        let mut listener = crm.listen(&["Account".into()], from).await.unwrap();
+        if told.is_empty() {
+            world.update(1, json!({"BillingCity": "Chur"})).await;
+            world.fault(json!({"do": {"kind": "merge"}})).await;
+            let op = |number| json!({"op": "update", "object": "Account", "id": account(number), "fields": {"Tags__c": "c"}});
+            world.commit(json!([op(2), op(3)])).await;
+        }
+        let (events, position) = events(&mut listener, 3).await;
+        // The last two may share an id, and nothing has come after them.
+        let position = position.unwrap();
+        assert_ne!(position, events[2].position);
+        if transport == Transport::PubSub {
+            assert_eq!(position, events[0].position);
+            assert_eq!(
+                events[1].position, events[2].position,
+                "split, under one id"
+            );
+        }
+        told.push(unplaced(&events));
+        listener.stop().await;
+    }
+    assert_eq!(told[0], told[1]);
+    let fields: Vec<_> = told[0][0].fields.keys().map(|name| name.as_str()).collect();
+    assert!(
+        fields.contains(&"BillingCity") && !fields.contains(&"Name"),
+        "{fields:?}"
+    );
+}
+
+#[tokio::test]
 async fn lost_streams_are_healed() {
     let world = World::new().await;
     let mut listener = world.listen(Transport::PubSub, Start::Now).await;

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use crate::crm::port::{Crm, Start};
 use crate::crm::salesforce::settings::Channels;
 use crate::fault::FaultKind;
+use crate::http::tests::trust;
 use crate::model::event::{EventKind, GapCause};
 use crate::model::position::Position;
 
@@ -371,4 +372,26 @@ async fn an_address_that_nobody_serves_is_unavailable() {
         .err()
         .unwrap();
     assert_eq!(fault.kind(), FaultKind::Missing);
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_once_it_is_named() {
+    let mut world = World::start().await;
+    let address = world.behind_tls().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), trust::AUTHORITY).unwrap();
+    let objects = ["Account".into()];
+    let stranger = world.with(|settings| settings.pubsub_address.clone_from(&address));
+    let fault = soon(stranger.listen(&objects, after(1)))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(fault.kind(), FaultKind::Unavailable);
+    assert!(fault.report().contains("certificate"), "{fault:?}");
+    let crm = world.with(|settings| {
+        settings.pubsub_address = address;
+        settings.ca_file = Some(file.path().to_owned());
+    });
+    let (mut listener, _call) = world.listen(&crm, after(1), 2).await;
+    assert_eq!(hear(&mut listener).await.position, Some(position(2)));
 }

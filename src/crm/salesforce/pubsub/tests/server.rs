@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::Stream;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value as Json, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -18,6 +20,7 @@ use crate::crm::salesforce::settings::{SalesforceSettings, Transport};
 use crate::crm::salesforce::tests::org::{Org, below, describe};
 use crate::fault::Fault;
 use crate::http::tests::server::Reply;
+use crate::http::tests::trust;
 use crate::model::position::Position;
 
 use super::super::eventbus::pub_sub_server::{PubSub, PubSubServer};
@@ -267,6 +270,37 @@ impl World {
             calls,
             wires,
         }
+    }
+
+    /// The same behind TLS, by a certificate of a test's authority; where it is.
+    pub async fn behind_tls(&self) -> String {
+        let chain = vec![CertificateDer::from_pem_slice(trust::SERVER.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(trust::SERVER_KEY.as_bytes()).unwrap();
+        crate::tls::install();
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = front.local_addr().unwrap().port();
+        let plain = self.address.trim_start_matches("http://").to_owned();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = front.accept().await {
+                let (acceptor, plain) = (acceptor.clone(), plain.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust us hangs up here.
+                    if let Ok(mut near) = acceptor.accept(socket).await {
+                        let mut far = TcpStream::connect(plain).await.unwrap();
+                        tokio::io::copy_bidirectional(&mut near, &mut far)
+                            .await
+                            .ok();
+                    }
+                });
+            }
+        });
+        format!("localhost:{port}")
     }
 
     /// Cuts every connection.
