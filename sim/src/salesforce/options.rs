@@ -146,3 +146,46 @@ impl Default for SimOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn no_flag_at_all_gives_the_defaults() {
+        let command = SimOptions::augment_args(Command::new("salesforce"));
+        command.clone().debug_assert();
+        let matches = command.get_matches_from(["salesforce"]);
+        let given = SimOptions::from_arg_matches(&matches).unwrap();
+        let default = SimOptions::default();
+        assert_eq!(format!("{given:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn every_flag_is_listed() {
+        let mut command = SimOptions::augment_args(Command::new("salesforce"));
+        let help = command.render_long_help().to_string();
+        for flag in [
+            "--grpc-listen",
+            "--grpc-tls-cert",
+            "--grpc-tls-key",
+            "--keepalive-seconds",
+            "--opaque-replay-ids",
+            "--user-name",
+            "--password",
+            "--jwt-public-key",
+            "--refresh-token",
+            "--rotate-refresh-tokens",
+            "--auto-approve",
+            "--redirect-uri",
+            "--secret-optional",
+            "--public-url",
+            "--bulk-page-size",
+            "--capture-limit",
+        ] {
+            assert!(help.contains(flag), "{flag}");
+        }
+    }
+}

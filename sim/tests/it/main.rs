@@ -8,8 +8,10 @@
 
 mod bulk;
 mod collections;
+mod composite;
 mod describe;
 mod events;
+mod groups;
 mod guard;
 mod oauth;
 mod org;

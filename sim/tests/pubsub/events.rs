@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{ACCOUNTS, ALL, sim};
+use crate::harness::{ACCOUNTS, ALL, sim, sim_at};
 
 const DAY: i64 = 86_400_000;
 
@@ -303,4 +303,124 @@ async fn enriched_fields_are_there_and_not_in_the_bitmap() {
         assert_eq!(event["OwnerId"], sim.running.org.profile.run_as.id.as_str());
         assert_eq!(event["Phone"], Value::Null);
     }
+}
+
+#[tokio::test]
+async fn an_accounts_name_is_text_or_a_persons_record_and_addresses_may_have_codes() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(
+        data.path().join("Account.csv"),
+        "Id,Name,FirstName,LastName,MiddleName,IsPersonAccount,BillingCity,BillingStateCode,BillingLatitude\n",
+    )
+    .unwrap();
+    let notes = json!({"fields": {"IsPersonAccount": {"type": "boolean"}, "LastName": {"nillable": true}, "BillingLatitude": {"type": "double"}}});
+    std::fs::write(data.path().join("Account.json"), notes.to_string()).unwrap();
+    let sim = sim_at(data, |_| {}).await;
+    let mut client = sim.client().await;
+    let schema_id = client.topic(ACCOUNTS).await.unwrap().schema_id;
+    let schema: Value =
+        serde_json::from_str(&client.schema_json(&schema_id).await.unwrap()).unwrap();
+    let name = &schema["fields"][1];
+    assert_eq!(name["name"], "Name");
+    assert_eq!(name["type"][0], "null");
+    assert_eq!(name["type"][1], "string");
+    assert_eq!(name["type"][2]["name"], "Switchable_PersonName");
+    let address = &schema["fields"][3];
+    assert_eq!(address["name"], "BillingAddress");
+    let parts: Vec<_> = address["type"][1]["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["name"].as_str().unwrap())
+        .collect();
+    let all = [
+        "Street",
+        "City",
+        "State",
+        "PostalCode",
+        "Country",
+        "StateCode",
+        "CountryCode",
+        "Latitude",
+        "Longitude",
+        "GeocodeAccuracy",
+    ];
+    assert_eq!(parts, all);
+
+    let mut stream = client.latest(ALL, 100).await;
+    sim.until(|streams| streams.len() == 1).await;
+    sim.create("Account", json!({"Name": "Acme"})).await;
+    let person = sim
+        .create(
+            "Account",
+            json!({"IsPersonAccount": true, "FirstName": "Ann", "LastName": "Lee"}),
+        )
+        .await;
+    let change = json!({"LastName": "Low", "MiddleName": "M", "BillingStateCode": "CA", "BillingLatitude": 1.5});
+    sim.update("Account", &person, change).await;
+    let events = stream.events(3).await;
+    assert_eq!(client.decode(&events[0]).await["Name"], "Acme");
+    let created = client.decode(&events[1]).await;
+    assert_eq!(
+        created["Name"],
+        json!({"Salutation": null, "FirstName": "Ann", "LastName": "Lee", "MiddleName": null})
+    );
+    let updated = client.decode(&events[2]).await;
+    let changed = updated["ChangeEventHeader"]["changedFields"]
+        .as_array()
+        .unwrap();
+    assert_eq!(changed[1..], [json!("1-0x0C"), json!("3-0xA0")]);
+    assert_eq!(updated["BillingAddress"]["StateCode"], "CA");
+    assert_eq!(updated["BillingAddress"]["Latitude"], 1.5);
+    assert_eq!(updated["Name"]["FirstName"], Value::Null);
+}
+
+#[tokio::test]
+async fn both_surfaces_tell_the_same_event_under_one_schema_id() {
+    let sim = sim().await;
+    let mut client = sim.client().await;
+    let mut stream = client.latest(ALL, 100).await;
+    sim.until(|streams| streams.len() == 1).await;
+    sim.accounts(1).await;
+    let event = stream.events(1).await.remove(0);
+    let log = &sim.running.org.log;
+    let logged = log.after(log.beginning(), 1).unwrap().remove(0);
+    assert_eq!(event.event.unwrap().schema_id, logged.event.schema);
+    assert_eq!(
+        event.replay_id[..8],
+        logged.replay_id.to_be_bytes(),
+        "one log behind every surface"
+    );
+}
+
+#[tokio::test]
+async fn an_event_above_a_megabyte_is_a_gap() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("Account.csv"), "Id,Name,Description\n").unwrap();
+    let notes = json!({"fields": {"Description": {"type": "textarea", "length": 2_000_000}}});
+    std::fs::write(data.path().join("Account.json"), notes.to_string()).unwrap();
+    let sim = sim_at(data, |_| {}).await;
+    let mut client = sim.client().await;
+    let large = "x".repeat(900_000);
+    for _ in 0..4 {
+        sim.create("Account", json!({"Name": "n", "Description": large}))
+            .await;
+    }
+    let larger = "x".repeat(1_100_000);
+    sim.create("Account", json!({"Name": "n", "Description": larger}))
+        .await;
+    // An answer has 3 MB at most.
+    client.client = client.client.max_decoding_message_size(8 << 20);
+    let mut stream = client.earliest(ALL, 100).await;
+    let mut events = Vec::new();
+    while events.len() < 5 {
+        let answer = stream.answer().await.events;
+        let payloads = answer.iter().filter_map(|event| event.event.as_ref());
+        let bytes: usize = payloads.map(|event| event.payload.len()).sum();
+        assert!(bytes <= 3 << 20, "{bytes}");
+        events.extend(answer);
+    }
+    let gap = client.decode(&events[4]).await;
+    assert_eq!(gap["ChangeEventHeader"]["changeType"], "GAP_CREATE");
+    assert_eq!(gap["Description"], Value::Null);
 }

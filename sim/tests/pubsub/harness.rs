@@ -80,6 +80,11 @@ pub async fn sim_with(change: impl FnOnce(&mut SimOptions)) -> Sim {
         .to_string(),
     )
     .unwrap();
+    sim_at(data, change).await
+}
+
+/// An org of the files in a directory.
+pub async fn sim_at(data: TempDir, change: impl FnOnce(&mut SimOptions)) -> Sim {
     let mut options = SimOptions {
         data: Some(data.path().to_owned()),
         ..SimOptions::default()

@@ -8,3 +8,4 @@ mod faults;
 mod harness;
 mod replay;
 mod schemas;
+mod twice;

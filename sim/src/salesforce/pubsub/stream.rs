@@ -57,6 +57,7 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.org.bus.close(self.number);
+        self.org.streaming.wake();
     }
 }
 
@@ -91,6 +92,9 @@ impl Subscribe {
             Err(status) => Err(status),
         };
         self.ended = answer.is_err();
+        if self.ended {
+            self.open = None;
+        }
         Some((answer, self))
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
 mod collections;
+mod composite;
 mod describe;
 pub(super) mod error;
 mod limits;
@@ -82,6 +83,7 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
                 .patch(records::update)
                 .delete(records::delete),
         ),
+        ("/composite", post(composite::composite)),
         (
             "/composite/sobjects",
             post(collections::create)
@@ -152,6 +154,11 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
+    // A call within another is admitted and counted with it.
+    if let Some(composite::Within(caller)) = request.extensions_mut().remove() {
+        request.extensions_mut().insert::<Caller>(caller);
+        return next.run(request).await;
+    }
     let now = org.clock.now();
     let mut response = match admit(&org, path.as_ref(), &request, now) {
         Ok(caller) => {

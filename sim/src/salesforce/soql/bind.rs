@@ -48,8 +48,9 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         now,
         root: Arc::clone(&table.object),
         joins: Vec::new(),
+        selected: Vec::new(),
     };
-    let (columns, selected) = binder.columns()?;
+    let columns = binder.columns()?;
     let filter = match &query.filter {
         Some(condition) => Some(binder.test(condition)?),
         None => None,
@@ -76,7 +77,7 @@ pub(super) fn bind(store: &Store, query: &Query, now: DateTime<Utc>) -> Result<P
         object: binder.root,
         joins: binder.joins,
         columns,
-        selected,
+        selected: binder.selected,
         filter,
         order,
         limit: query.limit,
@@ -90,14 +91,14 @@ struct Binder<'a> {
     now: DateTime<Utc>,
     root: Arc<Object>,
     joins: Vec<Join>,
+    selected: Vec<(String, Place)>,
 }
 
 impl Binder<'_> {
-    fn columns(&mut self) -> Result<(Vec<Column>, Vec<(String, Place)>), SoqlError> {
+    fn columns(&mut self) -> Result<Vec<Column>, SoqlError> {
         let query = self.query;
         let mut seen = HashSet::new();
         let mut columns = Vec::new();
-        let mut selected = Vec::new();
         for path in &query.select {
             let (place, field) = self.resolve(path)?;
             if !seen.insert((place.source, place.field)) {
@@ -108,10 +109,11 @@ impl Binder<'_> {
                     &format!("duplicate field selected: {}", field.name),
                 ));
             }
-            selected.push((self.path_of(place, &field), place));
+            let path = self.path_of(place, &field);
+            self.selected.push((path, place));
             self.group(&mut columns, place);
         }
-        Ok((columns, selected))
+        Ok(columns)
     }
 
     /// `Owner.Name`, in the spelling of the described names.

@@ -10,6 +10,7 @@ use super::super::schema::Object;
 use super::super::shape;
 use super::super::store::{Record, Store, Table};
 use super::super::value::Value;
+use super::aggregate::Grouping;
 use super::plan::{Column, Place, Plan, Sort, Test};
 
 /// The rows of a query as they were when it ran: each the record and its parents.
@@ -19,6 +20,8 @@ pub(crate) struct ResultSet {
     /// `1 + joins` records a row.
     records: Vec<Option<Arc<Record>>>,
     counted: usize,
+    /// The rows of a grouped query, instead of `records`.
+    grouped: Option<Vec<Json>>,
 }
 
 /// Runs the plan on what reads see at `now`.
@@ -27,6 +30,7 @@ pub(super) fn evaluate(store: &Store, plan: Plan, all_rows: bool, now: DateTime<
         plan,
         records: Vec::new(),
         counted: 0,
+        grouped: None,
     };
     let Some(table) = store.table(&results.plan.object.name) else {
         return results;
@@ -113,7 +117,7 @@ fn holds(test: &Test, row: &[Option<Arc<Record>>]) -> bool {
     }
 }
 
-fn value(row: &[Option<Arc<Record>>], place: Place) -> &Value {
+pub(super) fn value(row: &[Option<Arc<Record>>], place: Place) -> &Value {
     row.get(place.source)
         .and_then(Option::as_ref)
         .map_or(&Value::Null, |record| record.get(place.field))
@@ -153,6 +157,14 @@ impl ResultSet {
         1 + self.plan.joins.len()
     }
 
+    /// Puts the rows into groups.
+    pub(super) fn group(&mut self, grouping: &Grouping) {
+        let groups = grouping.rows(self.records.chunks(self.width()));
+        self.counted = groups.len();
+        self.grouped = Some(groups);
+        self.records.clear();
+    }
+
     /// Whether the query asked for the number only.
     pub fn counts_only(&self) -> bool {
         self.plan.columns.is_empty()
@@ -165,6 +177,9 @@ impl ResultSet {
 
     /// Rows `from..from + count` in REST's shape.
     pub fn page(&self, from: usize, count: usize, version: &str) -> Vec<Json> {
+        if let Some(groups) = &self.grouped {
+            return groups.iter().skip(from).take(count).cloned().collect();
+        }
         self.records
             .chunks(self.width())
             .skip(from)

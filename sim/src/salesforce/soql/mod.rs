@@ -3,6 +3,7 @@
 //! Read in three steps: [`parser`] knows the grammar, [`bind`](bind::bind) the org's objects, [`evaluate`] the rows
 //! (SOQL and SOSL Reference, "SOQL SELECT Syntax", "Comparison Operators", "Date Formats and Date Literals").
 
+mod aggregate;
 mod bind;
 mod dates;
 mod evaluate;
@@ -97,6 +98,18 @@ pub(crate) fn run(
         ));
     }
     let query = parser::parse(text)?;
-    let plan = bind::bind(store, &query, now)?;
-    Ok(evaluate::evaluate(store, plan, all_rows, now))
+    if query.items.is_empty() {
+        let plan = bind::bind(store, &query, now)?;
+        return Ok(evaluate::evaluate(store, plan, all_rows, now));
+    }
+    let plain = aggregate::plain(&query);
+    let mut plan = bind::bind(store, &plain, now)?;
+    let grouping = aggregate::bind(&query, &plan, &plain.select)?;
+    if plan.order.is_empty() {
+        let keys = grouping.keys().iter();
+        plan.order = keys.map(|place| plan::Sort::up(*place)).collect();
+    }
+    let mut results = evaluate::evaluate(store, plan, all_rows, now);
+    results.group(&grouping);
+    Ok(results)
 }

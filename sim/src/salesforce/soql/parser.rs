@@ -1,6 +1,7 @@
 //! The grammar: `SELECT … FROM … WHERE … ORDER BY … LIMIT … OFFSET …`, and nothing that an org would refuse.
 
 use super::SoqlError;
+use super::aggregate::Function;
 use super::lexer::{Kind, Token, tokens};
 
 /// A query as written.
@@ -9,12 +10,35 @@ pub(super) struct Query {
     pub text: String,
     /// Empty for `COUNT()`.
     pub select: Vec<Path>,
+    /// What a grouped query shows, instead of `select`.
+    pub items: Vec<Item>,
+    /// What it is grouped by.
+    pub group: Vec<Path>,
     pub from: Path,
     pub alias: Option<String>,
     pub filter: Option<Condition>,
     pub order: Vec<Order>,
     pub limit: Option<usize>,
     pub offset: usize,
+}
+
+/// What a grouped query shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Item {
+    Field(Path),
+    Aggregate {
+        function: Function,
+        field: Path,
+        alias: Option<String>,
+    },
+}
+
+impl Item {
+    pub fn field(&self) -> &Path {
+        match self {
+            Self::Field(field) | Self::Aggregate { field, .. } => field,
+        }
+    }
 }
 
 /// A field path and the byte where it stands.
@@ -96,7 +120,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn query(&mut self) -> Result<Query, SoqlError> {
         self.expect_word("SELECT")?;
-        let select = self.select()?;
+        let mut items = self.select()?;
         self.expect_word("FROM")?;
         let from = self.path()?;
         let alias = match self.peek() {
@@ -108,6 +132,7 @@ impl Parser<'_> {
         } else {
             None
         };
+        let group = self.group()?;
         let mut order = Vec::new();
         if self.take_word("ORDER") {
             self.expect_word("BY")?;
@@ -126,7 +151,17 @@ impl Parser<'_> {
         } else {
             0
         };
-        if select.is_empty() && !order.is_empty() {
+        let is_field = |item: &Item| matches!(item, Item::Field(_));
+        let mut select = Vec::new();
+        if group.is_empty() && items.iter().all(is_field) {
+            select = items.drain(..).map(|item| item.field().clone()).collect();
+        }
+        if select.is_empty() && items.is_empty() && !group.is_empty() {
+            return Err(SoqlError::malformed(
+                "Grouped query cannot select COUNT() without a field",
+            ));
+        }
+        if select.is_empty() && items.is_empty() && !order.is_empty() {
             return Err(SoqlError::malformed(
                 "Grouped query with COUNT() cannot have an ORDER BY clause",
             ));
@@ -134,6 +169,8 @@ impl Parser<'_> {
         Ok(Query {
             text: self.text.to_owned(),
             select,
+            items,
+            group,
             from,
             alias,
             filter,
@@ -143,19 +180,56 @@ impl Parser<'_> {
         })
     }
 
-    fn select(&mut self) -> Result<Vec<Path>, SoqlError> {
+    fn group(&mut self) -> Result<Vec<Path>, SoqlError> {
+        let mut group = Vec::new();
+        if self.take_word("GROUP") {
+            self.expect_word("BY")?;
+            group.push(self.path()?);
+            while self.take_sign(",") {
+                group.push(self.path()?);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Empty for `COUNT()`, which stands alone.
+    fn select(&mut self) -> Result<Vec<Item>, SoqlError> {
         if matches!(self.peek(), Some(Kind::Word(word)) if word.eq_ignore_ascii_case("COUNT"))
             && self.peek_after() == Some(&Kind::Sign("("))
+            && self.peek_at(2) == Some(&Kind::Sign(")"))
         {
-            self.next += 2;
-            self.expect_sign(")")?;
+            self.next += 3;
             return Ok(Vec::new());
         }
-        let mut fields = vec![self.path()?];
+        let mut items = vec![self.item()?];
         while self.take_sign(",") {
-            fields.push(self.path()?);
+            items.push(self.item()?);
         }
-        Ok(fields)
+        Ok(items)
+    }
+
+    fn item(&mut self) -> Result<Item, SoqlError> {
+        let function = match self.peek() {
+            Some(Kind::Word(word)) if self.peek_after() == Some(&Kind::Sign("(")) => {
+                Function::of(word)
+            }
+            _ => None,
+        };
+        let Some(function) = function else {
+            return self.path().map(Item::Field);
+        };
+        self.next += 2;
+        let field = self.path()?;
+        self.expect_sign(")")?;
+        let alias = match self.peek() {
+            Some(Kind::Word(word)) if !is_keyword(word) => Some(self.name()?),
+            _ => None,
+        };
+        Ok(Item::Aggregate {
+            function,
+            field,
+            alias,
+        })
     }
 
     /// AND and OR may not be mixed without parentheses, and NOT stands alone or in them.
@@ -317,7 +391,11 @@ impl Parser<'_> {
     }
 
     fn peek_after(&self) -> Option<&Kind> {
-        self.tokens.get(self.next + 1).map(|token| &token.kind)
+        self.peek_at(1)
+    }
+
+    fn peek_at(&self, ahead: usize) -> Option<&Kind> {
+        self.tokens.get(self.next + ahead).map(|token| &token.kind)
     }
 
     fn peek_word(&self, expected: &str) -> bool {

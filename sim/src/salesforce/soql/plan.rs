@@ -67,6 +67,17 @@ pub(crate) struct Sort {
     pub nulls_last: bool,
 }
 
+impl Sort {
+    /// Upwards, nulls first.
+    pub fn up(place: Place) -> Self {
+        Self {
+            place,
+            descending: false,
+            nulls_last: false,
+        }
+    }
+}
+
 /// A place in the index of (SystemModstamp in unix seconds, Id).
 pub(crate) type Bound = (i64, Arc<str>);
 

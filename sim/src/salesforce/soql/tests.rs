@@ -146,7 +146,11 @@ fn what_an_org_refuses_is_refused() {
         "SELECT Id FROM Thing LIMIT 1;",
         "SELECT * FROM Thing",
         "SELECT COUNT() FROM Thing ORDER BY Id",
-        "SELECT Id FROM Thing GROUP BY Id",
+        "SELECT Name FROM Thing GROUP BY Id",
+        "SELECT COUNT() FROM Thing GROUP BY Id",
+        "SELECT Name, COUNT(Id) FROM Thing",
+        "SELECT SUM(Name) FROM Thing",
+        "SELECT COUNT(Id) FROM Thing ORDER BY Name",
         "SELECT Id FROM Thing WHERE Id = 'x' -- comment",
         "UPDATE Thing SET Name = 'a'",
     ];
