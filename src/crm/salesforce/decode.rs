@@ -5,7 +5,7 @@ mod body;
 pub mod cell;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -217,7 +217,7 @@ impl Head<'_> {
                 let gap = composed.then(|| self.gap_beside(records.clone()));
                 let mut event = self.event(records, kind);
                 event.fields = told.fields;
-                event.changed = told.changed.into_iter().collect();
+                event.changed = event.fields.keys().cloned().collect();
                 events.push(event);
                 events.extend(gap);
             }
@@ -287,11 +287,20 @@ fn is_enriched(cells: &Cells<'_>, change: &str, changed: &Names<'_>) -> bool {
     match (change, changed) {
         ("DELETE", _) => names.next().is_some(),
         ("UPDATE", Names::Listed(changed)) => {
-            let roots: BTreeSet<&str> = changed
-                .iter()
-                .map(|name| name.split('.').next().unwrap_or(name))
-                .collect();
-            names.any(|name| !roots.contains(name))
+            let is_of = |changed: &Cow<'_, str>, name: &str| {
+                let rest = changed.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            // Both have the order of the schema, as a rule: one look ahead finds it.
+            let mut next = 0;
+            names.any(|name| {
+                let (before, from) = changed.split_at_checked(next).unwrap_or((&[], changed));
+                let ahead = from.iter().position(|changed| is_of(changed, name));
+                if let Some(at) = ahead {
+                    next = before.len() + at;
+                }
+                ahead.is_none() && !before.iter().any(|changed| is_of(changed, name))
+            })
         }
         _ => false,
     }

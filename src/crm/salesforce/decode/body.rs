@@ -1,7 +1,6 @@
 //! An event's fields: flattened to columns, each in the one spelling of its kind.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
@@ -17,8 +16,6 @@ use super::cell::{Cell, Cells};
 pub struct Told {
     /// Values by column; a long text of an update may be the difference to its former value.
     pub fields: Fields,
-    /// Columns that changed.
-    pub changed: BTreeSet<FieldName>,
     /// Whether parts changed that the CRM puts together to one text.
     pub composed: bool,
 }
@@ -55,6 +52,8 @@ pub enum Unclear {
 pub struct Body<'a> {
     description: &'a Description,
     cells: &'a Cells<'a>,
+    /// Where the next cell is looked for first: lists have the order of what they list, as a rule.
+    next: usize,
     told: Told,
 }
 
@@ -65,6 +64,7 @@ impl<'a> Body<'a> {
         Self {
             description,
             cells,
+            next: 0,
             told: Told::default(),
         }
     }
@@ -124,15 +124,16 @@ impl<'a> Body<'a> {
 
     /// A changed field by its name.
     fn take_named(&mut self, name: &str) -> Result<(), Unclear> {
-        let Some(cell) = self.cells.get(name) else {
+        let Some(cell) = self.cells.get_from(name, &mut self.next) else {
             let is_ours = self.column(name).is_some() || !self.parts(name).is_empty();
             // What the user may not read is not described, and not sent.
             return if is_ours { Err(no_value(name)) } else { Ok(()) };
         };
-        let parts = self.parts(name).len();
         let before = self.told.fields.len();
         self.take(name, cell)?;
-        if matches!(cell, Cell::Parts(_)) && parts > self.told.fields.len() - before {
+        if matches!(cell, Cell::Parts(_))
+            && self.parts(name).len() > self.told.fields.len() - before
+        {
             // The whole changed, and parts are missing: empty, or as they were?
             return Err(no_value(name));
         }
@@ -145,7 +146,7 @@ impl<'a> Body<'a> {
         let Some(column) = compound::column(self.description, whole, part).cloned() else {
             return Ok(());
         };
-        match self.cells.get(whole) {
+        match self.cells.get_from(whole, &mut self.next) {
             Some(Cell::Null) => {
                 self.put(column, Value::Null);
                 Ok(())
@@ -161,24 +162,26 @@ impl<'a> Body<'a> {
     /// A top-level field, as it is there.
     fn take(&mut self, name: &str, cell: &Cell<'_>) -> Result<(), Unclear> {
         let own = self.column(name).filter(|(_, kind)| kind.is_selectable());
-        let parts = self.parts(name).to_vec();
+        let parts = self.parts(name);
         if let Cell::Parts(told) = cell {
             if !parts.is_empty() {
                 return self.take_parts(name, told);
             }
             // A described field with an object for a value is a text's difference; what is not described nobody
             // could select.
-            return own.map_or(Ok(()), |(column, _)| self.read(column, cell));
+            return own.map_or(Ok(()), |(column, kind)| self.read_as(column, kind, cell));
         }
-        self.note_composed(name);
+        if !parts.is_empty() {
+            self.note_composed(name);
+        }
         if matches!(cell, Cell::Null) {
-            for column in parts.into_iter().chain(own.map(|(column, _)| column)) {
+            for column in parts.iter().cloned().chain(own.map(|(column, _)| column)) {
                 self.put(column, Value::Null);
             }
             return Ok(());
         }
         match own {
-            Some((column, _)) => self.read(column, cell),
+            Some((column, kind)) => self.read_as(column, kind, cell),
             None if parts.is_empty() => Ok(()),
             None => Err(no_value(name)),
         }
@@ -231,6 +234,15 @@ impl<'a> Body<'a> {
             .fields
             .get(&column)
             .map_or(FieldKind::Text, |field| field.kind);
+        self.read_as(column, kind, cell)
+    }
+
+    fn read_as(
+        &mut self,
+        column: FieldName,
+        kind: FieldKind,
+        cell: &Cell<'_>,
+    ) -> Result<(), Unclear> {
         if let Cell::Parts(parts) = cell {
             // Over CometD, a text's difference to what it was.
             return match parts.get("diff").map(|diff| diff.value(FieldKind::Text)) {
@@ -250,7 +262,6 @@ impl<'a> Body<'a> {
     }
 
     fn put(&mut self, column: FieldName, value: Value) {
-        self.told.changed.insert(column.clone());
         self.told.fields.insert(column, value);
     }
 
@@ -259,7 +270,7 @@ impl<'a> Body<'a> {
         Some((column.clone(), field.kind))
     }
 
-    fn parts(&self, whole: &str) -> &[FieldName] {
+    fn parts(&self, whole: &str) -> &'a [FieldName] {
         compound::columns(self.description, whole)
     }
 

@@ -39,6 +39,20 @@ impl<'a> Cells<'a> {
         let (_, cell) = self.0.iter().find(|(own, _)| own == name)?;
         Some(cell)
     }
+
+    /// As [`Cells::get`], looking from `next` on first, which then stands behind what was found.
+    #[must_use]
+    pub fn get_from<'s>(&'s self, name: &str, next: &mut usize) -> Option<&'s Cell<'a>> {
+        let (before, from) = self.0.split_at_checked(*next).unwrap_or((&[], &self.0));
+        let start = before.len();
+        let ahead = from.iter().position(|(own, _)| own == name);
+        let at = match ahead {
+            Some(at) => start + at,
+            None => before.iter().position(|(own, _)| own == name)?,
+        };
+        *next = at + 1;
+        self.0.get(at).map(|(_, cell)| cell)
+    }
 }
 
 impl Cell<'_> {
