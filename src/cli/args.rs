@@ -117,5 +117,5 @@ pub(super) enum TopicsCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum SimCommand {
     /// A Salesforce org.
-    Salesforce(tributary_sim::salesforce::SimOptions),
+    Salesforce(Box<tributary_sim::salesforce::SimOptions>),
 }

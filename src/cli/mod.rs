@@ -69,7 +69,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(SimCommand::Salesforce(options)) => {
-            tributary_sim::salesforce::run(options)
+            tributary_sim::salesforce::run(*options)
                 .await
                 .map_err(|error| {
                     Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
