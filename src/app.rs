@@ -21,10 +21,11 @@ use crate::admin;
 use crate::config::Config;
 use crate::config::connection::{Auth, ConnectionConfig};
 use crate::config::problem::Problems;
+use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
 use crate::crm::port::Crm;
 use crate::crm::salesforce::Salesforce;
-use crate::crm::salesforce::settings::SalesforceSettings;
+use crate::crm::salesforce::settings::{Channels, SalesforceSettings, Transport};
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, Life, Picture};
 use crate::flow::connection::{self, Selected};
@@ -353,6 +354,18 @@ fn crm(
         settings.api_version.clone_from(version);
     }
     settings.read_lag = connection.read_lag;
+    settings.transport = match connection.transport {
+        stream::Transport::Cometd => Transport::Cometd,
+        stream::Transport::PubSub => Transport::PubSub,
+    };
+    settings.channels = match &connection.channel {
+        Channel::Standard => Channels::Standard,
+        Channel::PerObject => Channels::PerObject,
+        Channel::Custom(name) => Channels::Named(name.clone()),
+    };
+    if let Some(address) = &connection.pubsub_address {
+        settings.pubsub_address.clone_from(address);
+    }
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
     Ok(Arc::new(Salesforce::new(

@@ -156,7 +156,7 @@ pub(super) enum TopicsCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum SimCommand {
     /// A Salesforce org.
-    Salesforce(tributary_sim::salesforce::SimOptions),
+    Salesforce(Box<tributary_sim::salesforce::SimOptions>),
     /// A Dynamics 365 organization.
-    Dynamics(tributary_sim::dynamics::SimOptions),
+    Dynamics(Box<tributary_sim::dynamics::SimOptions>),
 }

@@ -82,7 +82,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Sim(SimCommand::Salesforce(options)) => {
-            tributary_sim::salesforce::run(options)
+            tributary_sim::salesforce::run(*options)
                 .await
                 .map_err(|error| {
                     Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)

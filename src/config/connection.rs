@@ -12,6 +12,7 @@ use crate::config::org::Org;
 use crate::config::problem::{Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 use crate::config::secret::SecretRef;
+use crate::config::stream::{Channel, Stream, Transport};
 use crate::config::web::WebUrl;
 use crate::model::name::ConnectionId;
 
@@ -28,6 +29,10 @@ pub struct ConnectionConfig {
     pub auth: Auth,
     /// `transport`.
     pub transport: Transport,
+    /// `channel`: what the stream subscribes to.
+    pub channel: Channel,
+    /// `pubsub_address`: the Pub/Sub API is there instead of at Salesforce's own host.
+    pub pubsub_address: Option<String>,
     /// `login_url`: signs in there instead of at the org.
     pub login_url: Option<WebUrl>,
     /// `instance_url`: calls go there instead of where the token's reply says.
@@ -56,13 +61,6 @@ pub enum Auth {
         /// `secret_expires`: the last day on which it works.
         secret_expires: Option<NaiveDate>,
     },
-}
-
-/// `transport`: how changes come. Chosen, never switched by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// `"cometd"`: the Streaming API's long poll.
-    Cometd,
 }
 
 const NOT_HERE: &str = "is not available in this version";
@@ -113,7 +111,11 @@ impl ConnectionConfig {
         if let (Some(org), None) = (&org, reader.take("login_url")) {
             own_host_only(org, report);
         }
-        transport(&mut reader);
+        let Stream {
+            transport,
+            channel,
+            pubsub_address,
+        } = Stream::parse(&mut reader, plain_text);
         oob(&mut reader);
         notify::check_names(&mut reader, known_names);
         let api_version = api_version(&mut reader);
@@ -126,7 +128,9 @@ impl ConnectionConfig {
             spot: node.spot.clone(),
             org: org?,
             auth: auth?,
-            transport: Transport::Cometd,
+            transport,
+            channel,
+            pubsub_address,
             login_url,
             instance_url,
             api_version,
@@ -165,22 +169,6 @@ fn own_host_only(org: &Located<Org>, report: &Report) {
             "write the My Domain URL: \"https://<name>.my.salesforce.com\"",
         );
     }
-}
-
-fn transport(reader: &mut Reader<'_>) {
-    if let Some(text) = reader
-        .text("transport")
-        .filter(|text| text.value != "cometd")
-    {
-        let what = if text.value == "pubsub" {
-            NOT_HERE
-        } else {
-            "no transport"
-        };
-        let problem = Problem::new(&text.spot, what, "write \"cometd\", or remove the key");
-        reader.report.add(problem.value(shown(&text.value)));
-    }
-    reader.refuse("pubsub_address", NOT_HERE, "remove it");
 }
 
 fn oob(reader: &mut Reader<'_>) {

@@ -51,6 +51,7 @@ pub mod schedule;
 pub mod secret;
 pub mod state;
 pub mod store;
+pub mod stream;
 pub mod target;
 pub mod web;
 

@@ -1,7 +1,7 @@
 //! The client against small servers: limits, cut answers, compression, the count of calls.
 
 pub(crate) mod server;
-mod trust;
+pub mod trust;
 
 use std::sync::Arc;
 

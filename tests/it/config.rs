@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tributary::config::Config;
-use tributary::config::connection::{Auth, Transport};
+use tributary::config::connection::Auth;
 use tributary::config::job::{DeriveSource, Expected, MapSource};
 use tributary::config::kafka::KafkaProperty;
 use tributary::config::log::LogEngine;
 use tributary::config::problem::Problems;
 use tributary::config::secret::SecretRef;
+use tributary::config::stream::{Channel, Transport};
 use tributary::config::target::TargetConfig;
 use tributary::fault::{Fault, FaultKind};
 use tributary::log::kafka::settings::KafkaSettings;
@@ -148,6 +149,7 @@ fn the_example_says_what_it_says() {
     let acme = &config.connections["acme"];
     assert_eq!(acme.login_url(), "http://127.0.0.1:8077");
     assert_eq!(acme.transport, Transport::Cometd);
+    assert_eq!(acme.channel, Channel::Standard);
     let Auth::ClientCredentials {
         client_id,
         client_secret,
@@ -274,6 +276,45 @@ fn standard_objects_are_whole() {
     }
     let manager = config.objects["Company Person"].field("manager").unwrap();
     assert_eq!(manager.references.as_deref(), Some("company_person"));
+}
+
+#[test]
+fn the_stream_is_chosen() {
+    let plain = load_single(SINGLE, &[]).unwrap();
+    assert_eq!(plain.connections["acme"].transport, Transport::PubSub);
+    for (key, transport, channel, address) in [
+        (
+            "transport = \"cometd\"",
+            Transport::Cometd,
+            Channel::Standard,
+            None,
+        ),
+        (
+            "channel = \"objects\"",
+            Transport::PubSub,
+            Channel::PerObject,
+            None,
+        ),
+        (
+            "channel = \"/data/Sales__chn\"\npubsub_address = \"api.deu.pubsub.salesforce.com:443\"",
+            Transport::PubSub,
+            Channel::Custom("/data/Sales__chn".to_owned()),
+            Some("api.deu.pubsub.salesforce.com:443"),
+        ),
+    ] {
+        let text = SINGLE.replace(
+            "kind = \"salesforce\"",
+            &format!("kind = \"salesforce\"\n{key}"),
+        );
+        let config = load_single(&text, &[]).unwrap();
+        let acme = &config.connections["acme"];
+        assert_eq!(
+            (acme.transport, &acme.channel),
+            (transport, &channel),
+            "{key}"
+        );
+        assert_eq!(acme.pubsub_address.as_deref(), address, "{key}");
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The Salesforce connector against the simulated org: what each says of the wire must agree.
 
+mod pubsub;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tributary::crm::port::{Crm, Heard, Listener, Selection, Start};
 use tributary::crm::salesforce::Salesforce;
-use tributary::crm::salesforce::settings::{Channels, SalesforceSettings};
+use tributary::crm::salesforce::settings::{Channels, SalesforceSettings, Transport};
 use tributary::fault::{Fault, FaultKind};
 use tributary::model::event::{Event, EventKind, GapCause, Page};
 use tributary::model::name::FieldName;
@@ -63,6 +65,7 @@ impl World {
         let secret = Arc::new(|| Ok::<_, Fault>(Secret::new("simulated-secret")));
         let mut settings =
             SalesforceSettings::new("acme".into(), &self.org.url, "simulated-client", secret);
+        settings.transport = Transport::Cometd;
         settings.plain_text = true;
         settings.read_lag = Duration::ZERO;
         change(&mut settings);

@@ -5,6 +5,7 @@
 //! A record's events merge in stream order. The stream delivers at least once, so an event may come again, late:
 //! what a newer event told is never undone by an older one.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -15,6 +16,8 @@ use crate::model::event::{Event, EventKind, Row};
 use crate::model::name::FieldName;
 use crate::model::value::Value;
 use crate::model::version::Version;
+
+use super::text_diff::TextDiff;
 
 /// The table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -120,17 +123,33 @@ fn is_newer(image: &Image, field: &FieldName, c: DateTime<Utc>) -> bool {
     image.touched.get(field).is_some_and(|touched| *touched > c)
 }
 
-/// An update tells the fields that changed, null for "now empty".
+/// An update tells the fields that changed, null for "now empty". A long text may be told by its difference: where
+/// the image has not the text that it was made from, the event tells too little.
 fn update(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step {
     let c = event.committed_at;
     let mut image = image.unwrap_or_else(Image::partial);
-    let mut changed = Vec::new();
+    let mut told = Vec::new();
     for (field, value) in &event.fields {
-        if carried.contains(field) && !is_newer(&image, field, c) {
-            image.set(field, value);
-            image.touched.insert(field.clone(), c);
-            changed.push(field.clone());
+        if !carried.contains(field) || is_newer(&image, field, c) {
+            continue;
         }
+        let value = match value.as_text().and_then(TextDiff::parse) {
+            None => Cow::Borrowed(value),
+            Some(diff) => match image.fields.get(field).and_then(Value::as_text) {
+                Some(old) => match diff.apply(old) {
+                    Some(new) => Cow::Owned(Value::text(new)),
+                    None => return gap(Some(image), c),
+                },
+                None => return gap(Some(image), c),
+            },
+        };
+        told.push((field, value));
+    }
+    let mut changed = Vec::new();
+    for (field, value) in told {
+        image.set(field, &value);
+        image.touched.insert(field.clone(), c);
+        changed.push(field.clone());
     }
     let known = image.life == Life::Live;
     if known && changed.is_empty() {
@@ -263,5 +282,7 @@ fn answer(image: &mut Image, a: DateTime<Utc>) -> Option<DateTime<Utc>> {
     owed
 }
 
+#[cfg(test)]
+mod diffs;
 #[cfg(test)]
 mod tests;

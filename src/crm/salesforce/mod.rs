@@ -1,12 +1,17 @@
-//! Salesforce: sign-in, reads, the CometD stream, and the rules by which they merge.
+//! Salesforce: sign-in, reads, the stream over CometD or Pub/Sub, and the rules by which they merge.
 
 pub mod cometd;
 pub mod merge;
+pub mod pubsub;
 pub mod settings;
 
 mod compound;
+mod decode;
 mod deleted;
 mod describe;
+mod desk;
+mod kept;
+mod place;
 mod plan;
 mod read;
 mod rest;
@@ -14,6 +19,7 @@ mod row;
 mod sign_in;
 mod soql;
 mod stamp;
+mod text_diff;
 mod value;
 
 use std::sync::Arc;
@@ -32,13 +38,14 @@ use crate::model::schema::ObjectSchema;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
-use cometd::{Desk, listen};
 use deleted::Deletes;
 use describe::Describer;
+use desk::Desk;
 use merge::SalesforceTable;
+use pubsub::PubSub;
 use read::Reader;
 use rest::Rest;
-use settings::SalesforceSettings;
+use settings::{SalesforceSettings, Transport};
 use sign_in::SignIn;
 use soql::Filter;
 
@@ -50,6 +57,7 @@ pub struct Salesforce {
     describer: Arc<Describer>,
     reader: Arc<Reader>,
     deletes: Deletes,
+    pubsub: PubSub,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     table: SalesforceTable,
@@ -94,6 +102,7 @@ impl Salesforce {
             describer,
             reader,
             deletes,
+            pubsub: PubSub::default(),
             clock,
             metrics,
             table: SalesforceTable,
@@ -185,12 +194,16 @@ impl Crm for Salesforce {
     ) -> Result<Box<dyn Listener>, Fault> {
         let desk = Desk {
             settings: &self.settings,
+            rest: &self.rest,
             sign_in: &self.sign_in,
             describer: &self.describer,
             clock: &self.clock,
             metrics: &self.metrics,
         };
-        listen(desk, objects, from).await
+        match self.settings.transport {
+            Transport::Cometd => cometd::listen(desk, objects, from).await,
+            Transport::PubSub => self.pubsub.listen(desk, objects, from).await,
+        }
     }
 
     fn table(&self) -> &dyn MergeTable {

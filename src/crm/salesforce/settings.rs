@@ -43,9 +43,37 @@ pub struct SalesforceSettings {
     pub call_timeout: Duration,
     /// The longest a held poll of the stream may take: more than 120 s, as the CRM holds it for 110 s.
     pub poll_timeout: Duration,
+    /// By what the stream comes.
+    pub transport: Transport,
     /// What the stream subscribes to.
     pub channels: Channels,
+    /// Where the Pub/Sub API is, `host:port` or an address.
+    pub pubsub_address: String,
+    /// The longest that the Pub/Sub API may say nothing, keep-alives included: they come within 270 s.
+    pub silence: Duration,
 }
+
+/// By what the stream comes. Chosen, never switched by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// The Streaming API's long poll.
+    Cometd,
+    /// The Pub/Sub API, over gRPC.
+    #[default]
+    PubSub,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cometd => "CometD",
+            Self::PubSub => "Pub/Sub",
+        })
+    }
+}
+
+/// Where the Pub/Sub API of every org is that has no residency of its own (Pub/Sub API Developer Guide, "Endpoints").
+pub const PUBSUB_ADDRESS: &str = "api.pubsub.salesforce.com:7443";
 
 /// What the stream subscribes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -82,7 +110,10 @@ impl SalesforceSettings {
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(150),
             poll_timeout: Duration::from_secs(150),
+            transport: Transport::default(),
             channels: Channels::Standard,
+            pubsub_address: PUBSUB_ADDRESS.to_owned(),
+            silence: Duration::from_mins(5),
         }
     }
 
@@ -104,6 +135,7 @@ impl SalesforceSettings {
         if let Some(instance) = &self.instance_url {
             self.instance_url = Some(address("instance_url", instance, self.plain_text)?);
         }
+        self.pubsub_address = pubsub_address(&self.pubsub_address, self.plain_text)?;
         let version = self.api_version.split_once('.');
         let is_version = version.is_some_and(|(major, minor)| {
             minor == "0" && major.parse::<u16>().is_ok_and(|major| major >= 37)
@@ -166,6 +198,19 @@ pub fn address(setting: &str, value: &str, plain_text: bool) -> Result<String, F
         );
     }
     Ok(url)
+}
+
+/// The address of the Pub/Sub API; one without scheme is `https`.
+fn pubsub_address(value: &str, plain_text: bool) -> Result<String, Fault> {
+    let remedy = format!("write it as `{PUBSUB_ADDRESS}`");
+    let given = value.trim();
+    let url = if given.contains("://") {
+        given.to_owned()
+    } else {
+        format!("https://{given}")
+    };
+    address("pubsub_address", &url, plain_text)
+        .map_err(|_| refused("pubsub_address", value, "is no host and port").remedy(remedy))
 }
 
 fn host(url: &str) -> &str {

@@ -3,7 +3,7 @@
 mod by_id;
 mod calls;
 mod deletes;
-mod org;
+pub(super) mod org;
 mod pages;
 mod sign_in;
 mod stream;

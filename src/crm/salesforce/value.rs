@@ -14,18 +14,31 @@ pub struct Unfit {
     json: String,
 }
 
+impl Unfit {
+    /// What does not fit; the beginning of it is shown.
+    #[must_use]
+    pub fn new(kind: FieldKind, json: &str) -> Self {
+        Self {
+            kind,
+            json: json.chars().take(60).collect(),
+        }
+    }
+}
+
 /// The value of a field of `kind`. Empty text is null (Salesforce keeps none), instants, days, times and ids
 /// have one spelling, numbers keep their digits.
 ///
 /// # Errors
 /// [`Unfit`] for JSON that the kind can't be read from.
 pub fn read(kind: FieldKind, json: &str) -> Result<Value, Unfit> {
-    let unfit = || Unfit {
-        kind,
-        json: json.chars().take(60).collect(),
-    };
-    let value = Value::from_json(json).map_err(|_| unfit())?;
-    let fitted = match (kind, value) {
+    let value = Value::from_json(json).map_err(|_| Unfit::new(kind, json))?;
+    fit(kind, value).ok_or_else(|| Unfit::new(kind, json))
+}
+
+/// The value in the one spelling of its kind, `None` if it does not fit.
+#[must_use]
+pub fn fit(kind: FieldKind, value: Value) -> Option<Value> {
+    match (kind, value) {
         (_, Value::Null) => Some(Value::Null),
         (FieldKind::Compound | FieldKind::Binary, _) => None,
         (_, Value::Text(text)) if text.is_empty() => Some(Value::Null),
@@ -57,8 +70,7 @@ pub fn read(kind: FieldKind, json: &str) -> Result<Value, Unfit> {
         // `anyType` fields may hold any scalar.
         | (FieldKind::Text | FieldKind::Picklist | FieldKind::MultiPicklist, value) => Some(value),
         _ => None,
-    };
-    fitted.ok_or_else(unfit)
+    }
 }
 
 /// The value of a row's field; what doesn't fit its kind is kept as the CRM said it, for a mapping to judge:

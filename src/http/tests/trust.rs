@@ -10,7 +10,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::*;
 
 /// An authority made for this test.
-const AUTHORITY: &str = "\
+pub const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBmTCCAT+gAwIBAgIURgHwG380CD0KKuAvqp29qQWn2rwwCgYIKoZIzj0EAwIw
 GTEXMBUGA1UEAwwOVGVzdCBhdXRob3JpdHkwIBcNMjYxMTI2MTYwOTExWhgPMjEy
@@ -24,7 +24,7 @@ BAMCA0gAMEUCIQCiBDHd3St3ehVIBcrETBguEfnocMoILuFQMLAWUU6jKQIgNx7s
 -----END CERTIFICATE-----
 ";
 /// Signed by it for `localhost`.
-const SERVER: &str = "\
+pub const SERVER: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBrjCCAVWgAwIBAgIUbEKXg3CxQ6vjnCN5H4TbjAE0dVAwCgYIKoZIzj0EAwIw
 GTEXMBUGA1UEAwwOVGVzdCBhdXRob3JpdHkwIBcNMjYxMTI2MTYwOTExWhgPMjEy
@@ -38,7 +38,7 @@ IGufLQ38SjdbKbC+cehKQwIgUq0gWAcqZgmUciMq3G6kmj7u4NLZXmckxmnj+4BP
 vbE=
 -----END CERTIFICATE-----
 ";
-const SERVER_KEY: &str = "\
+pub const SERVER_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyIcQzykiYYDjMq7R
 njAHct++uapsKCjQHT1wPmIxQA+hRANCAASEi9RwUTbQjcM0bg5AhmdxaoHGU9SJ

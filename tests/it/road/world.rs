@@ -91,7 +91,7 @@ impl World {
             (
                 "connections/acme.toml",
                 format!(
-                    "kind = \"salesforce\"\norg = \"{org}\"\nplain_text = true\nread_lag = \"0s\"\n\
+                    "kind = \"salesforce\"\ntransport = \"cometd\"\norg = \"{org}\"\nplain_text = true\nread_lag = \"0s\"\n\
                      auth = {{ flow = \"client_credentials\", client_id = \"{CLIENT}\", client_secret = {{ env = \"ACME_SECRET\" }} }}\n"
                 ),
             ),

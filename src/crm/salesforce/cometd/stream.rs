@@ -13,12 +13,15 @@ use crate::model::event::Event;
 use crate::model::name::ObjectName;
 use crate::runtime::clock::Clock;
 
+use super::super::decode::Objects;
 use super::super::describe::Describer;
+use super::super::kept::Hears;
+use super::super::place::{Place, Replay, Track};
+use super::super::settings::Transport;
 use super::super::sign_in::{SignIn, Token};
-use super::decode::Objects;
 use super::errors::Trouble;
 use super::messages::{self, Advice, Data};
-use super::place::{Place, Replay, Track};
+use super::payload;
 use super::reply::{Client, Replies, Reply, lock, only, protocol};
 use super::wire::Wire;
 
@@ -76,6 +79,37 @@ pub struct Stream {
     failed: Option<Fault>,
 }
 
+impl Hears for Stream {
+    /// Events that came with what ends the stream are told first.
+    async fn hear(&mut self) -> Result<port::Heard, Fault> {
+        loop {
+            if !self.pending.is_empty() {
+                return Ok(self.told(None));
+            }
+            if let Some(fault) = self.failed.take() {
+                return Err(fault);
+            }
+            self.describe_again().await;
+            if !self.live {
+                self.begin().await?;
+                continue;
+            }
+            self.pause().await;
+            let sent = Instant::now();
+            let before = self.answered;
+            match self.connect(self.parts.poll_timeout).await {
+                Ok(replies) => {
+                    let held = self.held(before, sent);
+                    if let Some(heard) = self.polled(&replies, held) {
+                        return Ok(heard);
+                    }
+                }
+                Err(trouble) => self.lost(trouble).await,
+            }
+        }
+    }
+}
+
 impl Stream {
     /// A stream that nobody has opened yet.
     pub fn new(
@@ -112,38 +146,6 @@ impl Stream {
         self.begin().await
     }
 
-    /// Waits for what the server says next.
-    ///
-    /// # Errors
-    /// What ends the stream. Events that came with it are told first.
-    pub async fn next(&mut self) -> Result<port::Heard, Fault> {
-        loop {
-            if !self.pending.is_empty() {
-                return Ok(self.heard(None));
-            }
-            if let Some(fault) = self.failed.take() {
-                return Err(fault);
-            }
-            self.describe_again().await;
-            if !self.live {
-                self.begin().await?;
-                continue;
-            }
-            self.pause().await;
-            let sent = Instant::now();
-            let before = self.answered;
-            match self.connect(self.parts.poll_timeout).await {
-                Ok(replies) => {
-                    let held = self.held(before, sent);
-                    if let Some(heard) = self.polled(&replies, held) {
-                        return Ok(heard);
-                    }
-                }
-                Err(trouble) => self.lost(trouble).await,
-            }
-        }
-    }
-
     /// How long the server held a poll, by our clock or by its own: the time between its last two answers, less
     /// what we waited between them.
     fn held(&self, before: Option<(Instant, DateTime<Utc>)>, sent: Instant) -> Duration {
@@ -167,7 +169,7 @@ impl Stream {
         if replies.data > 0 {
             self.quick = 0;
             // Events of objects that nobody listens to move the position too.
-            return Some(self.heard(None));
+            return Some(self.told(None));
         }
         // A poll that was not held tells nothing about the time: what is replayed may still be on its way.
         let full = self.advice.timeout.map_or(HELD, Duration::from_millis);
@@ -178,10 +180,10 @@ impl Stream {
         self.quick = 0;
         self.track.quiet();
         let confirmed = replies.date.map(|date| date - MARGIN - self.parts.lag);
-        Some(self.heard(confirmed))
+        Some(self.told(confirmed))
     }
 
-    fn heard(&mut self, confirmed_at: Option<DateTime<Utc>>) -> port::Heard {
+    fn told(&mut self, confirmed_at: Option<DateTime<Utc>>) -> port::Heard {
         port::Heard {
             events: std::mem::take(&mut self.pending),
             position: self.track.safe(),
@@ -427,7 +429,8 @@ impl Stream {
         if let Some(id) = id {
             self.track.passed(&channel, id, true);
         }
-        let position = self.track.newest().unwrap_or_else(Place::none);
+        let position = (self.track.newest()).unwrap_or_else(|| Place::none(Transport::Cometd));
+        let payload = payload.and_then(payload::read);
         let decoded = self.objects.decode(payload, &position, arrived);
         if let Some(id) = id {
             self.track.passed(&channel, id, decoded.may_share);

@@ -104,6 +104,7 @@ impl Org {
             "3MVG9",
             Arc::new(|| Ok(Secret::new("sesame"))),
         );
+        settings.transport = Transport::Cometd;
         settings.plain_text = true;
         settings.call_timeout = Duration::from_secs(20);
         settings.poll_timeout = Duration::from_secs(20);

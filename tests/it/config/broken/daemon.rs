@@ -257,9 +257,9 @@ pub const CONNECTIONS: &[Case] = &[
         " }, secret_expires = \"2027-01-31\" }",
     ),
     (
-        "transport, later",
+        "channel",
         ORG,
-        "org = \"https://acme.my.salesforce.com\"\ntransport = \"pubsub\"",
+        "org = \"https://acme.my.salesforce.com\"\nchannel = \"/data/AccountChangeEvent\"",
     ),
     (
         "transport, unknown",
@@ -269,7 +269,7 @@ pub const CONNECTIONS: &[Case] = &[
     (
         "pubsub_address",
         ORG,
-        "org = \"https://acme.my.salesforce.com\"\npubsub_address = \"api.pubsub.salesforce.com:7443\"",
+        "org = \"https://acme.my.salesforce.com\"\npubsub_address = \"http://api.pubsub.salesforce.com:7443\"",
     ),
     (
         "oob",

@@ -1,27 +1,21 @@
 //! An event's fields: flattened to columns, each in the one spelling of its kind.
 
-use std::collections::BTreeSet;
-
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
 use super::super::describe::Description;
-use super::super::row::RawRow;
+use super::super::text_diff::TextDiff;
 use super::super::{compound, value};
-use super::decode::is_carried;
-
-const HEADER: &str = "ChangeEventHeader";
+use super::cell::{Cell, Cells};
 
 /// What an event tells of fields.
 #[derive(Debug, Default, PartialEq)]
 pub struct Told {
-    /// Values by column.
+    /// Values by column; a long text of an update may be the difference to its former value.
     pub fields: Fields,
-    /// Columns that changed.
-    pub changed: BTreeSet<FieldName>,
     /// Whether parts changed that the CRM puts together to one text.
     pub composed: bool,
 }
@@ -32,9 +26,12 @@ pub enum Unclear {
     /// A gap, or a kind of change that is not known.
     #[error("it names records only")]
     Kind,
-    /// A text's difference to what it was.
-    #[error("it tells the difference of a long text")]
+    /// A text's difference to what it was, in a form that is not known.
+    #[error("it tells the difference of a long text in a form that is not known")]
     Diff,
+    /// The body is not what its schema says.
+    #[error("its body can't be decoded: {0}")]
+    Malformed(Cow<'static, str>),
     /// Names that are none.
     #[error("its names of changed fields can't be read")]
     Names,
@@ -54,17 +51,20 @@ pub enum Unclear {
 /// The body of an event of a described object.
 pub struct Body<'a> {
     description: &'a Description,
-    row: &'a RawRow<'a>,
+    cells: &'a Cells<'a>,
+    /// Where the next cell is looked for first: lists have the order of what they list, as a rule.
+    next: usize,
     told: Told,
 }
 
 impl<'a> Body<'a> {
-    /// A body, header included.
+    /// A body without its header.
     #[must_use]
-    pub fn new(description: &'a Description, row: &'a RawRow<'a>) -> Self {
+    pub fn new(description: &'a Description, cells: &'a Cells<'a>) -> Self {
         Self {
             description,
-            row,
+            cells,
+            next: 0,
             told: Told::default(),
         }
     }
@@ -74,10 +74,12 @@ impl<'a> Body<'a> {
     /// # Errors
     /// [`Unclear`].
     pub fn whole(mut self) -> Result<Told, Unclear> {
-        for (name, json) in &self.row.0 {
-            if name != HEADER {
-                self.take(name, json)?;
-            }
+        for (name, cell) in &self.cells.0 {
+            self.take(name, cell)?;
+        }
+        // A new record has nothing that could differ.
+        if self.told.fields.values().any(is_diff) {
+            return Err(Unclear::Diff);
         }
         Ok(self.told)
     }
@@ -86,11 +88,9 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// [`Unclear`].
-    pub fn present(mut self, emptied: &[String]) -> Result<Told, Unclear> {
-        for (name, json) in &self.row.0 {
-            if name != HEADER {
-                self.take(name, json)?;
-            }
+    pub fn present(mut self, emptied: &[Cow<'_, str>]) -> Result<Told, Unclear> {
+        for (name, cell) in &self.cells.0 {
+            self.take(name, cell)?;
         }
         self.empty(emptied)?;
         Ok(self.told)
@@ -100,7 +100,11 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// [`Unclear`].
-    pub fn changed(mut self, names: &[String], emptied: &[String]) -> Result<Told, Unclear> {
+    pub fn changed(
+        mut self,
+        names: &[Cow<'_, str>],
+        emptied: &[Cow<'_, str>],
+    ) -> Result<Told, Unclear> {
         for name in names {
             // Bitmaps belong to another transport.
             if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
@@ -120,16 +124,16 @@ impl<'a> Body<'a> {
 
     /// A changed field by its name.
     fn take_named(&mut self, name: &str) -> Result<(), Unclear> {
-        let Some(json) = self.row.get(name) else {
+        let Some(cell) = self.cells.get_from(name, &mut self.next) else {
             let is_ours = self.column(name).is_some() || !self.parts(name).is_empty();
             // What the user may not read is not described, and not sent.
             return if is_ours { Err(no_value(name)) } else { Ok(()) };
         };
-        let parts = self.parts(name).len();
         let before = self.told.fields.len();
-        self.take(name, json)?;
-        let is_object = json.get().starts_with('{');
-        if is_object && parts > self.told.fields.len() - before {
+        self.take(name, cell)?;
+        if matches!(cell, Cell::Parts(_))
+            && self.parts(name).len() > self.told.fields.len() - before
+        {
             // The whole changed, and parts are missing: empty, or as they were?
             return Err(no_value(name));
         }
@@ -142,54 +146,59 @@ impl<'a> Body<'a> {
         let Some(column) = compound::column(self.description, whole, part).cloned() else {
             return Ok(());
         };
-        let json = self.row.get(whole).ok_or_else(|| no_value(name))?;
-        if json.get() == "null" {
-            self.put(column, Value::Null);
-            return Ok(());
+        match self.cells.get_from(whole, &mut self.next) {
+            Some(Cell::Null) => {
+                self.put(column, Value::Null);
+                Ok(())
+            }
+            Some(Cell::Parts(parts)) => {
+                let cell = parts.get(part).ok_or_else(|| no_value(name))?;
+                self.read(column, cell)
+            }
+            _ => Err(no_value(name)),
         }
-        let parts = object(name, json)?;
-        let json = parts.get(part).ok_or_else(|| no_value(name))?;
-        self.read(column, json)
     }
 
     /// A top-level field, as it is there.
-    fn take(&mut self, name: &str, json: &RawValue) -> Result<(), Unclear> {
-        let own = self.column(name).filter(|(_, kind)| is_carried(*kind));
-        let parts = self.parts(name).to_vec();
-        if json.get().starts_with('{') {
+    fn take(&mut self, name: &str, cell: &Cell<'_>) -> Result<(), Unclear> {
+        let own = self.column(name).filter(|(_, kind)| kind.is_selectable());
+        let parts = self.parts(name);
+        if let Cell::Parts(told) = cell {
             if !parts.is_empty() {
-                return self.take_parts(name, json);
+                return self.take_parts(name, told);
             }
             // A described field with an object for a value is a text's difference; what is not described nobody
             // could select.
-            return own.map_or(Ok(()), |_| Err(Unclear::Diff));
+            return own.map_or(Ok(()), |(column, kind)| self.read_as(column, kind, cell));
         }
-        self.note_composed(name);
-        if json.get() == "null" {
-            for column in parts.into_iter().chain(own.map(|(column, _)| column)) {
+        if !parts.is_empty() {
+            self.note_composed(name);
+        }
+        if matches!(cell, Cell::Null) {
+            for column in parts.iter().cloned().chain(own.map(|(column, _)| column)) {
                 self.put(column, Value::Null);
             }
             return Ok(());
         }
         match own {
-            Some((column, _)) => self.read(column, json),
+            Some((column, kind)) => self.read_as(column, kind, cell),
             None if parts.is_empty() => Ok(()),
             None => Err(no_value(name)),
         }
     }
 
-    fn take_parts(&mut self, name: &str, json: &RawValue) -> Result<(), Unclear> {
+    fn take_parts(&mut self, name: &str, told: &Cells<'_>) -> Result<(), Unclear> {
         self.note_composed(name);
-        for (part, json) in &object(name, json)?.0 {
+        for (part, cell) in &told.0 {
             if let Some(column) = compound::column(self.description, name, part).cloned() {
-                self.read(column, json)?;
+                self.read(column, cell)?;
             }
         }
         Ok(())
     }
 
     /// Fields that are listed as empty now.
-    fn empty(&mut self, names: &[String]) -> Result<(), Unclear> {
+    fn empty(&mut self, names: &[Cow<'_, str>]) -> Result<(), Unclear> {
         for name in names {
             if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 return Err(Unclear::Names);
@@ -204,7 +213,7 @@ impl<'a> Body<'a> {
                 }
                 None => {
                     self.note_composed(name);
-                    let own = self.column(name).filter(|(_, kind)| is_carried(*kind));
+                    let own = self.column(name).filter(|(_, kind)| kind.is_selectable());
                     match own {
                         Some((column, _)) => vec![column],
                         None => self.parts(name).to_vec(),
@@ -218,29 +227,41 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    fn read(&mut self, column: FieldName, json: &RawValue) -> Result<(), Unclear> {
+    fn read(&mut self, column: FieldName, cell: &Cell<'_>) -> Result<(), Unclear> {
         let kind = self
             .description
             .schema
             .fields
             .get(&column)
             .map_or(FieldKind::Text, |field| field.kind);
-        if json.get().starts_with('{') {
-            return Err(Unclear::Diff);
+        self.read_as(column, kind, cell)
+    }
+
+    fn read_as(
+        &mut self,
+        column: FieldName,
+        kind: FieldKind,
+        cell: &Cell<'_>,
+    ) -> Result<(), Unclear> {
+        if let Cell::Parts(parts) = cell {
+            // Over CometD, a text's difference to what it was.
+            return match parts.get("diff").map(|diff| diff.value(FieldKind::Text)) {
+                Some(Ok(diff)) if is_diff(&diff) => {
+                    self.put(column, diff);
+                    Ok(())
+                }
+                _ => Err(Unclear::Diff),
+            };
         }
-        let value = value::read(kind, json.get()).map_err(|unfit| Unclear::Unfit {
+        let value = cell.value(kind).map_err(|unfit| Unclear::Unfit {
             field: column.as_str().to_owned(),
             unfit,
         })?;
-        if value.as_text().is_some_and(is_diff) {
-            return Err(Unclear::Diff);
-        }
         self.put(column, value);
         Ok(())
     }
 
     fn put(&mut self, column: FieldName, value: Value) {
-        self.told.changed.insert(column.clone());
         self.told.fields.insert(column, value);
     }
 
@@ -249,7 +270,7 @@ impl<'a> Body<'a> {
         Some((column.clone(), field.kind))
     }
 
-    fn parts(&self, whole: &str) -> &[FieldName] {
+    fn parts(&self, whole: &str) -> &'a [FieldName] {
         compound::columns(self.description, whole)
     }
 
@@ -258,36 +279,10 @@ impl<'a> Body<'a> {
     }
 }
 
-fn object<'a>(name: &str, json: &'a RawValue) -> Result<RawRow<'a>, Unclear> {
-    serde_json::from_str(json.get()).map_err(|_| no_value(name))
+fn is_diff(value: &Value) -> bool {
+    value.as_text().and_then(TextDiff::parse).is_some()
 }
 
 fn no_value(name: &str) -> Unclear {
     Unclear::NoValue(name.to_owned())
-}
-
-/// Whether a text is the difference to another: a unified diff whose second line is the SHA-256 of the whole
-/// (CDC Developer Guide, "Change Events for Large Text Fields").
-fn is_diff(text: &str) -> bool {
-    text.strip_prefix("--- ")
-        .map(|rest| rest.trim_start_matches(['\r', '\n']))
-        .and_then(|rest| rest.strip_prefix("+++ "))
-        .and_then(|rest| rest.get(..64))
-        .is_some_and(|hash| hash.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn diffs_are_known_by_their_hash() {
-        let hash = "0123456789abcdef".repeat(4);
-        assert!(is_diff(&format!("--- \n+++ {hash}\n@@ -1 +1 @@\n-a\n+b")));
-        assert!(is_diff(&format!("--- \r\n+++ {hash}")));
-        for text in ["", "--- ", "--- \n+++ short", "--- a\n+++ b", "-- "] {
-            assert!(!is_diff(text), "{text:?}");
-        }
-        assert!(!is_diff(&format!("--- \n+++ {}", "ü".repeat(40))));
-    }
 }

@@ -4,7 +4,10 @@ use chrono::TimeZone;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value as Json, json};
 
-use super::super::super::describe::tests::described;
+use crate::model::schema::FieldKind;
+
+use super::super::cometd::payload::read;
+use super::super::describe::tests::described;
 use super::*;
 
 const ID: &str = "001A0000006Vm9uIAC";
@@ -68,7 +71,7 @@ fn arrived() -> DateTime<Utc> {
 
 fn decode(payload: &Json) -> Decoded {
     let raw = serde_json::value::to_raw_value(payload).unwrap();
-    objects().decode(Some(&raw), &Position::new("cometd:7"), arrived())
+    objects().decode(read(&raw), &Position::new("cometd:7"), arrived())
 }
 
 fn one(header: &Json, body: &Json) -> Event {
@@ -215,7 +218,7 @@ fn what_an_update_does_not_tell_is_read() {
         ),
         (
             vec!["Notes__c"],
-            json!({"Notes__c": format!("--- \n+++ {hash}\n@@ -1 +1 @@")}),
+            json!({"Notes__c": {"other": format!("--- \n+++ {hash}\n@@ -1 +1 @@")}}),
         ),
         // Values that do not fit.
         (
@@ -238,6 +241,26 @@ fn what_an_update_does_not_tell_is_read() {
     head["changedFields"] = json!("Notes__c");
     head["diffFields"] = json!([]);
     assert_eq!(one(&head, &json!({"Notes__c": "x"})).kind, EventKind::Gap);
+}
+
+#[test]
+fn differences_of_long_text_are_for_the_image() {
+    let diff = format!(
+        "--- \n+++ {}\n@@ -1 +1 @@\n-a\n+b",
+        "0123456789abcdef".repeat(4)
+    );
+    let head = header("UPDATE", Some(&["Notes__c"]));
+    for told in [json!(diff), json!({"diff": diff})] {
+        let event = one(&head, &json!({"Notes__c": told}));
+        assert_eq!(event.kind, EventKind::Update);
+        assert_eq!(fields(&event), json!({"Notes__c": diff}));
+        let created = one(&header("CREATE", None), &json!({"Notes__c": told}));
+        assert_eq!(
+            created.kind,
+            EventKind::Gap,
+            "there is nothing that it could differ from"
+        );
+    }
 }
 
 #[test]
@@ -431,7 +454,7 @@ proptest! {
 
     #[test]
     fn a_value_is_the_same_from_a_row_and_from_an_event(millis in 0_i64..4_000_000_000_000) {
-        use super::super::super::value::read_row;
+        use super::super::value::read_row;
         let at = Utc.timestamp_millis_opt(millis).unwrap();
         let rest = format!("\"{}\"", at.format("%Y-%m-%dT%H:%M:%S%.3f+0000"));
         let row = read_row(FieldKind::DateTime, &rest);

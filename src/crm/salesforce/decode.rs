@@ -1,25 +1,25 @@
-//! A change event from a data message (CDC Developer Guide, "Change Event Message Structure"): what it says of
+//! A change event (CDC Developer Guide, "Change Event Message Structure"), whatever its transport: what it says of
 //! which records, never less than that something changed.
 
+mod body;
+pub mod cell;
+
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::model::event::{Event, EventKind, GapCause, Transaction};
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
-use crate::model::schema::FieldKind;
 use crate::model::value::Fields;
 
-use super::super::describe::Description;
-use super::super::row::RawRow;
-use super::super::stamp;
-use super::body::{Body, Unclear};
+use super::describe::Description;
+pub use body::Unclear;
+use body::{Body, Told};
+use cell::Cells;
 
 /// The id of an overflow event: no record's.
 const NO_RECORD: &str = "000000000000000AAA";
@@ -41,6 +41,56 @@ pub struct Decoded {
     pub stale: Option<ObjectName>,
 }
 
+/// An event as a transport tells it.
+#[derive(Debug, Default)]
+pub struct Payload<'a> {
+    /// Its header.
+    pub header: Header<'a>,
+    /// Its fields, without the header.
+    pub body: Option<Cells<'a>>,
+    /// Why it can't be told what changed, though the header can be read.
+    pub unclear: Option<Unclear>,
+}
+
+/// `ChangeEventHeader`.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Header<'a> {
+    /// `entityName`.
+    pub entity: Option<Cow<'a, str>>,
+    /// `recordIds`.
+    pub records: Option<Vec<Cow<'a, str>>>,
+    /// `changeType`.
+    pub change: Option<Cow<'a, str>>,
+    /// `changeOrigin`.
+    pub origin: Option<Cow<'a, str>>,
+    /// `transactionKey`.
+    pub key: Option<Cow<'a, str>>,
+    /// `sequenceNumber`.
+    pub sequence: Option<i64>,
+    /// `commitTimestamp`.
+    pub committed_at: Option<DateTime<Utc>>,
+    /// `commitUser`.
+    pub user: Option<Cow<'a, str>>,
+    /// `changedFields`, by name.
+    pub changed: Names<'a>,
+    /// `nulledFields`, by name.
+    pub nulled: Vec<Cow<'a, str>>,
+    /// Whether `diffFields` names what is no difference.
+    pub differs: bool,
+}
+
+/// A list of fields.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub enum Names<'a> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It can't be read.
+    Unreadable,
+    /// The fields.
+    Listed(Vec<Cow<'a, str>>),
+}
+
 /// What is known of an event whatever its body.
 struct Head<'a> {
     object: &'a ObjectName,
@@ -60,35 +110,43 @@ impl Objects {
         self.known.get(&entity.to_ascii_lowercase())
     }
 
-    /// Decodes a payload. `arrived` is an upper bound of the commit, for events that do not tell theirs.
+    /// Whether events of `entity` are listened to.
+    #[must_use]
+    pub fn has(&self, entity: &str) -> bool {
+        self.get(entity).is_some()
+    }
+
+    /// The object that events call `entity`.
+    #[must_use]
+    pub fn name(&self, entity: &str) -> Option<&ObjectName> {
+        self.get(entity).map(|(name, _)| name)
+    }
+
+    /// Decodes a payload, `None` if it can't be read at all. `arrived` is an upper bound of the commit, for events
+    /// that do not tell theirs.
     #[must_use]
     pub fn decode(
         &self,
-        payload: Option<&RawValue>,
+        payload: Option<Payload<'_>>,
         position: &Position,
         arrived: DateTime<Utc>,
     ) -> Decoded {
-        let body = payload.and_then(|json| serde_json::from_str::<RawRow<'_>>(json.get()).ok());
-        let header = body
-            .as_ref()
-            .and_then(|body| body.get("ChangeEventHeader"))
-            .and_then(|json| serde_json::from_str::<RawRow<'_>>(json.get()).ok());
-        let (Some(body), Some(header)) = (body, header) else {
+        let Some(payload) = payload else {
             return self.unreadable(position, arrived);
         };
-        let Some(entity) = text(&header, "entityName") else {
+        let Some(entity) = &payload.header.entity else {
             return self.unreadable(position, arrived);
         };
-        let Some((object, description)) = self.get(&entity) else {
+        let Some((object, description)) = self.get(entity) else {
             return Decoded::default();
         };
         let head = Head {
             object,
-            committed_at: commit_stamp(&header).unwrap_or(arrived),
-            transaction: transaction(&header, position),
+            committed_at: payload.header.committed_at.unwrap_or(arrived),
+            transaction: transaction(&payload.header, position),
             position: position.clone(),
         };
-        head.decode(&body, &header, description)
+        head.decode(payload, description)
     }
 
     /// An event of no readable entity: any object may have changed.
@@ -116,12 +174,13 @@ impl Objects {
 }
 
 impl Head<'_> {
-    fn decode(self, body: &RawRow<'_>, header: &RawRow<'_>, description: &Description) -> Decoded {
-        let change = text(header, "changeType").unwrap_or_default();
+    fn decode(self, payload: Payload<'_>, description: &Description) -> Decoded {
+        let header = &payload.header;
+        let change = header.change.as_deref().unwrap_or_default();
         if change == "GAP_OVERFLOW" {
             return self.object_gap(GapCause::Overflow);
         }
-        let Some(ids) = texts(header, "recordIds").filter(|ids| !ids.is_empty()) else {
+        let Some(ids) = header.records.as_ref().filter(|ids| !ids.is_empty()) else {
             return self.object_gap(GapCause::Undecodable);
         };
         if ids.iter().any(|id| id.contains('*')) {
@@ -139,19 +198,15 @@ impl Head<'_> {
         let Ok(records) = records else {
             return self.object_gap(GapCause::Undecodable);
         };
-        let changed = texts(header, "changedFields");
-        let may_share = is_enriched(body, &change, changed.as_deref());
-        let told = match change.as_str() {
-            "CREATE" => Body::new(description, body)
-                .whole()
-                .map(|told| (EventKind::Create, told)),
-            "UNDELETE" => Body::new(description, body)
-                .whole()
-                .map(|told| (EventKind::Undelete, told)),
-            "UPDATE" => self
-                .update(body, header, description, changed)
-                .map(|told| (EventKind::Update, told)),
-            "DELETE" => Ok((EventKind::Delete, Default::default())),
+        let cells = payload.body.unwrap_or_default();
+        let may_share = is_enriched(&cells, change, &header.changed);
+        let body = Body::new(description, &cells);
+        let told = match (payload.unclear, change) {
+            (_, "DELETE") => Ok((EventKind::Delete, Told::default())),
+            (Some(unclear), "CREATE" | "UNDELETE" | "UPDATE") => Err(unclear),
+            (None, "CREATE") => body.whole().map(|told| (EventKind::Create, told)),
+            (None, "UNDELETE") => body.whole().map(|told| (EventKind::Undelete, told)),
+            (None, "UPDATE") => update(body, header).map(|told| (EventKind::Update, told)),
             // The gaps that name their records, and whatever there may be one day.
             _ => Err(Unclear::Kind),
         };
@@ -162,7 +217,7 @@ impl Head<'_> {
                 let gap = composed.then(|| self.gap_beside(records.clone()));
                 let mut event = self.event(records, kind);
                 event.fields = told.fields;
-                event.changed = told.changed.into_iter().collect();
+                event.changed = event.fields.keys().cloned().collect();
                 events.push(event);
                 events.extend(gap);
             }
@@ -178,26 +233,6 @@ impl Head<'_> {
             events,
             may_share,
             stale: None,
-        }
-    }
-
-    fn update(
-        &self,
-        body: &RawRow<'_>,
-        header: &RawRow<'_>,
-        description: &Description,
-        changed: Option<Vec<String>>,
-    ) -> Result<super::body::Told, Unclear> {
-        let emptied = texts(header, "nulledFields").unwrap_or_default();
-        if texts(header, "diffFields").is_some_and(|diffs| !diffs.is_empty()) {
-            return Err(Unclear::Diff);
-        }
-        let body = Body::new(description, body);
-        match changed {
-            Some(names) => body.changed(&names, &emptied),
-            // Events of 2018 have no list: what is there has changed.
-            None if header.get("changedFields").is_none() => body.present(&emptied),
-            None => Err(Unclear::Names),
         }
     }
 
@@ -234,73 +269,59 @@ impl Head<'_> {
     }
 }
 
+fn update(body: Body<'_>, header: &Header<'_>) -> Result<Told, Unclear> {
+    if header.differs {
+        return Err(Unclear::Diff);
+    }
+    match &header.changed {
+        Names::Listed(names) => body.changed(names, &header.nulled),
+        // Events of 2018 have no list: what is there has changed.
+        Names::Absent => body.present(&header.nulled),
+        Names::Unreadable => Err(Unclear::Names),
+    }
+}
+
 /// Whether fields are there that did not change: such events may have been split under one replay id.
-fn is_enriched(body: &RawRow<'_>, change: &str, changed: Option<&[String]>) -> bool {
-    let mut names = body
-        .0
-        .iter()
-        .map(|(name, _)| name.as_ref())
-        .filter(|name| *name != "ChangeEventHeader");
+fn is_enriched(cells: &Cells<'_>, change: &str, changed: &Names<'_>) -> bool {
+    let mut names = cells.0.iter().map(|(name, _)| name.as_ref());
     match (change, changed) {
         ("DELETE", _) => names.next().is_some(),
-        ("UPDATE", Some(changed)) => {
-            let roots: BTreeSet<&str> = changed
-                .iter()
-                .map(|name| name.split('.').next().unwrap_or(name))
-                .collect();
-            names.any(|name| !roots.contains(name))
+        ("UPDATE", Names::Listed(changed)) => {
+            let is_of = |changed: &Cow<'_, str>, name: &str| {
+                let rest = changed.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            // Both have the order of the schema, as a rule: one look ahead finds it.
+            let mut next = 0;
+            names.any(|name| {
+                let (before, from) = changed.split_at_checked(next).unwrap_or((&[], changed));
+                let ahead = from.iter().position(|changed| is_of(changed, name));
+                if let Some(at) = ahead {
+                    next = before.len() + at;
+                }
+                ahead.is_none() && !before.iter().any(|changed| is_of(changed, name))
+            })
         }
         _ => false,
     }
 }
 
-fn transaction(header: &RawRow<'_>, position: &Position) -> Transaction {
-    let client = text(header, "changeOrigin").and_then(|origin| {
+fn transaction(header: &Header<'_>, position: &Position) -> Transaction {
+    let client = header.origin.as_ref().and_then(|origin| {
         let (_, client) = origin.split_once(";client=")?;
         (!client.is_empty()).then(|| client.to_owned())
     });
+    let filled = |text: &Option<Cow<'_, str>>| {
+        let text = text.as_deref().filter(|text| !text.is_empty());
+        text.map(str::to_owned)
+    };
     Transaction {
         // Something must tell one event from another.
-        key: text(header, "transactionKey")
-            .filter(|key| !key.is_empty())
-            .unwrap_or_else(|| position.as_str().to_owned()),
-        sequence: number(header, "sequenceNumber").unwrap_or(0),
-        user: text(header, "commitUser").filter(|user| !user.is_empty()),
+        key: filled(&header.key).unwrap_or_else(|| position.as_str().to_owned()),
+        sequence: header.sequence.unwrap_or(0),
+        user: filled(&header.user),
         client,
     }
-}
-
-fn commit_stamp(header: &RawRow<'_>) -> Option<DateTime<Utc>> {
-    match number(header, "commitTimestamp") {
-        Some(millis) => stamp::from_millis(millis),
-        None => stamp::instant(&text(header, "commitTimestamp")?),
-    }
-}
-
-fn text(row: &RawRow<'_>, name: &str) -> Option<String> {
-    serde_json::from_str(row.get(name)?.get()).ok()
-}
-
-fn texts(row: &RawRow<'_>, name: &str) -> Option<Vec<String>> {
-    serde_json::from_str(row.get(name)?.get()).ok()
-}
-
-fn number(row: &RawRow<'_>, name: &str) -> Option<i64> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Number<'a> {
-        Number(i64),
-        Text(#[serde(borrow)] Cow<'a, str>),
-    }
-    match serde_json::from_str(row.get(name)?.get()).ok()? {
-        Number::Number(number) => Some(number),
-        Number::Text(text) => text.parse().ok(),
-    }
-}
-
-/// Whether events may carry a field of this kind.
-pub(super) const fn is_carried(kind: FieldKind) -> bool {
-    kind.is_selectable()
 }
 
 #[cfg(test)]
