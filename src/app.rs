@@ -1,5 +1,6 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
+mod dynamics;
 mod selection;
 mod stores;
 
@@ -14,7 +15,7 @@ use chrono::TimeDelta;
 
 use crate::admin;
 use crate::config::Config;
-use crate::config::connection::{Auth, ConnectionConfig};
+use crate::config::connection::{Auth, ConnectionConfig, SalesforceConfig};
 use crate::config::problem::Problems;
 use crate::config::web::WebUrl;
 use crate::crm::port::Crm;
@@ -248,7 +249,7 @@ impl Daemon {
         let settings = Settings {
             prefix: config.log.prefix.clone(),
             owner: owner(config),
-            read_lag: connection.read_lag,
+            read_lag: connection.read_lag(),
             full_syncs: timetables(config, id)?,
             ..Settings::default()
         };
@@ -317,6 +318,20 @@ impl Daemon {
 fn crm(
     id: &ConnectionId,
     connection: &ConnectionConfig,
+    exposition: &Exposition,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Crm>, Fault> {
+    match connection {
+        ConnectionConfig::Salesforce(connection) => salesforce(id, connection, exposition, clock),
+        ConnectionConfig::Dynamics(connection) => {
+            dynamics::connector(connection, exposition.metrics(), clock)
+        }
+    }
+}
+
+fn salesforce(
+    id: &ConnectionId,
+    connection: &SalesforceConfig,
     exposition: &Exposition,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {

@@ -29,6 +29,7 @@ mod chain;
 pub mod connection;
 pub mod daemon;
 mod document;
+pub mod dynamics;
 mod files;
 mod id;
 pub mod job;
@@ -123,7 +124,7 @@ fn build(found: Found, report: &Report) -> Config {
         check_id(id, "connection's id", &node.spot, report);
         if let Some(connection) = ConnectionConfig::parse(id, node, &root, names, report) {
             company_columns(&connection, &objects, report);
-            connections.insert(connection.id.clone(), connection);
+            connections.insert(connection.id().clone(), connection);
         }
     }
 
@@ -226,7 +227,7 @@ fn company_columns(connection: &ConnectionConfig, objects: &Objects, report: &Re
     let Some(company) = objects.by_label.get("Company") else {
         return;
     };
-    for (column, _) in &connection.company_resolution {
+    for (column, _) in connection.company_resolution() {
         let column: &Located<String> = column;
         objects.column(company, column, report);
     }

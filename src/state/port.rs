@@ -206,6 +206,8 @@ pub enum HoleCause {
     PermissionLost,
     /// The object is not captured.
     NotCaptured,
+    /// The org was restored to an earlier state.
+    OrgRestored,
 }
 
 /// What may be missing.
@@ -321,7 +323,7 @@ pub struct SnapshotProgress {
 
 impl HoleCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ExpiredPosition,
         Self::NoPosition,
         Self::Overflow,
@@ -332,6 +334,7 @@ impl HoleCause {
         Self::DeliveryLimit,
         Self::PermissionLost,
         Self::NotCaptured,
+        Self::OrgRestored,
     ];
 
     /// Its label in metrics and on pages.
@@ -348,6 +351,7 @@ impl HoleCause {
             Self::DeliveryLimit => "delivery_limit",
             Self::PermissionLost => "permission_lost",
             Self::NotCaptured => "not_captured",
+            Self::OrgRestored => "org_restored",
         }
     }
 }

@@ -119,7 +119,7 @@ fn the_example_says_what_it_says() {
     let config = Config::load(&example(), &BTreeMap::new()).unwrap();
     assert_eq!(config.root, example());
     assert_eq!(config.daemon.data_dir, example().join("data"));
-    let acme = &config.connections["acme"];
+    let acme = config.connections["acme"].salesforce().unwrap();
     assert_eq!(acme.login_url(), "http://127.0.0.1:8077");
     assert_eq!(acme.transport, Transport::Cometd);
     let Auth::ClientCredentials {
@@ -268,8 +268,9 @@ fn one_file_and_a_directory_say_the_same() {
         ("jobs/acme/.hidden.toml", "no toml"),
     ]);
     let directory = fixture.load("", &[]).unwrap();
-    let acme = &directory.connections["acme"];
-    assert_eq!(acme.auth, single.connections["acme"].auth);
+    let acme = directory.connections["acme"].salesforce().unwrap();
+    let same = single.connections["acme"].salesforce().unwrap();
+    assert_eq!(acme.auth, same.auth);
     assert_eq!(directory.admin, single.admin);
     assert_eq!(directory.jobs.len(), 1);
     let user = |config: &Config| {
@@ -420,7 +421,7 @@ fn overrides_stand_above_files() {
     assert_eq!(config.admin.listen.to_string(), "[::1]:9090");
     assert_eq!(config.log.forget_after.as_secs(), 30 * 86_400);
     assert_eq!(config.store.person_key.len(), 2);
-    let acme = &config.connections["acme"];
+    let acme = config.connections["acme"].salesforce().unwrap();
     assert_eq!(acme.login_url(), "http://127.0.0.1:1");
     let Auth::ClientCredentials {
         client_secret,
@@ -507,7 +508,8 @@ fn secrets_show_nowhere() {
     ]);
     let config = fixture.load("all.toml", &[]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
-    let Auth::ClientCredentials { client_secret, .. } = &config.connections["acme"].auth;
+    let acme = config.connections["acme"].salesforce().unwrap();
+    let Auth::ClientCredentials { client_secret, .. } = &acme.auth;
     let secret = client_secret.read().unwrap();
     assert_eq!(secret.expose(), "hunter2");
     assert_eq!(format!("{secret:?}{secret}"), "******");

@@ -180,9 +180,13 @@ impl Crm for Salesforce {
 
     async fn listen(
         &self,
-        objects: &[ObjectName],
+        selections: &[Selection],
         from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
+        let objects: Vec<ObjectName> = selections
+            .iter()
+            .map(|selection| selection.object.clone())
+            .collect();
         let desk = Desk {
             settings: &self.settings,
             sign_in: &self.sign_in,
@@ -190,7 +194,7 @@ impl Crm for Salesforce {
             clock: &self.clock,
             metrics: &self.metrics,
         };
-        listen(desk, objects, from).await
+        listen(desk, &objects, from).await
     }
 
     fn table(&self) -> &dyn MergeTable {

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::crm::port::{Pages, Selection};
+use crate::crm::raw_row::RawRow;
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::http::encode::{percent, percent_len};
@@ -18,7 +19,7 @@ use crate::model::record_id::RecordId;
 use super::describe::Describer;
 use super::plan::Plan;
 use super::rest::{Refused, Rest};
-use super::row::{QueryAnswer, RawRow};
+use super::row::QueryAnswer;
 use super::soql::{self, Filter, ID_LENGTH, Key, MAX_QUERY};
 use super::stamp;
 

@@ -9,9 +9,9 @@ use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
 use super::super::describe::Description;
-use super::super::row::RawRow;
 use super::super::{compound, value};
 use super::decode::is_carried;
+use crate::crm::raw_row::RawRow;
 
 const HEADER: &str = "ChangeEventHeader";
 

@@ -17,9 +17,9 @@ use crate::model::schema::FieldKind;
 use crate::model::value::Fields;
 
 use super::super::describe::Description;
-use super::super::row::RawRow;
 use super::super::stamp;
 use super::body::{Body, Unclear};
+use crate::crm::raw_row::RawRow;
 
 /// The id of an overflow event: no record's.
 const NO_RECORD: &str = "000000000000000AAA";

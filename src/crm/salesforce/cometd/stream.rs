@@ -186,6 +186,7 @@ impl Stream {
             events: std::mem::take(&mut self.pending),
             position: self.track.safe(),
             confirmed_at,
+            lost: Vec::new(),
         }
     }
 

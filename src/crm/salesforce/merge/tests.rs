@@ -49,6 +49,7 @@ fn row(told: &[(&str, Option<&str>)]) -> Row {
         record: RecordId::stored("r"),
         fields: fields(told),
         modified_at: None,
+        version: None,
     }
 }
 
@@ -426,6 +427,7 @@ impl<M: MergeTable> Run<M> {
                     .map(|i| (FieldName::new(name(i)), text(values[i])))
                     .collect(),
                 modified_at: None,
+                version: None,
             };
             self.table.row(image, &row, a, None)
         } else {
