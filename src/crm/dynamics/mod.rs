@@ -304,3 +304,6 @@ impl Crm for Dynamics {
         RecordId::guid(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,9 +92,10 @@ fn cut(ms: Ms) -> Ms {
 
 impl Run {
     fn new(table: Box<dyn MergeTable>) -> Self {
+        // The first question is answered with every row there is.
         let begin = Told {
-            rows: 0,
-            graves: 0,
+            rows: -1,
+            graves: -1,
             sent: 0,
         };
         let first = State {
