@@ -239,3 +239,6 @@ async fn start(
     tracing::info!(connection = %road.connection, term, org, "listening");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use tributary::model::stored::StoredType;
 use tributary::model::value::Value;
 
 mod broken;
+mod dynamics;
 mod mutations;
 
 /// Files in a folder of their own.

@@ -122,7 +122,7 @@ mod tests {
         let own = Some("http://127.0.0.1:9");
         let found = authority(Some(&header), own).unwrap();
         assert_eq!(found, format!("http://127.0.0.1:9/{TENANT}"));
-        let whole = Some("https://login.microsoftonline.us/contoso.com");
-        assert_eq!(authority(None, whole).unwrap(), whole.unwrap());
+        let whole = "https://login.microsoftonline.us/contoso.com";
+        assert_eq!(authority(None, Some(whole)).unwrap(), whole);
     }
 }

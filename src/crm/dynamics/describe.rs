@@ -1,7 +1,7 @@
 //! What Dataverse says of a table: its set, its key, its columns; never guessed from names.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -10,12 +10,14 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 
+use super::labels::{Choice, Labels};
 use super::rest::Rest;
 
 /// A table as described.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// The schema: columns by logical name, and `Id` for the key whatever it is called.
+    /// The schema: columns by logical name, `Id` for the key whatever it is called, and what follows from a column:
+    /// `x@type` and `x:table` of a look-up, `x@label` of a choice.
     pub schema: ObjectSchema,
     /// The entity set: the table's name in addresses.
     pub set: String,
@@ -23,6 +25,10 @@ pub struct Description {
     pub key: String,
     /// Whether the table tells its changes.
     pub tracked: bool,
+    /// Columns that hold ids which are no look-ups.
+    pub guids: BTreeSet<String>,
+    /// Columns of choices.
+    pub choices: BTreeMap<String, Choice>,
 }
 
 /// The key under the name that all CRMs share.
@@ -115,6 +121,7 @@ impl Description {
             return None;
         }
         let mut fields = BTreeMap::new();
+        let (mut guids, mut choices) = (BTreeSet::new(), BTreeMap::new());
         for column in &wire.attributes {
             // What belongs to another column (a look-up's name) can't be selected.
             if column.is_valid_for_read == Some(false) || column.attribute_of.is_some() {
@@ -136,17 +143,33 @@ impl Description {
                 calculated: false,
                 compound: None,
             };
-            fields.insert(FieldName::new(&column.logical_name), schema);
+            let name = &column.logical_name;
+            if column.attribute_type.as_deref() == Some("Uniqueidentifier") {
+                guids.insert(name.clone());
+            }
+            if let Some(choice) = choice_of(column) {
+                choices.insert(name.clone(), choice);
+                fields.insert(
+                    FieldName::new(format!("{name}@label")),
+                    follows(FieldKind::Text),
+                );
+            }
+            if kind == FieldKind::Reference {
+                fields.insert(
+                    FieldName::new(format!("{name}@type")),
+                    follows(FieldKind::Text),
+                );
+                for target in &schema.references {
+                    let of = FieldSchema {
+                        references: vec![target.clone()],
+                        ..follows(FieldKind::Reference)
+                    };
+                    fields.insert(FieldName::new(format!("{name}:{target}")), of);
+                }
+            }
+            fields.insert(FieldName::new(name), schema);
         }
-        let id = FieldSchema {
-            label: ID.to_owned(),
-            kind: FieldKind::Id,
-            references: Vec::new(),
-            relationship: None,
-            calculated: false,
-            compound: None,
-        };
-        fields.insert(FieldName::new(ID), id);
+        fields.insert(FieldName::new(ID), follows(FieldKind::Id));
         Some(Self {
             schema: ObjectSchema {
                 label: label(&wire.display_name, &wire.logical_name),
@@ -156,6 +179,8 @@ impl Description {
             set,
             key,
             tracked: wire.change_tracking_enabled == Some(true),
+            guids,
+            choices,
         })
     }
 
@@ -163,6 +188,29 @@ impl Description {
     #[must_use]
     pub fn has(&self, column: &str) -> bool {
         self.schema.fields.contains_key(column)
+    }
+}
+
+/// A field that follows from a column.
+const fn follows(kind: FieldKind) -> FieldSchema {
+    FieldSchema {
+        label: String::new(),
+        kind,
+        references: Vec::new(),
+        relationship: None,
+        calculated: false,
+        compound: None,
+    }
+}
+
+fn choice_of(column: &WireColumn) -> Option<Choice> {
+    match column.attribute_type.as_deref()? {
+        "Picklist" => Some(Choice::Picklist),
+        "State" => Some(Choice::State),
+        "Status" => Some(Choice::Status),
+        "Boolean" => Some(Choice::Boolean),
+        "Virtual" => Some(Choice::Several),
+        _ => None,
     }
 }
 
@@ -190,7 +238,11 @@ fn kind_of(column: &WireColumn) -> Option<FieldKind> {
 pub struct Describer {
     rest: Arc<Rest>,
     known: Mutex<HashMap<ObjectName, (Arc<Description>, Instant)>>,
+    labels: Mutex<KnownLabels>,
 }
+
+/// Labels by table and columns, with when they were read.
+type KnownLabels = HashMap<(ObjectName, Vec<String>), (Arc<Labels>, Instant)>;
 
 /// How old a description may be that is shown to the caller.
 const FRESH: Duration = Duration::from_mins(10);
@@ -201,7 +253,33 @@ impl Describer {
         Self {
             rest,
             known: Mutex::default(),
+            labels: Mutex::default(),
         }
+    }
+
+    /// The labels of some choices of a table, read anew if they are older than ten minutes.
+    ///
+    /// # Errors
+    /// The fault of a call.
+    pub async fn labels(
+        &self,
+        table: &Description,
+        columns: Vec<String>,
+    ) -> Result<Arc<Labels>, Fault> {
+        let key = (table.schema.name.clone(), columns);
+        let known = self.labels_held().get(&key).cloned();
+        if let Some((known, read_at)) = known
+            && read_at.elapsed() < FRESH
+        {
+            return Ok(known);
+        }
+        let read = Labels::read(&self.rest, table, &key.1).await;
+        let labels = read
+            .map_err(|fault| fault.context(format_args!("reading labels of {}", key.0)))
+            .map(Arc::new)?;
+        self.labels_held()
+            .insert(key, (Arc::clone(&labels), Instant::now()));
+        Ok(labels)
     }
 
     /// The description, from the cache however old.
@@ -278,7 +356,11 @@ impl Describer {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectName, (Arc<Description>, Instant)>> {
+    fn labels_held(&self) -> MutexGuard<'_, KnownLabels> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectName, (Arc<Description>, Instant)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -307,7 +389,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A table of the given columns: name and type.
+    /// A table of the given columns: name and type. A customer is an account or a contact.
     pub fn described(table: &str, columns: &[(&str, &str)]) -> Description {
         let attributes: Vec<_> = columns
             .iter()
@@ -317,7 +399,16 @@ pub(super) mod tests {
             "LogicalName": table, "EntitySetName": format!("{table}s"), "PrimaryIdAttribute": columns[0].0,
             "ChangeTrackingEnabled": true, "Attributes": attributes
         });
-        Description::of(serde_json::from_value(wire).unwrap(), HashMap::new(), 1033).unwrap()
+        let customers = columns.iter().filter(|(_, kind)| *kind == "Customer");
+        let targets = customers
+            .map(|(name, _)| {
+                (
+                    (*name).to_owned(),
+                    vec!["account".to_owned(), "contact".to_owned()],
+                )
+            })
+            .collect();
+        Description::of(serde_json::from_value(wire).unwrap(), targets, 1033).unwrap()
     }
 
     #[test]
@@ -367,13 +458,21 @@ pub(super) mod tests {
                 ("activityid", FieldKind::Text),
                 ("cost", FieldKind::Decimal),
                 ("done", FieldKind::Boolean),
+                ("done@label", FieldKind::Text),
                 ("ownerid", FieldKind::Reference),
+                ("ownerid:systemuser", FieldKind::Reference),
+                ("ownerid:team", FieldKind::Reference),
+                ("ownerid@type", FieldKind::Text),
                 ("statecode", FieldKind::Picklist),
+                ("statecode@label", FieldKind::Text),
                 ("tags", FieldKind::MultiPicklist),
+                ("tags@label", FieldKind::Text),
                 ("versionnumber", FieldKind::Integer),
             ]
         );
         assert_eq!(description.schema.fields["ownerid"].references.len(), 2);
+        assert_eq!(description.choices["tags"], Choice::Several);
+        assert!(description.guids.contains("activityid"));
     }
 
     #[test]

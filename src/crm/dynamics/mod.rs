@@ -7,6 +7,7 @@ mod assertion;
 mod authority;
 mod budget;
 mod describe;
+mod labels;
 mod links;
 mod listener;
 mod place;

@@ -10,6 +10,7 @@ use crate::model::name::FieldName;
 use crate::model::schema::FieldKind;
 
 use super::describe::{Describer, Description, ID, MODIFIED, VERSION, logical_name};
+use super::labels::Labels;
 
 /// A selection, ready to be read.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Plan {
     pub columns: Vec<Column>,
     /// Tells this selection from others.
     pub fields: String,
+    /// Labels of its choices, if it selects any.
+    pub labels: Option<Arc<Labels>>,
 }
 
 /// A selected field and where a row tells it.
@@ -31,6 +34,26 @@ pub struct Column {
     pub property: String,
     /// The kind of value.
     pub kind: FieldKind,
+    /// What of it is taken.
+    pub take: Take,
+}
+
+/// What is taken of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Take {
+    /// Its value.
+    Value,
+    /// `x@type`: the table that a look-up points to; the only one that it can, if that is so.
+    Type(Option<String>),
+    /// `x:table`: the id if the look-up points to that table, else null.
+    Of {
+        /// The table.
+        table: String,
+        /// Whether a look-up of this column can't point to another.
+        alone: bool,
+    },
+    /// `x@label`: the label of a choice.
+    Label(String),
 }
 
 impl Plan {
@@ -40,41 +63,30 @@ impl Plan {
     /// `Missing` for a name that is none, or the fault of a describe.
     pub async fn new(describer: &Describer, selection: &Selection) -> Result<Self, Fault> {
         let description = describer.get(&selection.object).await?;
-        Self::of(description, selection)
+        let mut plan = Self::of(description, selection)?;
+        let choices: Vec<String> = plan
+            .columns
+            .iter()
+            .filter_map(|column| match &column.take {
+                Take::Label(choice) => Some(choice.clone()),
+                _ => None,
+            })
+            .collect();
+        if !choices.is_empty() {
+            plan.labels = Some(describer.labels(&plan.description, choices).await?);
+        }
+        Ok(plan)
     }
 
     fn of(description: Arc<Description>, selection: &Selection) -> Result<Self, Fault> {
-        let mut columns = Vec::new();
-        for field in &selection.fields {
-            if field.as_str() == ID {
-                continue;
-            }
-            if field.as_str().contains('.') {
-                return Err(Fault::new(
-                    FaultKind::Missing,
-                    format!(
-                        "`{field}` of {} is another table's column",
-                        selection.object
-                    ),
-                )
-                .remedy("tracked tables tell their own columns only: map the look-up, and derive the rest from it"));
-            }
-            let name = logical_name(field.as_str())?;
-            let Some(schema) = description.schema.fields.get(name) else {
-                let what = format!("table `{}` has no column `{name}`", selection.object);
-                return Err(Fault::new(FaultKind::Missing, what)
-                    .remedy("check the column's logical name (lower case)"));
-            };
-            columns.push(Column {
-                field: field.clone(),
-                property: property(name, schema.kind),
-                kind: schema.kind,
-            });
-        }
+        let fields = selection.fields.iter().filter(|field| field.as_str() != ID);
+        let columns: Result<Vec<Column>, Fault> =
+            fields.map(|field| column(&description, field)).collect();
         Ok(Self {
+            columns: columns?,
             description,
-            columns,
             fields: fingerprint(selection),
+            labels: None,
         })
     }
 
@@ -100,6 +112,58 @@ impl Plan {
         }
         format!("/{}?$select={}", self.description.set, names.join(","))
     }
+}
+
+/// Where a row tells a field, and what of it.
+fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
+    let (table, text) = (&description.schema.name, field.as_str());
+    if text.contains('.') {
+        return Err(Fault::new(
+            FaultKind::Missing,
+            format!("`{field}` of {table} is another table's column"),
+        )
+        .remedy(
+            "tracked tables tell their own columns only: map the look-up, and derive the rest from it",
+        ));
+    }
+    let missing = || {
+        let what = format!("table `{table}` has no column `{field}`");
+        Fault::new(FaultKind::Missing, what)
+            .remedy("check the column's logical name (lower case), and what it may end in: `@type`, `@label`, `:table`")
+    };
+    if !description.has(text) {
+        return Err(missing());
+    }
+    let end = text.find(['@', ':']).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let schema = description
+        .schema
+        .fields
+        .get(logical_name(name)?)
+        .ok_or_else(missing)?;
+    let mut targets = schema.references.iter();
+    let only = targets.next().filter(|_| targets.next().is_none());
+    let take = match rest {
+        "" => Take::Value,
+        "@type" => Take::Type(only.map(|table| table.as_str().to_owned())),
+        "@label" => Take::Label(name.to_owned()),
+        of => Take::Of {
+            table: of.trim_start_matches(':').to_owned(),
+            alone: only.is_some(),
+        },
+    };
+    // Ids have one spelling, whatever kind of column they are in.
+    let kind = if description.guids.contains(name) {
+        FieldKind::Id
+    } else {
+        schema.kind
+    };
+    Ok(Column {
+        field: field.clone(),
+        property: property(name, schema.kind),
+        kind,
+        take,
+    })
 }
 
 /// Where a row tells a column.
@@ -174,7 +238,14 @@ pub(super) mod tests {
     #[test]
     fn what_is_no_column_is_named() {
         let columns = [("contactid", "Uniqueidentifier"), ("fullname", "String")];
-        for field in ["fulname", "Fullname", "parentcustomerid.name"] {
+        for field in [
+            "fulname",
+            "Fullname",
+            "parentcustomerid.name",
+            "fullname@type",
+            "fullname@label",
+            "contactid:account",
+        ] {
             let fault = planned(&columns, &[field]).unwrap_err();
             assert_eq!(fault.kind(), FaultKind::Missing, "{field}");
             assert!(fault.report().contains(field), "{}", fault.report());

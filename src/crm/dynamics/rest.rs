@@ -27,12 +27,10 @@ pub struct Rest {
 /// A call that the CRM refused, with what it said.
 #[derive(Debug)]
 pub struct Refused {
-    /// `error.code` as eight hexadecimal digits, if the answer had one.
-    pub code: Option<u32>,
     /// The HTTP status, 0 if there was no answer.
     pub status: u16,
-    /// `error.message`.
-    pub message: String,
+    /// What it says of the table's change tracking.
+    tracking: Option<Tracking>,
     /// An instant of the CRM's clock after the call; our own clock's if there was no answer.
     pub at: DateTime<Utc>,
     /// What it means.
@@ -48,9 +46,8 @@ impl From<Refused> for Fault {
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         Self {
-            code: None,
             status: 0,
-            message: String::new(),
+            tracking: None,
             at: Utc::now(),
             fault,
         }
@@ -62,22 +59,37 @@ const EXPIRED: u32 = 0x8004_4352;
 /// The table has no change tracking.
 const NOT_TRACKED: u32 = 0x8007_2491;
 
+/// What a refusal says of a table's change tracking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tracking {
+    /// A place in it is no longer taken.
+    Expired,
+    /// There is none.
+    Off,
+}
+
+impl Tracking {
+    /// The status of an expired place is documented nowhere, so the code, the words, and 410 are all taken for it.
+    fn of(code: Option<u32>, status: u16, message: &str) -> Option<Self> {
+        if code == Some(NOT_TRACKED) || message.contains("enabled for change tracking") {
+            return Some(Self::Off);
+        }
+        let says = message.contains("Version stamp associated with the client has expired");
+        (code == Some(EXPIRED) || says || status == 410).then_some(Self::Expired)
+    }
+}
+
 impl Refused {
-    /// Whether a place in a table's changes is no longer taken. The status is documented nowhere, so the code, the
-    /// words, and 410 are all taken for it.
+    /// Whether a place in a table's changes is no longer taken.
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        self.code == Some(EXPIRED)
-            || self.status == 410
-            || self
-                .message
-                .contains("Version stamp associated with the client has expired")
+        self.tracking == Some(Tracking::Expired)
     }
 
     /// Whether the table has no change tracking.
     #[must_use]
     pub fn is_not_tracked(&self) -> bool {
-        self.code == Some(NOT_TRACKED) || self.message.contains("enabled for change tracking")
+        self.tracking == Some(Tracking::Off)
     }
 }
 
@@ -244,9 +256,8 @@ fn refusal(answer: &Answer) -> Refused {
     let said = serde_json::from_slice::<ErrorAnswer>(answer.body());
     let Ok(ErrorAnswer { error }) = said else {
         return Refused {
-            code: None,
             status: answer.status(),
-            message: String::new(),
+            tracking: Tracking::of(None, answer.status(), ""),
             at: after(answer),
             fault: answer.fault(),
         };
@@ -267,9 +278,8 @@ fn refusal(answer: &Answer) -> Refused {
         fault = fault.retry_after(wait);
     }
     Refused {
-        code,
         status: answer.status(),
-        message,
+        tracking: Tracking::of(code, answer.status(), &message),
         at: after(answer),
         fault,
     }

@@ -13,7 +13,7 @@ use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
 use super::describe::{MODIFIED, VERSION};
-use super::plan::Plan;
+use super::plan::{Column, Plan, Take};
 
 /// A page of an answer.
 #[derive(Debug, Deserialize)]
@@ -105,8 +105,8 @@ fn row(plan: &Plan, raw: &RawRow<'_>, incarnation: u32) -> Result<Row, Fault> {
     let id = text(raw, &plan.description.key).ok_or_else(|| unreadable(plan))?;
     let mut fields = Fields::new();
     for column in &plan.columns {
-        if let Some(json) = raw.get(&column.property) {
-            fields.insert(column.field.clone(), value(column.kind, json.get()));
+        if let Some(value) = taken(plan, raw, column) {
+            fields.insert(column.field.clone(), value);
         }
     }
     Ok(Row {
@@ -118,6 +118,35 @@ fn row(plan: &Plan, raw: &RawRow<'_>, incarnation: u32) -> Result<Row, Fault> {
             number,
         }),
     })
+}
+
+/// A field's value; absent if the row does not tell it.
+fn taken(plan: &Plan, raw: &RawRow<'_>, column: &Column) -> Option<Value> {
+    let value = value(column.kind, raw.get(&column.property)?.get());
+    if value.is_null() {
+        return Some(Value::Null);
+    }
+    match &column.take {
+        Take::Value => Some(value),
+        Take::Label(choice) => Some(plan.labels.as_ref()?.of(choice, &value)),
+        Take::Type(only) => points_to(raw, column)
+            .map(|table| Value::text(table.as_ref()))
+            .or_else(|| only.as_deref().map(Value::text)),
+        Take::Of { table, alone } => match points_to(raw, column) {
+            Some(to) if to == *table => Some(value),
+            Some(_) => Some(Value::Null),
+            None => alone.then_some(value),
+        },
+    }
+}
+
+/// The table that a look-up points to, by the annotation that stands beside it.
+fn points_to<'a>(raw: &RawRow<'a>, column: &Column) -> Option<Cow<'a, str>> {
+    let name = format!(
+        "{}@Microsoft.Dynamics.CRM.lookuplogicalname",
+        column.property
+    );
+    text(raw, &name)
 }
 
 /// The row's number: its own column, else the digits of its ETag, which are the same number.
@@ -201,13 +230,59 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&row.fields).unwrap(),
             format!(
-                r#"{{"contactid":"{}","creditlimit":12345678901234567890.10,"fullname":"Ada","parentcustomerid":"22222222-0000-4000-8000-00000000000b","statecode":0}}"#,
-                ID.to_uppercase()
+                r#"{{"contactid":"{ID}","creditlimit":12345678901234567890.10,"fullname":"Ada","parentcustomerid":"22222222-0000-4000-8000-00000000000b","statecode":0}}"#
             )
         );
         assert_eq!(row.modified_at.unwrap().timestamp(), 1_767_607_872);
         let version = row.version.unwrap();
         assert_eq!((version.incarnation, version.number), (3, 5_512_346));
+    }
+
+    #[test]
+    fn a_polymorphic_look_up_is_told_apart_by_its_table() {
+        let fields = [
+            "parentcustomerid",
+            "parentcustomerid:account",
+            "parentcustomerid:contact",
+            "parentcustomerid@type",
+        ];
+        let columns = [
+            ("contactid", "Uniqueidentifier"),
+            ("parentcustomerid", "Customer"),
+        ];
+        let plan = planned(&columns, &fields).unwrap();
+        assert_eq!(
+            plan.path(),
+            "/contacts?$select=contactid,_parentcustomerid_value"
+        );
+        let parent = "22222222-0000-4000-8000-00000000000b";
+        let read = |rest: &str| {
+            let json =
+                format!(r#"{{"value":[{{"@odata.etag":"W/\"7\"","contactid":"{ID}"{rest}}}]}}"#);
+            let page = PageAnswer::parse(&plan, json.as_bytes()).unwrap();
+            let rows = page.rows(&plan, 0).unwrap();
+            serde_json::to_value(&rows[0].fields).unwrap()
+        };
+        let value = format!(r#","_parentcustomerid_value":"{parent}""#);
+        let table =
+            r#","_parentcustomerid_value@Microsoft.Dynamics.CRM.lookuplogicalname":"account""#;
+        assert_eq!(
+            read(&format!("{value}{table}")),
+            serde_json::json!({"parentcustomerid": parent, "parentcustomerid:account": parent,
+                "parentcustomerid:contact": null, "parentcustomerid@type": "account"})
+        );
+        // Without the annotation nothing is guessed.
+        assert_eq!(
+            read(&value),
+            serde_json::json!({"parentcustomerid": parent})
+        );
+        let empty = read(r#","_parentcustomerid_value":null"#);
+        assert_eq!(
+            empty,
+            serde_json::json!({"parentcustomerid": null, "parentcustomerid:account": null,
+                "parentcustomerid:contact": null, "parentcustomerid@type": null})
+        );
+        assert_eq!(read(""), serde_json::json!({}));
     }
 
     #[test]

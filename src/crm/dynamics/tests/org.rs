@@ -169,7 +169,7 @@ impl Org {
     /// The calls for accounts that came.
     pub fn calls(&self) -> Vec<Seen> {
         let mut seen = self.server.seen();
-        seen.retain(|seen| below(seen) == "/accounts" && seen.header("authorization") != "");
+        seen.retain(|seen| below(seen) == "/accounts" && !seen.header("authorization").is_empty());
         seen
     }
 }
