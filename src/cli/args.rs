@@ -118,4 +118,6 @@ pub(super) enum TopicsCommand {
 pub(super) enum SimCommand {
     /// A Salesforce org.
     Salesforce(tributary_sim::salesforce::SimOptions),
+    /// A Dynamics 365 organization.
+    Dynamics(tributary_sim::dynamics::SimOptions),
 }
