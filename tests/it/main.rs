@@ -8,6 +8,7 @@
 
 mod config;
 mod dashboards;
+mod dynamics;
 mod log;
 mod road;
 mod salesforce;
