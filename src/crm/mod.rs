@@ -3,6 +3,3 @@
 pub mod dynamics;
 pub mod port;
 pub mod salesforce;
-
-mod one_token;
-mod raw_row;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::fault::{Fault, FaultKind};
+use crate::http::answer::Answer;
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 
 use super::labels::{Choice, Labels};
-use super::rest::Rest;
+use super::rest::{Refused, Rest};
 
 /// A table as described.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,11 +325,7 @@ impl Describer {
     async fn read(&self, table: &ObjectName) -> Result<Description, Fault> {
         let name = logical_name(table.as_str())?;
         let entity = format!("/EntityDefinitions(LogicalName='{name}')");
-        let path = format!(
-            "{entity}?$select=LogicalName,EntitySetName,PrimaryIdAttribute,ChangeTrackingEnabled,DisplayName\
-             &$expand=Attributes($select=LogicalName,AttributeType,AttributeTypeName,AttributeOf,IsValidForRead,DisplayName)"
-        );
-        let answer = self.rest.get(&path, None).await.map_err(|refused| {
+        let answer = self.definition(&entity).await.map_err(|refused| {
             if refused.status == 404 {
                 return Fault::new(FaultKind::Missing, format!("there is no table `{name}`")).remedy(
                     "write the table's logical name (`account`, not `accounts` or `Account`), and check that its app \
@@ -354,6 +351,21 @@ impl Describer {
             let what = format!("table `{name}` has no entity set or no key");
             Fault::new(FaultKind::Missing, what)
         })
+    }
+
+    /// The table's definition. `AttributeOf` tells which columns belong to others and can't be selected; where the
+    /// metadata does not know it, such columns are not told as columns.
+    async fn definition(&self, entity: &str) -> Result<Answer, Refused> {
+        let path = |more: &str| {
+            format!(
+                "{entity}?$select=LogicalName,EntitySetName,PrimaryIdAttribute,ChangeTrackingEnabled,DisplayName\
+                 &$expand=Attributes($select=LogicalName,AttributeType,AttributeTypeName,IsValidForRead,DisplayName{more})"
+            )
+        };
+        match self.rest.get(&path(",AttributeOf"), None).await {
+            Err(refused) if refused.status == 400 => self.rest.get(&path(""), None).await,
+            answer => answer,
+        }
     }
 
     fn labels_held(&self) -> MutexGuard<'_, KnownLabels> {

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::crm::raw_row::RawRow;
 use crate::fault::{Fault, FaultKind};
+use crate::http::raw_row::RawRow;
 use crate::model::event::{Row, RowVersion};
 use crate::model::record_id::RecordId;
 use crate::model::schema::FieldKind;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::crm::one_token::OneToken;
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::{Answer, status_kind};
+use crate::http::one_token::OneToken;
 use crate::http::request::Request;
 use crate::runtime::clock::Clock;
 use crate::secret::Secret;

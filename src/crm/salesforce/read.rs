@@ -8,10 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::crm::port::{Pages, Selection};
-use crate::crm::raw_row::RawRow;
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::http::encode::{percent, percent_len};
+use crate::http::raw_row::RawRow;
 use crate::model::event::{Found, Page, Row};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::crm::raw_row::RawRow;
 use crate::fault::{Fault, FaultKind};
+use crate::http::raw_row::RawRow;
 use crate::model::event::Row;
 use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;

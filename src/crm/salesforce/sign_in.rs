@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::crm::one_token::OneToken;
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::{Answer, status_kind};
+use crate::http::one_token::OneToken;
 use crate::http::request::Request;
 use crate::model::record_id::RecordId;
 use crate::secret::Secret;

@@ -11,7 +11,7 @@ use crate::model::value::{Fields, Value};
 use super::super::describe::Description;
 use super::super::{compound, value};
 use super::decode::is_carried;
-use crate::crm::raw_row::RawRow;
+use crate::http::raw_row::RawRow;
 
 const HEADER: &str = "ChangeEventHeader";
 

@@ -19,7 +19,7 @@ use crate::model::value::Fields;
 use super::super::describe::Description;
 use super::super::stamp;
 use super::body::{Body, Unclear};
-use crate::crm::raw_row::RawRow;
+use crate::http::raw_row::RawRow;
 
 /// The id of an overflow event: no record's.
 const NO_RECORD: &str = "000000000000000AAA";

@@ -422,12 +422,10 @@ impl<M: MergeTable> Run<M> {
         let a = at(stamp(a));
         let step = if alive {
             let row = Row {
-                record: RecordId::stored("r"),
                 fields: (0..2)
                     .map(|i| (FieldName::new(name(i)), text(values[i])))
                     .collect(),
-                modified_at: None,
-                version: None,
+                ..row(&[])
             };
             self.table.row(image, &row, a, None)
         } else {

@@ -1,4 +1,4 @@
-//! A row of a CRM's answer as it came: names and raw values, so that nothing is copied that nobody selected.
+//! A row of a JSON answer as it came: names and raw values, so that nothing is copied that nobody selected.
 
 use std::borrow::Cow;
 use std::fmt;
