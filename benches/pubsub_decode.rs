@@ -180,6 +180,7 @@ impl Shape {
 
     fn known(&self, number: usize) -> Image {
         let row = Row {
+            version: None,
             record: record(number),
             fields: self
                 .carried

@@ -1,6 +1,7 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
 pub mod beside;
+mod dynamics;
 pub mod postgres;
 pub mod replay;
 mod selection;
@@ -19,7 +20,7 @@ use chrono::TimeDelta;
 
 use crate::admin;
 use crate::config::Config;
-use crate::config::connection::{Auth, ConnectionConfig};
+use crate::config::connection::{Auth, ConnectionConfig, SalesforceConfig};
 use crate::config::problem::Problems;
 use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
@@ -264,7 +265,7 @@ impl Daemon {
             prefix: config.log.prefix.clone(),
             owner: state::owner(&config.daemon.data_dir)?,
             lease: config.state.lease,
-            read_lag: connection.read_lag,
+            read_lag: connection.read_lag(),
             full_syncs: timetables(config, id)?,
             ..Settings::default()
         };
@@ -333,6 +334,20 @@ impl Daemon {
 fn crm(
     id: &ConnectionId,
     connection: &ConnectionConfig,
+    exposition: &Exposition,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Crm>, Fault> {
+    match connection {
+        ConnectionConfig::Salesforce(connection) => salesforce(id, connection, exposition, clock),
+        ConnectionConfig::Dynamics(connection) => {
+            dynamics::connector(connection, exposition.metrics(), clock)
+        }
+    }
+}
+
+fn salesforce(
+    id: &ConnectionId,
+    connection: &SalesforceConfig,
     exposition: &Exposition,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {

@@ -72,22 +72,24 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
-        Command::Sim(SimCommand::Dynamics(options)) => {
-            tributary_sim::dynamics::run(options)
-                .await
-                .map_err(|error| {
-                    Fault::new(FaultKind::Config, "running the Dynamics 365 simulator")
-                        .source(error)
-                })?;
-            Ok(ExitCode::SUCCESS)
+        Command::Sim(command) => simulate(*command).await,
+    }
+}
+
+async fn simulate(command: SimCommand) -> Result<ExitCode, Fault> {
+    match command {
+        SimCommand::Dynamics(options) => {
+            let ran = tributary_sim::dynamics::run(*options).await;
+            ran.map_err(|error| {
+                Fault::new(FaultKind::Config, "running the Dynamics 365 simulator").source(error)
+            })?;
         }
-        Command::Sim(SimCommand::Salesforce(options)) => {
-            tributary_sim::salesforce::run(*options)
-                .await
-                .map_err(|error| {
-                    Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
-                })?;
-            Ok(ExitCode::SUCCESS)
+        SimCommand::Salesforce(options) => {
+            let ran = tributary_sim::salesforce::run(*options).await;
+            ran.map_err(|error| {
+                Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
+            })?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

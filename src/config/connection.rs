@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::NaiveDate;
 
 use crate::config::document::{Node, Report, Shape};
+use crate::config::dynamics::DynamicsConfig;
 use crate::config::notify;
 use crate::config::org::Org;
 use crate::config::problem::{Located, Problem, Spot};
@@ -16,9 +17,18 @@ use crate::config::stream::{Channel, Stream, Transport};
 use crate::config::web::WebUrl;
 use crate::model::name::ConnectionId;
 
-/// A connection to a Salesforce org, the one CRM of this version.
+/// A connection, by its `kind`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConnectionConfig {
+pub enum ConnectionConfig {
+    /// `kind = "salesforce"`.
+    Salesforce(Box<SalesforceConfig>),
+    /// `kind = "dynamics"`.
+    Dynamics(Box<DynamicsConfig>),
+}
+
+/// A connection to a Salesforce org.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SalesforceConfig {
     /// The id: its file's stem.
     pub id: ConnectionId,
     /// Where it stands.
@@ -63,15 +73,43 @@ pub enum Auth {
     },
 }
 
-const NOT_HERE: &str = "is not available in this version";
+pub(super) const NOT_HERE: &str = "is not available in this version";
 
 impl ConnectionConfig {
-    /// Where to sign in.
+    /// The id: its file's stem.
     #[must_use]
-    pub fn login_url(&self) -> &str {
-        self.login_url
-            .as_ref()
-            .map_or_else(|| self.org.value.login_url(), WebUrl::as_str)
+    pub fn id(&self) -> &ConnectionId {
+        match self {
+            Self::Salesforce(connection) => &connection.id,
+            Self::Dynamics(connection) => &connection.id,
+        }
+    }
+
+    /// `read_lag`: how long a committed row may stay invisible to a query.
+    #[must_use]
+    pub fn read_lag(&self) -> Duration {
+        match self {
+            Self::Salesforce(connection) => connection.read_lag,
+            Self::Dynamics(connection) => connection.read_lag,
+        }
+    }
+
+    /// `company_resolution`: a column of Company and the field that finds a company by it.
+    #[must_use]
+    pub fn company_resolution(&self) -> &[(Located<String>, Located<String>)] {
+        match self {
+            Self::Salesforce(connection) => &connection.company_resolution,
+            Self::Dynamics(connection) => &connection.company_resolution,
+        }
+    }
+
+    /// The Salesforce connection, if it is one.
+    #[must_use]
+    pub fn salesforce(&self) -> Option<&SalesforceConfig> {
+        match self {
+            Self::Salesforce(connection) => Some(connection),
+            Self::Dynamics(_) => None,
+        }
     }
 
     /// `known_names` are those of `[notify]`, absent where that can't be read.
@@ -83,9 +121,32 @@ impl ConnectionConfig {
         report: &Report,
     ) -> Option<Self> {
         let mut reader = Reader::open(node, report)?;
-        if !is_salesforce(&mut reader) {
-            return None;
+        match kind(&mut reader)? {
+            Kind::Salesforce => SalesforceConfig::parse(id, node, reader, root, known_names)
+                .map(|connection| Self::Salesforce(Box::new(connection))),
+            Kind::Dynamics => DynamicsConfig::parse(id, node, reader, root, known_names)
+                .map(|connection| Self::Dynamics(Box::new(connection))),
         }
+    }
+}
+
+impl SalesforceConfig {
+    /// Where to sign in.
+    #[must_use]
+    pub fn login_url(&self) -> &str {
+        self.login_url
+            .as_ref()
+            .map_or_else(|| self.org.value.login_url(), WebUrl::as_str)
+    }
+
+    fn parse(
+        id: &str,
+        node: &Node,
+        mut reader: Reader<'_>,
+        root: &Path,
+        known_names: Option<&BTreeSet<String>>,
+    ) -> Option<Self> {
+        let report = reader.report;
         let plain_text = reader.boolean("plain_text").unwrap_or(false);
         let org = reader
             .required_text("org", "write \"https://<name>.my.salesforce.com\"")
@@ -142,21 +203,29 @@ impl ConnectionConfig {
     }
 }
 
-/// What another CRM's connection holds is not looked at.
-fn is_salesforce(reader: &mut Reader<'_>) -> bool {
-    let remedy = "write \"salesforce\"";
+/// `kind`.
+enum Kind {
+    Salesforce,
+    Dynamics,
+}
+
+/// What the connection of an unknown CRM holds is not looked at.
+fn kind(reader: &mut Reader<'_>) -> Option<Kind> {
+    let remedy = "write \"salesforce\" or \"dynamics\"";
     let Some(kind) = reader.required_text("kind", remedy) else {
-        // Left out or mistyped: the rest is read as if it were said.
-        return true;
+        // Left out or mistyped: the rest is read as if it were the CRM of most connections.
+        return Some(Kind::Salesforce);
     };
-    let what = match kind.value.as_str() {
-        "salesforce" => return true,
-        "dynamics" => NOT_HERE,
-        _ => "no CRM that this version knows",
-    };
-    let problem = Problem::new(&kind.spot, what, remedy);
-    reader.report.add(problem.value(shown(&kind.value)));
-    false
+    match kind.value.as_str() {
+        "salesforce" => Some(Kind::Salesforce),
+        "dynamics" => Some(Kind::Dynamics),
+        other => {
+            let what = "no CRM that this version knows";
+            let problem = Problem::new(&kind.spot, what, remedy);
+            reader.report.add(problem.value(shown(other)));
+            None
+        }
+    }
 }
 
 /// Salesforce Help, "Configure a Connected App for the OAuth 2.0 Client Credentials Flow": the token endpoint is
@@ -171,7 +240,7 @@ fn own_host_only(org: &Located<Org>, report: &Report) {
     }
 }
 
-fn oob(reader: &mut Reader<'_>) {
+pub(super) fn oob(reader: &mut Reader<'_>) {
     // It is read where the catalogue's jobs are made.
     reader.take("oob");
 }
@@ -192,7 +261,9 @@ fn api_version(reader: &mut Reader<'_>) -> Option<String> {
     None
 }
 
-fn company_resolution(reader: &mut Reader<'_>) -> Vec<(Located<String>, Located<String>)> {
+pub(super) fn company_resolution(
+    reader: &mut Reader<'_>,
+) -> Vec<(Located<String>, Located<String>)> {
     let report = reader.report;
     let Some(node) = reader.take("company_resolution") else {
         return Vec::new();
@@ -237,18 +308,9 @@ impl Auth {
         let client_secret = reader
             .take("client_secret")
             .and_then(|node| SecretRef::parse(node, root, report));
-        let secret_expires = reader.take("secret_expires").and_then(|node| {
-            let date = match &node.shape {
-                Shape::Date(date) => Some(*date),
-                Shape::Given(text) => text.parse().ok(),
-                Shape::Unreadable => return None,
-                _ => None,
-            };
-            if date.is_none() {
-                node.mistyped("a date", "write a day without quotes: 2027-01-31", report);
-            }
-            date
-        });
+        let secret_expires = reader
+            .take("secret_expires")
+            .and_then(|node| day(node, report));
         reader.close();
         Some(Self::ClientCredentials {
             client_id: client_id?.value,
@@ -256,4 +318,18 @@ impl Auth {
             secret_expires,
         })
     }
+}
+
+/// A day without quotes.
+pub(super) fn day(node: &Node, report: &Report) -> Option<NaiveDate> {
+    let date = match &node.shape {
+        Shape::Date(date) => Some(*date),
+        Shape::Given(text) => text.parse().ok(),
+        Shape::Unreadable => return None,
+        _ => None,
+    };
+    if date.is_none() {
+        node.mistyped("a date", "write a day without quotes: 2027-01-31", report);
+    }
+    date
 }

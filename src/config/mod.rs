@@ -31,6 +31,7 @@ mod chain;
 pub mod connection;
 pub mod daemon;
 mod document;
+pub mod dynamics;
 mod files;
 mod id;
 pub mod job;
@@ -152,7 +153,7 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
         check_id(id, "connection's id", &node.spot, report);
         if let Some(connection) = ConnectionConfig::parse(id, node, &root, names, report) {
             company_columns(&connection, &objects, report);
-            connections.insert(connection.id.clone(), connection);
+            connections.insert(connection.id().clone(), connection);
         }
     }
 
@@ -259,7 +260,7 @@ fn company_columns(connection: &ConnectionConfig, objects: &Objects, report: &Re
     let Some(company) = objects.by_label.get("Company") else {
         return;
     };
-    for (column, _) in &connection.company_resolution {
+    for (column, _) in connection.company_resolution() {
         let column: &Located<String> = column;
         objects.column(company, column, report);
     }

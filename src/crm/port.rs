@@ -62,10 +62,30 @@ pub trait Crm: Send + Sync {
         to: DateTime<Utc>,
     ) -> Result<Vec<RecordId>, Fault>;
 
-    /// Opens the change stream. `PositionLost` when `from` is no longer valid: the caller opens a hole
-    /// first and then listens from [`Start::Earliest`]; no engine falls back by itself.
-    async fn listen(&self, objects: &[ObjectName], from: Start)
-    -> Result<Box<dyn Listener>, Fault>;
+    /// Opens the change stream of what is selected. `PositionLost` when `from` is no longer valid as a whole: the
+    /// caller opens a hole first and then listens from [`Start::Earliest`]; no engine falls back by itself.
+    async fn listen(
+        &self,
+        selections: &[Selection],
+        from: Start,
+    ) -> Result<Box<dyn Listener>, Fault>;
+
+    /// Whether the stream of one object goes on after `position`, where each object has a place of its own. If it
+    /// does not, the caller opens a hole over the object first; its stream begins with the next [`Crm::read_all`],
+    /// which tells everything that the stream does not.
+    fn goes_on(&self, position: &Position, selection: &Selection) -> bool {
+        let (_, _) = (position, selection);
+        true
+    }
+
+    /// The place to go on from once rows proved that the org was restored to an earlier state ([`Verdict::Restored`]):
+    /// what is read after it counts as newer than everything before. The caller opens holes over all objects in
+    /// the transaction that stores it, and begins anew from there.
+    ///
+    /// [`Verdict::Restored`]: crate::image::merge::Verdict::Restored
+    fn after_restore(&self, position: Option<&Position>) -> Option<Position> {
+        position.cloned()
+    }
 
     /// The rules by which this CRM's events and rows merge.
     fn table(&self) -> &dyn MergeTable;
@@ -104,6 +124,30 @@ pub struct Heard {
     pub position: Option<Position>,
     /// CRM time up to which nothing else was committed, if the CRM said so (a keep-alive).
     pub confirmed_at: Option<DateTime<Utc>>,
+    /// Objects whose stream broke; `position` no longer holds their place, the other objects' streams go on.
+    pub lost: Vec<Lost>,
+}
+
+/// One object's stream broke: what it told up to `to` may not be all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The object.
+    pub object: ObjectName,
+    /// Why.
+    pub cause: LostCause,
+    /// An instant of CRM time that is not before now.
+    pub to: DateTime<Utc>,
+}
+
+/// Why one object's stream broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostCause {
+    /// The CRM no longer takes its place.
+    Expired,
+    /// The signed-in user may not read it any more.
+    PermissionLost,
+    /// Its stream does not tell everything (deletes, above all): time to compare.
+    NotCaptured,
 }
 
 /// Where a stream starts.
@@ -124,6 +168,16 @@ pub struct Selection {
     pub object: ObjectName,
     /// Column names; the id is always read.
     pub fields: Vec<FieldName>,
+}
+
+impl From<&str> for Selection {
+    /// An object without fields but its id.
+    fn from(object: &str) -> Self {
+        Self {
+            object: object.into(),
+            fields: Vec::new(),
+        }
+    }
 }
 
 /// Which org answered.

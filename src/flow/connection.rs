@@ -246,3 +246,6 @@ async fn start(
     tracing::info!(connection = %road.connection, term, org, "listening");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

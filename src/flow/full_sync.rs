@@ -267,7 +267,7 @@ impl FullSync<'_> {
 
 fn is_unseen(image: &Image, as_of: DateTime<Utc>) -> bool {
     image.base.is_none_or(|base| base < as_of)
-        && image.newest_touch().is_none_or(|touch| touch < as_of)
+        && image.newest_event().is_none_or(|event| event < as_of)
 }
 
 /// A read that ends short of the CRM's own count is no complete read.

@@ -4,6 +4,8 @@
 
 pub mod answer;
 pub mod encode;
+pub mod one_token;
+pub mod raw_row;
 pub mod request;
 
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::change::{Change, Op, Origin};
-use crate::model::event::{Event, Row};
+use crate::model::event::{Event, Row, RowVersion};
 use crate::model::name::FieldName;
 use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
@@ -47,9 +47,24 @@ pub struct Image {
     /// A read with A after this stamp is owed.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<DateTime<Utc>>,
+    /// What its newest row told of its place, where the CRM numbers rows; `None` on an image that was rebuilt from
+    /// the topic, which does not carry it.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<RowMark>,
     /// Version of its last published change; zero if none was.
     #[serde(rename = "v")]
     pub version: Version,
+}
+
+/// Which row an image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowMark {
+    /// The row's place in its record's order.
+    #[serde(flatten)]
+    pub version: RowVersion,
+    /// When the stream had last told the record alive; `None` if only reads did.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<DateTime<Utc>>,
 }
 
 /// A record's life, as far as ingest knows.
@@ -88,6 +103,8 @@ pub enum Verdict {
     Publish(Op),
     /// The read came too early to be believed; read again.
     ReadAgain,
+    /// The row is older than one that the CRM told long before the read: the org was restored to an earlier state.
+    Restored,
 }
 
 impl Step {
@@ -124,8 +141,15 @@ impl Image {
             touched: BTreeMap::new(),
             dead: None,
             needs: None,
+            row: None,
             version: Version::new(0, 0),
         }
+    }
+
+    /// When an event last told the record alive.
+    #[must_use]
+    pub fn newest_event(&self) -> Option<DateTime<Utc>> {
+        self.newest_touch().max(self.row.and_then(|row| row.told))
     }
 
     /// The newest C among the fields' stamps.
@@ -154,8 +178,8 @@ impl Image {
 /// wins, whatever the order; an image of the same version has it, and may know more.
 ///
 /// What the wire does not carry is set so that it can only cause a read too much: `base` is the row's own
-/// stamp (a row holds everything that was committed before it), and the fields of a stream change are touched
-/// at its commit.
+/// stamp (a row holds everything that was committed before it), the fields of a stream change are touched
+/// at its commit, and which row it is is not known.
 #[must_use]
 pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     if image
@@ -167,6 +191,7 @@ pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     let mut next = Image {
         fields: change.fields.clone(),
         version: change.version,
+        row: None,
         ..image.unwrap_or_else(Image::partial)
     };
     if change.is_alive() {

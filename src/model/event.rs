@@ -22,7 +22,8 @@ pub struct Event {
     pub fields: Fields,
     /// Names that changed, components of compound fields by their column names.
     pub changed: Vec<FieldName>,
-    /// C: the commit stamp, whole seconds on Salesforce.
+    /// C: the commit stamp, whole seconds on Salesforce. Where a CRM tells none, an instant of its clock after
+    /// the commit: when it had told the change.
     pub committed_at: DateTime<Utc>,
     /// The CRM's transaction.
     pub transaction: Transaction,
@@ -47,6 +48,53 @@ pub enum EventKind {
     /// More changed than the stream tells, on records it does not name (overflow, wildcard ids,
     /// an undecodable event): the object must be read. The text is the hole's cause.
     ObjectGap(GapCause),
+    /// The whole row as it is now, created or changed: the CRM's change tracking does not say which.
+    Row {
+        /// The row's place in its record's order.
+        version: RowVersion,
+        /// When the CRM says it was last changed.
+        modified_at: Option<DateTime<Utc>>,
+    },
+    /// Deleted some time before `Event::committed_at`; the record may live again since.
+    Tombstone {
+        /// When the previous question for changes was sent, which did not tell it.
+        since: DateTime<Utc>,
+        /// Whether the same answer has the record's row, too, or may have.
+        beside_row: bool,
+    },
+}
+
+/// A row's place in its record's order, where the CRM numbers rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RowVersion {
+    /// How often the org was found restored to an earlier state, which takes its numbers back.
+    #[serde(rename = "i")]
+    pub incarnation: u32,
+    /// The CRM's own number.
+    #[serde(rename = "n")]
+    pub number: u64,
+}
+
+impl EventKind {
+    /// Whether it tells the end of its records.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Delete | Self::Tombstone { .. })
+    }
+}
+
+impl Event {
+    /// The best known time of the change at the source.
+    #[must_use]
+    pub fn source_time(&self) -> DateTime<Utc> {
+        match self.kind {
+            EventKind::Row {
+                modified_at: Some(at),
+                ..
+            } => at,
+            _ => self.committed_at,
+        }
+    }
 }
 
 /// Why the stream does not name the records of a gap.
@@ -81,8 +129,10 @@ pub struct Row {
     pub record: RecordId,
     /// All selected fields, null where empty.
     pub fields: Fields,
-    /// When the CRM says it last changed (SystemModstamp), if the read selected it.
+    /// When the CRM says it last changed (SystemModstamp, modifiedon), if the read selected it.
     pub modified_at: Option<DateTime<Utc>>,
+    /// Its place in its record's order, where the CRM numbers rows.
+    pub version: Option<RowVersion>,
 }
 
 /// A part of a read, and what it is true of.

@@ -216,6 +216,8 @@ pub enum HoleCause {
     PermissionLost,
     /// The object is not captured.
     NotCaptured,
+    /// The org was restored to an earlier state.
+    OrgRestored,
 }
 
 /// What may be missing.
@@ -335,7 +337,7 @@ pub struct SnapshotProgress {
 
 impl HoleCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ExpiredPosition,
         Self::NoPosition,
         Self::Overflow,
@@ -346,6 +348,7 @@ impl HoleCause {
         Self::DeliveryLimit,
         Self::PermissionLost,
         Self::NotCaptured,
+        Self::OrgRestored,
     ];
 
     /// Its label in metrics and on pages.
@@ -362,6 +365,7 @@ impl HoleCause {
             Self::DeliveryLimit => "delivery_limit",
             Self::PermissionLost => "permission_lost",
             Self::NotCaptured => "not_captured",
+            Self::OrgRestored => "org_restored",
         }
     }
 }

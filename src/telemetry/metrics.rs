@@ -57,6 +57,10 @@ vocabulary! {
     STATE = "tributary_state";
     /// The time in the CRM up to which a connection's stream is confirmed, as unix seconds.
     CONFIRMED_AT = "tributary_confirmed_timestamp_seconds";
+    /// When a table's changes were last asked for by change tracking, by object, as unix seconds: its place expires.
+    DELTA_LINK_AT = "tributary_delta_link_timestamp_seconds";
+    /// How long a place in a table's changes is taken, by connection, in seconds.
+    DELTA_LINK_LIFE = "tributary_delta_link_life_seconds";
     /// When a job committed last, as unix seconds.
     JOB_COMMITTED_AT = "tributary_job_committed_timestamp_seconds";
     /// 1 while the log waits for its brokers, 0 while it does not; the embedded log never waits.

@@ -20,6 +20,7 @@ use tributary::model::stored::StoredType;
 use tributary::model::value::Value;
 
 mod broken;
+mod dynamics;
 mod mutations;
 
 /// Files in a folder of their own.
@@ -146,7 +147,7 @@ fn the_example_says_what_it_says() {
     let config = Config::load(&example(), &BTreeMap::new()).unwrap();
     assert_eq!(config.root, example());
     assert_eq!(config.daemon.data_dir, example().join("data"));
-    let acme = &config.connections["acme"];
+    let acme = config.connections["acme"].salesforce().unwrap();
     assert_eq!(acme.login_url(), "http://127.0.0.1:8077");
     assert_eq!(acme.transport, Transport::Cometd);
     assert_eq!(acme.channel, Channel::Standard);
@@ -281,7 +282,10 @@ fn standard_objects_are_whole() {
 #[test]
 fn the_stream_is_chosen() {
     let plain = load_single(SINGLE, &[]).unwrap();
-    assert_eq!(plain.connections["acme"].transport, Transport::PubSub);
+    assert_eq!(
+        plain.connections["acme"].salesforce().unwrap().transport,
+        Transport::PubSub
+    );
     for (key, transport, channel, address) in [
         (
             "transport = \"cometd\"",
@@ -307,7 +311,7 @@ fn the_stream_is_chosen() {
             &format!("kind = \"salesforce\"\n{key}"),
         );
         let config = load_single(&text, &[]).unwrap();
-        let acme = &config.connections["acme"];
+        let acme = &config.connections["acme"].salesforce().unwrap();
         assert_eq!(
             (acme.transport, &acme.channel),
             (transport, &channel),
@@ -335,8 +339,9 @@ fn one_file_and_a_directory_say_the_same() {
         ("jobs/acme/.hidden.toml", "no toml"),
     ]);
     let directory = fixture.load("", &[]).unwrap();
-    let acme = &directory.connections["acme"];
-    assert_eq!(acme.auth, single.connections["acme"].auth);
+    let acme = directory.connections["acme"].salesforce().unwrap();
+    let same = single.connections["acme"].salesforce().unwrap();
+    assert_eq!(acme.auth, same.auth);
     assert_eq!(directory.admin, single.admin);
     assert_eq!(directory.jobs.len(), 1);
     let user = |config: &Config| {
@@ -487,7 +492,7 @@ fn overrides_stand_above_files() {
     assert_eq!(config.admin.listen.to_string(), "[::1]:9090");
     assert_eq!(config.log.forget_after.as_secs(), 30 * 86_400);
     assert_eq!(config.store.person_key.len(), 2);
-    let acme = &config.connections["acme"];
+    let acme = config.connections["acme"].salesforce().unwrap();
     assert_eq!(acme.login_url(), "http://127.0.0.1:1");
     let Auth::ClientCredentials {
         client_secret,
@@ -574,7 +579,8 @@ fn secrets_show_nowhere() {
     ]);
     let config = fixture.load("all.toml", &[]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
-    let Auth::ClientCredentials { client_secret, .. } = &config.connections["acme"].auth;
+    let acme = config.connections["acme"].salesforce().unwrap();
+    let Auth::ClientCredentials { client_secret, .. } = &acme.auth;
     let secret = client_secret.read().unwrap();
     assert_eq!(secret.expose(), "hunter2");
     assert_eq!(format!("{secret:?}{secret}"), "******");

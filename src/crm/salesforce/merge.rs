@@ -35,7 +35,11 @@ impl MergeTable for SalesforceTable {
             EventKind::Undelete => live(image, event, carried, Op::Undelete),
             EventKind::Delete => delete(image, c),
             // An object's gap has no record; ingest opens a hole for it.
-            EventKind::Gap | EventKind::ObjectGap(_) => gap(image, c),
+            // Salesforce tells neither rows nor tombstones.
+            EventKind::Gap
+            | EventKind::ObjectGap(_)
+            | EventKind::Row { .. }
+            | EventKind::Tombstone { .. } => gap(image, c),
         }
     }
 

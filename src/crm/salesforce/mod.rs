@@ -189,9 +189,13 @@ impl Crm for Salesforce {
 
     async fn listen(
         &self,
-        objects: &[ObjectName],
+        selections: &[Selection],
         from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
+        let objects: Vec<ObjectName> = selections
+            .iter()
+            .map(|selection| selection.object.clone())
+            .collect();
         let desk = Desk {
             settings: &self.settings,
             rest: &self.rest,
@@ -201,8 +205,8 @@ impl Crm for Salesforce {
             metrics: &self.metrics,
         };
         match self.settings.transport {
-            Transport::Cometd => cometd::listen(desk, objects, from).await,
-            Transport::PubSub => self.pubsub.listen(desk, objects, from).await,
+            Transport::Cometd => cometd::listen(desk, &objects, from).await,
+            Transport::PubSub => self.pubsub.listen(desk, &objects, from).await,
         }
     }
 

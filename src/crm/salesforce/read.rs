@@ -11,6 +11,7 @@ use crate::crm::port::{Pages, Selection};
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::http::encode::{percent, percent_len};
+use crate::http::raw_row::RawRow;
 use crate::model::event::{Found, Page, Row};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
@@ -18,7 +19,7 @@ use crate::model::record_id::RecordId;
 use super::describe::Describer;
 use super::plan::Plan;
 use super::rest::{Refused, Rest};
-use super::row::{QueryAnswer, RawRow};
+use super::row::QueryAnswer;
 use super::soql::{self, Filter, ID_LENGTH, Key, MAX_QUERY};
 use super::stamp;
 

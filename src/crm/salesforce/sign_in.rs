@@ -1,15 +1,13 @@
 //! Sign-in by client credentials (OAuth 2.0, RFC 6749 section 4.4): one token, one sign-in at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::{Answer, status_kind};
+use crate::http::one_token::OneToken;
 use crate::http::request::Request;
 use crate::model::record_id::RecordId;
 use crate::secret::Secret;
@@ -33,23 +31,7 @@ pub struct Token {
 pub struct SignIn {
     http: Http,
     settings: SalesforceSettings,
-    attempts: AtomicU64,
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    token: Option<Arc<Token>>,
-    /// What the last attempt failed of, for those who waited for it.
-    failed: Option<Failure>,
-}
-
-struct Failure {
-    attempt: u64,
-    kind: FaultKind,
-    text: String,
-    remedy: Option<String>,
-    wait: Option<Duration>,
+    held: OneToken<Token>,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +55,7 @@ impl SignIn {
         Self {
             http,
             settings,
-            attempts: AtomicU64::new(0),
-            held: Mutex::default(),
+            held: OneToken::default(),
         }
     }
 
@@ -95,34 +76,8 @@ impl SignIn {
     }
 
     async fn other_than(&self, dead: Option<&Arc<Token>>) -> Result<Arc<Token>, Fault> {
-        let seen = self.attempts.load(Ordering::Acquire);
-        let mut held = self.held.lock().await;
-        if let Some(token) = &held.token
-            && dead.is_none_or(|dead| !Arc::ptr_eq(dead, token))
-        {
-            return Ok(Arc::clone(token));
-        }
-        // An attempt that ended while we waited for it has answered for us too.
-        if let Some(failure) = &held.failed
-            && failure.attempt > seen
-        {
-            return Err(failure.again());
-        }
-        held.token = None;
-        let signed_in = self.sign_in().await;
-        let attempt = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
-        match signed_in {
-            Ok(token) => {
-                let token = Arc::new(token);
-                held.token = Some(Arc::clone(&token));
-                held.failed = None;
-                Ok(token)
-            }
-            Err(fault) => {
-                held.failed = Some(Failure::of(&fault, attempt));
-                Err(fault)
-            }
-        }
+        let is_usable = |token: &Arc<Token>| dead.is_none_or(|dead| !Arc::ptr_eq(dead, token));
+        self.held.get(is_usable, self.sign_in()).await
     }
 
     async fn sign_in(&self) -> Result<Token, Fault> {
@@ -178,36 +133,6 @@ impl SignIn {
             org_id,
             user_id,
         })
-    }
-}
-
-impl Failure {
-    fn of(fault: &Fault, attempt: u64) -> Self {
-        Self {
-            attempt,
-            kind: fault.kind(),
-            // The whole chain of causes, as a copy has none; the remedy is kept apart.
-            text: match fault.remedy_text() {
-                Some(remedy) => fault
-                    .report()
-                    .trim_end_matches(&format!(" (remedy: {remedy})"))
-                    .to_owned(),
-                None => fault.report(),
-            },
-            remedy: fault.remedy_text().map(str::to_owned),
-            wait: fault.wait_hint(),
-        }
-    }
-
-    fn again(&self) -> Fault {
-        let mut fault = Fault::new(self.kind, self.text.clone());
-        if let Some(remedy) = &self.remedy {
-            fault = fault.remedy(remedy.clone());
-        }
-        match self.wait {
-            Some(wait) => fault.retry_after(wait),
-            None => fault,
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
-use crate::crm::port::{Listener, Start};
+use crate::crm::port::{Listener, Selection, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
 use crate::flow::catch_up::{Owner, catch_up, inspect};
@@ -65,7 +65,7 @@ pub(super) async fn begin(
     if !opened.goes_on {
         redelivery = Redelivery::none();
     }
-    let stored = write_down(road, term, opened, stored, &states).await?;
+    let stored = write_down(road, &objects, term, opened, stored, &states).await?;
     let covered = cover(road, term, opened, &mut states).await?;
     Ok(Begun {
         org,
@@ -242,7 +242,8 @@ async fn open_stream(
     objects: &Objects,
     stored: Option<&StoredPosition>,
 ) -> Result<(Box<dyn Listener>, Opened), Fault> {
-    let names: Vec<ObjectName> = objects.keys().cloned().collect();
+    let selections = objects.values().map(|object| object.selection.clone());
+    let selections: Vec<Selection> = selections.collect();
     let (start, mut broken) = match stored {
         None => (Start::Now, None),
         Some(StoredPosition {
@@ -255,14 +256,14 @@ async fn open_stream(
             (Start::Earliest, Some(HoleCause::NoPosition))
         }
     };
-    let listener = match road.crm.listen(&names, start).await {
+    let listener = match road.crm.listen(&selections, start).await {
         Err(fault) if fault.kind() == FaultKind::PositionLost => {
             tracing::warn!(
                 connection = %road.connection, error = %fault,
                 "stored position is no longer valid: opening a hole and listening from the earliest event"
             );
             broken = Some(HoleCause::ExpiredPosition);
-            road.crm.listen(&names, Start::Earliest).await?
+            road.crm.listen(&selections, Start::Earliest).await?
         }
         listener => listener?,
     };
@@ -278,6 +279,7 @@ async fn open_stream(
 /// Stores the holes that the stream's beginning leaves, with the place it begins at, before its first event.
 async fn write_down(
     road: &Road,
+    objects: &Objects,
     term: u64,
     opened: Opened,
     stored: Option<StoredPosition>,
@@ -286,7 +288,7 @@ async fn write_down(
     let from = stored
         .as_ref()
         .map_or(opened.since, |stored| stored.confirmed_at);
-    let mut open = Vec::new();
+    let mut open = stopped_objects(road, objects, opened, stored.as_ref(), states).await?;
     for (name, state) in states {
         // An object that was never synced is read whole anyway.
         let is_known = state.synced_at.is_some() || state.snapshot.is_some();
@@ -324,6 +326,41 @@ async fn write_down(
         road.state.commit(&road.connection, term, progress).await?;
     }
     Ok(next)
+}
+
+/// Holes over objects that were synced and whose own place the stored position does not hold. One that is open
+/// already stands for it: whoever mends it begins the object's stream anew.
+async fn stopped_objects(
+    road: &Road,
+    objects: &Objects,
+    opened: Opened,
+    stored: Option<&StoredPosition>,
+    states: &States,
+) -> Result<Vec<NewHole>, Fault> {
+    let position = stored.and_then(|stored| stored.position.as_ref());
+    let (Some(position), true) = (position, opened.goes_on) else {
+        return Ok(Vec::new());
+    };
+    let held = road.state.holes(Some(&road.connection), false).await?;
+    let is_held = |name: &ObjectName| {
+        held.iter()
+            .any(|hole| hole.object == *name && matches!(hole.scope, HoleScope::Object { .. }))
+    };
+    let mut found = Vec::new();
+    for (name, object) in objects {
+        let is_synced = states
+            .get(name)
+            .is_some_and(|state| state.synced_at.is_some() && state.covered.is_some());
+        if is_synced && !road.crm.goes_on(position, &object.selection) && !is_held(name) {
+            found.push(object_hole(
+                road,
+                name,
+                HoleCause::ExpiredPosition,
+                opened.since,
+            ));
+        }
+    }
+    Ok(found)
 }
 
 /// Since when each object's stream is unbroken; stored, so that a restart need not forget it.

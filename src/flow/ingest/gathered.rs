@@ -28,6 +28,8 @@ pub struct Gathered {
     pub republished: Vec<(ObjectName, RecordId)>,
     /// The stream spoke: its place is to be stored.
     pub heard: bool,
+    /// A row proved that the org was restored to an earlier state; what the proof was true of.
+    pub restored: Option<DateTime<Utc>>,
     /// Who waits, and for what.
     pub reads: Vec<(oneshot::Sender<ReadOutcome>, ReadOutcome)>,
     /// Counts by metric and object.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::crm::port::Heard;
+use crate::crm::port::{Heard, Lost, LostCause};
 use crate::flow::road::{ObjectRoad, PARTITIONS};
 use crate::image::merge::Verdict;
 use crate::image::port::Mark;
@@ -36,6 +36,11 @@ impl Ingest {
             }
             self.redelivery.passed(&event.position);
             self.confirmed_at = self.confirmed_at.max(event.committed_at);
+        }
+        for lost in &heard.lost {
+            if objects.contains_key(&lost.object) {
+                gathered.holes.push(self.hole_of_lost(lost));
+            }
         }
         if let Some(position) = heard.position {
             self.position = Some(position);
@@ -86,6 +91,24 @@ impl Ingest {
         }
     }
 
+    /// A lost stream's hole: the object's next read of everything begins its stream anew.
+    fn hole_of_lost(&self, lost: &Lost) -> NewHole {
+        tracing::warn!(
+            connection = %self.road.connection, object = %lost.object, cause = ?lost.cause,
+            "an object's stream does not tell everything: opening a hole"
+        );
+        NewHole {
+            object: lost.object.clone(),
+            cause: match lost.cause {
+                LostCause::Expired => HoleCause::ExpiredPosition,
+                LostCause::PermissionLost => HoleCause::PermissionLost,
+                LostCause::NotCaptured => HoleCause::NotCaptured,
+            },
+            scope: HoleScope::Object { to: lost.to },
+            opened_at: self.road.clock.now(),
+        }
+    }
+
     fn judge(
         &mut self,
         road: &ObjectRoad,
@@ -97,7 +120,7 @@ impl Ingest {
             let partition = partition_of(record.as_str().as_bytes(), PARTITIONS);
             let judgement = self.redelivery.judge(event, record, partition);
             // A change in the topic does not tell whether the read that it owed was written down.
-            let owes = event.kind != EventKind::Delete && road.reads_more();
+            let owes = !event.kind.is_end() && road.reads_more();
             match judgement {
                 Judgement::Fresh => {}
                 Judgement::Known if owes => return Judgement::Unsure,
@@ -120,13 +143,13 @@ impl Ingest {
     ) {
         let image = gathered.image(&event.object, record);
         let step = self.road.crm.table().event(image, event, &road.carried);
-        if step.verdict != Verdict::Drop && event.kind != EventKind::Delete && road.reads_more() {
+        if step.verdict != Verdict::Drop && !event.kind.is_end() && road.reads_more() {
             // Formulas and a parent's fields may have moved with it; only a read tells them.
             gathered.owe(&event.object, record, event.committed_at);
         }
         let told = Told {
             origin: Origin::Stream,
-            committed_at: Some(event.committed_at),
+            committed_at: Some(event.source_time()),
             event: Some(event),
         };
         self.take_step(road, record, step, &told, gathered);

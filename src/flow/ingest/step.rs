@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::{ObjectRoad, entry_of};
@@ -11,9 +11,9 @@ use crate::image::port::ImageBatch;
 use crate::log::port::Place;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::event::Event;
-use crate::model::name::{FieldName, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
-use crate::state::port::{Progress, StoredPosition};
+use crate::state::port::{HoleCause, HoleScope, NewHole, Progress, StoredPosition};
 use crate::telemetry::metrics;
 
 use super::gathered::Gathered;
@@ -256,6 +256,12 @@ impl Ingest {
     }
 
     async fn finish(&mut self, mut gathered: Gathered) -> Result<(), Fault> {
+        let restored = gathered.restored;
+        if let Some(as_of) = restored {
+            self.position = self.road.crm.after_restore(self.position.as_ref());
+            gathered.heard = true;
+            gathered.holes.extend(self.holes_of_restore(as_of));
+        }
         let position = gathered.heard.then(|| StoredPosition {
             position: self.position.clone(),
             confirmed_at: self.confirmed_at,
@@ -280,6 +286,29 @@ impl Ingest {
         for (done, outcome) in gathered.reads {
             done.send(outcome).ok();
         }
-        Ok(())
+        restored.map_or(Ok(()), |_| Err(was_restored(&self.road.connection)))
     }
+
+    /// Anything may differ from what was told before: every object is read anew.
+    fn holes_of_restore(&self, as_of: DateTime<Utc>) -> Vec<NewHole> {
+        let lag = TimeDelta::from_std(self.road.settings.read_lag).unwrap_or_default();
+        // Not before now on the CRM's clock, which comes in whole seconds.
+        let to = as_of + lag + TimeDelta::seconds(1);
+        let hole = |object: &ObjectName| NewHole {
+            object: object.clone(),
+            cause: HoleCause::OrgRestored,
+            scope: HoleScope::Object { to },
+            opened_at: self.road.clock.now(),
+        };
+        self.objects.keys().map(hole).collect()
+    }
+}
+
+/// Ends this life; the next one begins from the place that was stored with the holes.
+fn was_restored(connection: &ConnectionId) -> Fault {
+    Fault::new(
+        FaultKind::PositionLost,
+        format!("the org of connection {connection} was restored to an earlier state"),
+    )
+    .remedy("every object is read anew; `holes` shows how far that is")
 }

@@ -88,6 +88,10 @@ impl Ingest {
             }
             return Taken::Again;
         }
+        if answer.step.verdict == Verdict::Restored {
+            gathered.restored = gathered.restored.max(Some(read.as_of));
+            return Taken::Again;
+        }
         if answer.settles {
             gathered.settle(&read.object, answer.record, read.as_of);
         }

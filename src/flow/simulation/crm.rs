@@ -89,6 +89,7 @@ impl SimCrm {
             record: record.clone(),
             fields,
             modified_at: Some(date(seconds(moment.stamp))),
+            version: None,
         }
     }
 
@@ -352,7 +353,7 @@ impl Crm for SimCrm {
 
     async fn listen(
         &self,
-        objects: &[ObjectName],
+        selections: &[Selection],
         from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
         let work = async {
@@ -384,7 +385,7 @@ impl Crm for SimCrm {
             .say(|| format!("{}: listening from event {next}", self.process.name));
         Ok(Box::new(SimListener {
             crm: self.clone(),
-            objects: objects.iter().cloned().collect(),
+            objects: selections.iter().map(|of| of.object.clone()).collect(),
             begin: next,
             next,
         }))
@@ -458,6 +459,7 @@ impl SimListener {
             events,
             position,
             confirmed_at: None,
+            lost: Vec::new(),
         })
     }
 
@@ -471,6 +473,7 @@ impl SimListener {
             confirmed_at: rng
                 .one_in(2)
                 .then(|| date(next.map_or(now, |told| told.at - 1))),
+            lost: Vec::new(),
         }
     }
 }

@@ -63,7 +63,7 @@ proptest! {
             .replace("3MVG9", &id)
             .replace("source = \"User\"\n", &format!("source = \"User\"\nparked_ttl = \"{minutes}m\"\n"));
         let config = super::load_single(&text, &[]).unwrap();
-        let acme = &config.connections["acme"];
+        let acme = config.connections["acme"].salesforce().unwrap();
         prop_assert_eq!(acme.login_url(), format!("https://{host}.my.salesforce.com"));
         let super::Auth::ClientCredentials { client_id, .. } = &acme.auth;
         prop_assert_eq!(client_id, &id);

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::super::decode::cell::{Cell, Cells};
 use super::super::decode::{Header, Names, Payload};
-use super::super::row::RawRow;
 use super::super::stamp;
+use crate::http::raw_row::RawRow;
 
 const HEADER: &str = "ChangeEventHeader";
 

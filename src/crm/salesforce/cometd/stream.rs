@@ -188,6 +188,7 @@ impl Stream {
             events: std::mem::take(&mut self.pending),
             position: self.track.safe(),
             confirmed_at,
+            lost: Vec::new(),
         }
     }
 

@@ -27,6 +27,7 @@ fn diff(new: &str, hunks: &str) -> String {
 
 fn row(text: &str) -> Row {
     Row {
+        version: None,
         record: RecordId::stored("r"),
         fields: [("A".into(), Value::text(text)), ("B".into(), Value::Null)].into(),
         modified_at: None,

@@ -49,6 +49,7 @@ fn row(told: &[(&str, Option<&str>)]) -> Row {
         record: RecordId::stored("r"),
         fields: fields(told),
         modified_at: None,
+        version: None,
     }
 }
 
@@ -421,11 +422,10 @@ impl<M: MergeTable> Run<M> {
         let a = at(stamp(a));
         let step = if alive {
             let row = Row {
-                record: RecordId::stored("r"),
                 fields: (0..2)
                     .map(|i| (FieldName::new(name(i)), text(values[i])))
                     .collect(),
-                modified_at: None,
+                ..row(&[])
             };
             self.table.row(image, &row, a, None)
         } else {

@@ -331,6 +331,7 @@ impl PubSubStream {
         }
         Ok(Heard {
             events,
+            lost: Vec::new(),
             position: self.track.safe(),
             confirmed_at: None,
         })

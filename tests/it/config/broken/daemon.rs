@@ -195,11 +195,6 @@ pub const CONNECTIONS: &[Case] = &[
     ("id", "connection.acme]", "connection.\"acme.eu\"]"),
     ("kind missing", "kind = \"salesforce\"", ""),
     (
-        "kind, later",
-        "kind = \"salesforce\"",
-        "kind = \"dynamics\"",
-    ),
-    (
         "kind, unknown",
         "kind = \"salesforce\"",
         "kind = \"hubspot\"",

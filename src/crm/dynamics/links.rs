@@ -1,0 +1,85 @@
+//! The links of a connection's tables, shared by the reads that begin them and the listener that follows them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+
+use crate::model::name::ObjectName;
+use crate::model::position::Position;
+
+use super::place::{Link, Place};
+
+/// Where the connection stands in this life.
+#[derive(Default)]
+pub struct Links {
+    place: Mutex<Place>,
+    moved: Notify,
+}
+
+impl Links {
+    /// Begins anew from a stored place.
+    pub fn reset(&self, place: Place) {
+        *self.lock() = place;
+        self.moved.notify_one();
+    }
+
+    /// How often the org was found restored.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.lock().incarnation
+    }
+
+    /// A table's link.
+    #[must_use]
+    pub fn get(&self, table: &ObjectName) -> Option<Link> {
+        self.lock().tables.get(table).cloned()
+    }
+
+    /// Whether a table's changes are followed with this selection.
+    #[must_use]
+    pub fn follows(&self, table: &ObjectName, fields: &str) -> bool {
+        self.lock()
+            .tables
+            .get(table)
+            .is_some_and(|link| link.fields == fields)
+    }
+
+    /// A full read, all of whose pages are durable, began a table's changes. A table that is followed keeps its link,
+    /// which tells more.
+    pub fn begin(&self, table: ObjectName, link: Link) {
+        self.lock().tables.entry(table).or_insert(link);
+        self.moved.notify_one();
+    }
+
+    /// A table's next link.
+    pub fn advance(&self, table: &ObjectName, link: Link) {
+        self.lock().tables.insert(table.clone(), link);
+    }
+
+    /// A table's link is no longer taken.
+    pub fn lose(&self, table: &ObjectName) {
+        self.lock().tables.remove(table);
+    }
+
+    /// The position to store.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.lock().position()
+    }
+
+    /// CRM time before which every followed table was asked; `None` if none is followed.
+    #[must_use]
+    pub fn asked_since(&self) -> Option<DateTime<Utc>> {
+        self.lock().tables.values().map(|link| link.sent).min()
+    }
+
+    /// Waits until a table is begun. Cancel-safe.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

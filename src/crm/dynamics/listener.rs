@@ -1,0 +1,308 @@
+//! The listener: asks each table for its changes in turn, so often as the connection may.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+
+use crate::crm::port::{Heard, Listener, Lost, LostCause, Selection};
+use crate::fault::{Fault, FaultKind};
+use crate::model::name::ObjectName;
+use crate::telemetry::metrics::{self, Metrics};
+
+use super::describe::Describer;
+use super::links::Links;
+use super::place::{Link, Way};
+use super::poll::{Poll, Polled};
+use super::rest::{Refused, Rest};
+
+/// Tables that rest are asked up to so many times more seldom.
+const MOST_IDLE: u32 = 4;
+/// When a table that may not be read is asked again.
+const REFUSED_WAIT: Duration = Duration::from_mins(5);
+
+/// What listening needs of its connection.
+pub struct Desk {
+    /// Calls.
+    pub rest: Arc<Rest>,
+    /// Descriptions.
+    pub describer: Arc<Describer>,
+    /// Where each table stands.
+    pub links: Arc<Links>,
+    /// The age of links.
+    pub metrics: Metrics,
+}
+
+/// Listens to the tables that `desk.links` follow, now and later.
+#[must_use]
+pub fn listener(desk: Desk, selections: &[Selection]) -> Box<dyn Listener> {
+    let tables = selections
+        .iter()
+        .map(|selection| (selection.object.clone(), Table::new(selection)))
+        .collect();
+    Box::new(PollingListener {
+        state: State::Idle(Box::new(Round {
+            desk,
+            tables,
+            poll: None,
+            begun: false,
+        })),
+    })
+}
+
+/// One table's turn.
+struct Table {
+    selection: Selection,
+    /// When its changes are asked for next.
+    due: Instant,
+    /// The wait between two questions, while nothing changes.
+    every: Duration,
+    /// It may not be read, which was said.
+    refused: bool,
+}
+
+impl Table {
+    fn new(selection: &Selection) -> Self {
+        Self {
+            selection: selection.clone(),
+            due: Instant::now(),
+            every: Duration::ZERO,
+            refused: false,
+        }
+    }
+}
+
+/// The tables, turn by turn.
+struct Round {
+    desk: Desk,
+    tables: BTreeMap<ObjectName, Table>,
+    poll: Option<Poll>,
+    begun: bool,
+}
+
+impl Round {
+    async fn next(&mut self) -> Result<Heard, Fault> {
+        if !self.begun {
+            // Where it stands is stored at once, so that the next life knows.
+            self.begun = true;
+            return Ok(self.heard(Vec::new()));
+        }
+        loop {
+            if self.poll.is_none() && self.wait_for_turn().await? {
+                // Where a table's changes begin is stored at once.
+                return Ok(self.heard(Vec::new()));
+            }
+            let Some(mut poll) = self.poll.take() else {
+                continue;
+            };
+            let table = poll.table().clone();
+            match poll.page(&self.desk.rest).await {
+                Ok(polled) => {
+                    if let Some(heard) = self.take(poll, polled) {
+                        return Ok(heard);
+                    }
+                }
+                Err(refused) => {
+                    if let Some(heard) = self.refuse(&table, refused)? {
+                        return Ok(heard);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a followed table is to be asked; whether another one began to be followed first.
+    async fn wait_for_turn(&mut self) -> Result<bool, Fault> {
+        let followed: Vec<(ObjectName, Link)> = self
+            .tables
+            .keys()
+            .filter_map(|name| Some((name.clone(), self.desk.links.get(name)?)))
+            .collect();
+        let due = |name: &ObjectName| self.tables.get(name).map(|table| table.due);
+        let Some((name, link)) = followed.into_iter().min_by_key(|(name, _)| due(name)) else {
+            self.desk.links.moved().await;
+            return Ok(true);
+        };
+        if let Some(due) = due(&name) {
+            tokio::select! {
+                biased;
+                () = self.desk.links.moved() => return Ok(true),
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+        let Some(table) = self.tables.get(&name) else {
+            return Ok(false);
+        };
+        let incarnation = self.desk.links.incarnation();
+        let poll = Poll::new(&self.desk.describer, &table.selection, link, incarnation).await;
+        self.poll = Some(poll.map_err(|fault| listening(&name, fault))?);
+        Ok(false)
+    }
+
+    /// A page was told.
+    fn take(&mut self, poll: Poll, polled: Polled) -> Option<Heard> {
+        let name = poll.table().clone();
+        let told = poll.told;
+        let Some(link) = polled.link else {
+            self.poll = Some(poll);
+            return Some(Heard {
+                events: polled.events,
+                ..Heard::default()
+            });
+        };
+        self.schedule(&name, told);
+        // It may have been lost meanwhile, to another life.
+        self.desk.links.get(&name)?;
+        let (link, lost) = self.compared(&name, link);
+        self.desk.links.advance(&name, link);
+        self.show(&name);
+        let mut heard = self.heard(polled.events);
+        heard.lost.extend(lost);
+        Some(heard)
+    }
+
+    fn heard(&self, events: Vec<crate::model::event::Event>) -> Heard {
+        let settings = self.desk.rest.settings();
+        let lag = TimeDelta::from_std(settings.read_lag).unwrap_or_default();
+        Heard {
+            events,
+            position: Some(self.desk.links.position()),
+            confirmed_at: self.desk.links.asked_since().map(|sent| sent - lag),
+            lost: Vec::new(),
+        }
+    }
+
+    /// A table without tombstones is compared as a whole from time to time.
+    fn compared(&self, name: &ObjectName, mut link: Link) -> (Link, Option<Lost>) {
+        let every = self.desk.rest.settings().sweep_interval;
+        let every = TimeDelta::from_std(every).unwrap_or(TimeDelta::MAX);
+        let Way::Modified(since) = &mut link.way else {
+            return (link, None);
+        };
+        if link.sent - since.compared < every {
+            return (link, None);
+        }
+        since.compared = link.sent;
+        let lost = Lost {
+            object: name.clone(),
+            cause: LostCause::NotCaptured,
+            to: link.sent + TimeDelta::seconds(2),
+        };
+        (link, Some(lost))
+    }
+
+    /// A question was refused: the table's place is lost, or the table, or the stream is over.
+    fn refuse(&mut self, name: &ObjectName, refused: Refused) -> Result<Option<Heard>, Fault> {
+        let cause = match refused.fault.kind() {
+            _ if refused.is_expired() || refused.is_not_tracked() => LostCause::Expired,
+            FaultKind::Permission | FaultKind::Missing => LostCause::PermissionLost,
+            _ => return Err(listening(name, refused.fault)),
+        };
+        let Some(table) = self.tables.get_mut(name) else {
+            return Ok(None);
+        };
+        tracing::warn!(
+            connection = %self.desk.rest.settings().connection, object = %name, error = %refused.fault,
+            "a table's changes are not told any more"
+        );
+        if cause == LostCause::Expired {
+            // The same error comes when the table's definition changed.
+            self.desk.describer.forget(name);
+            self.desk.links.lose(name);
+        } else {
+            table.due = Instant::now() + REFUSED_WAIT;
+            if std::mem::replace(&mut table.refused, true) {
+                return Ok(None);
+            }
+        }
+        let mut heard = self.heard(Vec::new());
+        heard.lost.push(Lost {
+            object: name.clone(),
+            cause,
+            to: refused.at,
+        });
+        Ok(Some(heard))
+    }
+
+    /// When the table is asked next: soon if it lives, later if it rests, never above what a day may take.
+    fn schedule(&mut self, name: &ObjectName, told: bool) {
+        let settings = self.desk.rest.settings();
+        let budgeted = self.desk.rest.budget().shortest_poll(self.tables.len());
+        let least = settings.poll_interval.max(budgeted);
+        let most = (settings.poll_interval * MOST_IDLE).max(least);
+        let Some(table) = self.tables.get_mut(name) else {
+            return;
+        };
+        table.refused = false;
+        table.every = if told {
+            least
+        } else {
+            (table.every * 3 / 2).clamp(least, most)
+        };
+        table.due = Instant::now() + table.every;
+    }
+
+    fn show(&self, name: &ObjectName) {
+        let Some(link) = self.desk.links.get(name) else {
+            return;
+        };
+        let labels = [
+            ("connection", self.desk.rest.settings().connection.as_str()),
+            ("object", name.as_str()),
+        ];
+        let gauge = self.desk.metrics.gauge(metrics::DELTA_LINK_AT, &labels);
+        gauge.set(seconds(link.sent));
+    }
+}
+
+fn seconds(at: DateTime<Utc>) -> f64 {
+    at.timestamp() as f64
+}
+
+fn listening(table: &ObjectName, fault: Fault) -> Fault {
+    fault.context(format_args!("asking for the changes of {table}"))
+}
+
+type Wait = Pin<Box<dyn Future<Output = (Box<Round>, Result<Heard, Fault>)> + Send>>;
+
+/// The round, or the wait that owns it.
+enum State {
+    Idle(Box<Round>),
+    Waiting(Wait),
+    Over,
+}
+
+struct PollingListener {
+    state: State,
+}
+
+#[async_trait]
+impl Listener for PollingListener {
+    async fn next(&mut self) -> Result<Heard, Fault> {
+        // The wait is kept until it is over, whoever waits for it: an answer in flight is never dropped.
+        self.state = match std::mem::replace(&mut self.state, State::Over) {
+            State::Idle(mut round) => State::Waiting(Box::pin(async move {
+                let heard = round.next().await;
+                (round, heard)
+            })),
+            other => other,
+        };
+        let State::Waiting(wait) = &mut self.state else {
+            return Err(Fault::new(FaultKind::Protocol, "the stream is over"));
+        };
+        let (round, heard) = wait.await;
+        self.state = if heard.is_ok() {
+            State::Idle(round)
+        } else {
+            State::Over
+        };
+        heard
+    }
+
+    async fn stop(self: Box<Self>) {}
+}

@@ -1,0 +1,310 @@
+//! Microsoft Dynamics 365 (Dataverse): sign-in, reads, change tracking, and the rules by which they merge.
+
+pub mod merge;
+pub mod settings;
+
+mod assertion;
+mod authority;
+mod budget;
+mod describe;
+mod labels;
+mod links;
+mod listener;
+mod place;
+mod plan;
+mod poll;
+mod read;
+mod rest;
+mod row;
+mod sign_in;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+
+use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
+use crate::fault::{Fault, FaultKind};
+use crate::http::{Http, HttpSettings};
+use crate::image::merge::MergeTable;
+use crate::model::event::Found;
+use crate::model::name::{ConnectionId, ObjectName};
+use crate::model::position::Position;
+use crate::model::record_id::{InvalidRecordId, RecordId};
+use crate::model::schema::ObjectSchema;
+use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::{self, Metrics};
+
+use describe::Describer;
+use links::Links;
+use listener::{Desk, listener};
+use merge::DynamicsTable;
+use place::Place;
+use plan::fingerprint;
+use read::{Reader, Scope};
+use rest::Rest;
+use settings::DynamicsSettings;
+use sign_in::SignIn;
+
+/// One environment.
+pub struct Dynamics {
+    settings: DynamicsSettings,
+    rest: Arc<Rest>,
+    describer: Arc<Describer>,
+    reader: Arc<Reader>,
+    links: Arc<Links>,
+    metrics: Metrics,
+    table: DynamicsTable,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WhoAmI {
+    user_id: String,
+    organization_id: String,
+}
+
+#[derive(Deserialize)]
+struct Organizations {
+    value: Vec<Organization>,
+}
+
+#[derive(Deserialize)]
+struct Organization {
+    expirechangetrackingindays: Option<u32>,
+}
+
+impl Dynamics {
+    /// The environment that `settings` name. Nothing is sent before the first call.
+    ///
+    /// # Errors
+    /// `Config`, naming setting, value and remedy.
+    pub fn new(
+        settings: DynamicsSettings,
+        metrics: Metrics,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Fault> {
+        let settings = settings
+            .checked()
+            .map_err(|fault| fault.context("reading a Dynamics connection's settings"))?;
+        let http = Http::new(
+            HttpSettings {
+                connect_timeout: settings.connect_timeout,
+                timeout: settings.call_timeout,
+                ca_file: settings.ca_file.clone(),
+                plain_text: settings.plain_text,
+                ..HttpSettings::new(settings.connection.as_str())
+            },
+            &metrics,
+        )?;
+        let sign_in = SignIn::new(http.clone(), settings.clone(), Arc::clone(&clock));
+        let rest = Arc::new(Rest::new(http, Arc::new(sign_in), settings.clone(), clock));
+        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let links = Arc::new(Links::default());
+        let reader = Arc::new(Reader::new(
+            Arc::clone(&rest),
+            Arc::clone(&describer),
+            Arc::clone(&links),
+        ));
+        let lag = TimeDelta::from_std(settings.read_lag).unwrap_or_default();
+        Ok(Self {
+            settings,
+            rest,
+            describer,
+            reader,
+            links,
+            metrics,
+            table: DynamicsTable::new(lag),
+        })
+    }
+
+    async fn who_am_i(&self) -> Result<WhoAmI, Fault> {
+        let reaching = |fault: Fault| {
+            fault.context(format_args!(
+                "reaching connection {}",
+                self.settings.connection
+            ))
+        };
+        let answer = self.rest.get("/WhoAmI", None).await.map_err(|refused| {
+            let unknown = refused.status == 404;
+            let fault = reaching(refused.fault);
+            if unknown {
+                fault.remedy("check `org` and `api_version`: there is no Web API at this address")
+            } else {
+                fault
+            }
+        })?;
+        let told: WhoAmI = serde_json::from_slice(answer.body()).map_err(|error| {
+            let what = "the answer of WhoAmI can't be read";
+            reaching(Fault::new(FaultKind::Protocol, what).source(error))
+        })?;
+        let normal = |id: &str| {
+            RecordId::guid(id).map_err(|error| {
+                let what = "the answer of WhoAmI names no org";
+                reaching(Fault::new(FaultKind::Protocol, what).source(error))
+            })
+        };
+        Ok(WhoAmI {
+            user_id: normal(&told.user_id)?.to_string(),
+            organization_id: normal(&told.organization_id)?.to_string(),
+        })
+    }
+
+    /// Shows how long a place in the changes is taken. Who may not read it listens all the same.
+    async fn show_life(&self) {
+        let path = "/organizations?$select=expirechangetrackingindays";
+        let days = match self.rest.get(path, None).await {
+            Ok(answer) => serde_json::from_slice::<Organizations>(answer.body())
+                .ok()
+                .and_then(|told| told.value.first()?.expirechangetrackingindays),
+            Err(refused) => {
+                tracing::info!(
+                    connection = %self.settings.connection, error = %refused.fault,
+                    "how long change tracking keeps deletes is not told"
+                );
+                None
+            }
+        };
+        let Some(days) = days else { return };
+        let labels = [("connection", self.settings.connection.as_str())];
+        let gauge = self.metrics.gauge(metrics::DELTA_LINK_LIFE, &labels);
+        gauge.set(f64::from(days) * 86_400.0);
+    }
+
+    /// The place to go on from, of this org and of the selections that it tells.
+    fn place(&self, org: String, selections: &[Selection], from: Start) -> Result<Place, Fault> {
+        let mut place = match from {
+            Start::Now | Start::Earliest => Place::default(),
+            Start::After(position) => Place::parse(&position)?,
+        };
+        if let Some(known) = place.org.as_ref().filter(|known| **known != org) {
+            return Err(Fault::new(
+                FaultKind::Config,
+                format!(
+                    "connection {} was established with org {known}, and {} is org {org}",
+                    self.settings.connection, self.settings.org_url
+                ),
+            )
+            .remedy("set `org` back, or make a connection of another name for the other org"));
+        }
+        place.org = Some(org);
+        place.tables.retain(|table, link| {
+            selections
+                .iter()
+                .any(|of| of.object == *table && fingerprint(of) == link.fields)
+        });
+        Ok(place)
+    }
+}
+
+#[async_trait]
+impl Crm for Dynamics {
+    fn connection(&self) -> &ConnectionId {
+        &self.settings.connection
+    }
+
+    async fn identify(&self) -> Result<OrgIdentity, Fault> {
+        let told = self.who_am_i().await?;
+        Ok(OrgIdentity {
+            org_id: told.organization_id,
+            user_id: told.user_id,
+            instance_url: self.settings.base().to_owned(),
+        })
+    }
+
+    async fn clock(&self) -> Result<DateTime<Utc>, Fault> {
+        let clock = self.rest.clock().await;
+        clock.map_err(|fault| fault.context("asking the CRM's clock"))
+    }
+
+    async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fresh(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn read_all(
+        &self,
+        selection: &Selection,
+        resume: Option<&str>,
+    ) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Scope::All, resume).await
+    }
+
+    async fn read_window(
+        &self,
+        selection: &Selection,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Box<dyn Pages>, Fault> {
+        self.reader
+            .pages(selection, Scope::Window(from, to), None)
+            .await
+    }
+
+    async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
+        self.reader.by_ids(selection, ids).await
+    }
+
+    /// Change tracking tells deletes after a place and to nobody else.
+    async fn deleted(
+        &self,
+        object: &ObjectName,
+        _from: DateTime<Utc>,
+        _to: DateTime<Utc>,
+    ) -> Result<Vec<RecordId>, Fault> {
+        let what = format!("Dataverse keeps no list of the deleted records of {object}");
+        Err(Fault::new(FaultKind::PositionLost, what))
+    }
+
+    async fn listen(
+        &self,
+        selections: &[Selection],
+        from: Start,
+    ) -> Result<Box<dyn Listener>, Fault> {
+        let told = self.who_am_i().await?;
+        let place = self.place(told.organization_id, selections, from)?;
+        self.show_life().await;
+        self.links.reset(place);
+        let desk = Desk {
+            rest: Arc::clone(&self.rest),
+            describer: Arc::clone(&self.describer),
+            links: Arc::clone(&self.links),
+            metrics: self.metrics.clone(),
+        };
+        Ok(listener(desk, selections))
+    }
+
+    fn goes_on(&self, position: &Position, selection: &Selection) -> bool {
+        Place::parse(position).is_ok_and(|place| {
+            place
+                .tables
+                .get(&selection.object)
+                .is_some_and(|link| link.fields == fingerprint(selection))
+        })
+    }
+
+    fn after_restore(&self, position: Option<&Position>) -> Option<Position> {
+        let known = position.and_then(|position| Place::parse(position).ok());
+        let place = known.unwrap_or_default();
+        Some(
+            Place {
+                incarnation: place.incarnation.max(self.links.incarnation()) + 1,
+                tables: std::collections::BTreeMap::new(),
+                ..place
+            }
+            .position(),
+        )
+    }
+
+    fn table(&self) -> &dyn MergeTable {
+        &self.table
+    }
+
+    fn record_id(&self, text: &str) -> Result<RecordId, InvalidRecordId> {
+        RecordId::guid(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

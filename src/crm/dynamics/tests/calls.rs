@@ -1,0 +1,156 @@
+//! Calls: what is sent along, what refusals mean, descriptions, the CRM's clock, the day's budget.
+
+use std::time::Duration;
+
+use crate::http::tests::server::Reply;
+
+use super::org::{Org, below, page, refused, row};
+use super::*;
+
+async fn refusing(reply: Reply) -> Fault {
+    let org = Org::start(move |_| {
+        let reply = reply.clone();
+        async move { reply }
+    })
+    .await;
+    let crm = org.connector();
+    let mut pages = crm
+        .read_all(&selection("account", &["name"]), None)
+        .await
+        .unwrap();
+    pages.next().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn refusals_have_their_kinds() {
+    for (reply, kind) in [
+        (
+            refused(429, "0x80072322", "Number of requests exceeded"),
+            FaultKind::Throttled,
+        ),
+        (
+            refused(429, "-2147015903", "Combined execution time"),
+            FaultKind::Throttled,
+        ),
+        (Reply::new(429, ""), FaultKind::Throttled),
+        (
+            refused(403, "0x80040220", "missing prvReadAccount"),
+            FaultKind::Permission,
+        ),
+        (
+            refused(400, "0x80044352", "Version stamp"),
+            FaultKind::PositionLost,
+        ),
+        (
+            refused(400, "", "Could not find a property named 'nam' on type"),
+            FaultKind::Missing,
+        ),
+        (refused(400, "0x80060888", "bad OData"), FaultKind::Protocol),
+        (
+            refused(404, "0x80060888", "Resource not found for the segment"),
+            FaultKind::Missing,
+        ),
+        (refused(500, "", "oops"), FaultKind::Unavailable),
+        (Reply::new(503, "<html>"), FaultKind::Unavailable),
+        (Reply::new(200, "<html>"), FaultKind::Protocol),
+        (
+            Reply::new(200, "{\"value\":[").cut(),
+            FaultKind::Unavailable,
+        ),
+    ] {
+        let fault = refusing(reply.clone()).await;
+        assert_eq!(fault.kind(), kind, "{reply:?}: {}", fault.report());
+        assert!(fault.report().contains("account"), "{}", fault.report());
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_call_says_how_long_to_wait() {
+    let reply = refused(429, "0x80072322", "Number of requests exceeded").with("retry-after", "37");
+    assert_eq!(
+        refusing(reply).await.wait_hint(),
+        Some(Duration::from_secs(37))
+    );
+}
+
+#[tokio::test]
+async fn calls_carry_what_odata_wants() {
+    let org = Org::start(|seen| async move { page(&seen, &[row(1, 1, "a")], None, None) }).await;
+    let crm = org.with(|settings| settings.page_size = 77);
+    let mut pages = crm
+        .read_all(&selection("account", &["name"]), None)
+        .await
+        .unwrap();
+    pages.next().await.unwrap().unwrap();
+    let call = org.calls().pop().unwrap();
+    assert_eq!(call.header("accept"), "application/json");
+    assert_eq!(call.header("odata-version"), "4.0");
+    assert_eq!(call.header("odata-maxversion"), "4.0");
+    assert_eq!(call.header("if-none-match"), "null");
+    assert_eq!(
+        call.header("prefer"),
+        "odata.track-changes,odata.maxpagesize=77,\
+         odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\""
+    );
+    assert_eq!(call.header("cookie"), "");
+}
+
+#[tokio::test]
+async fn tables_are_described_once_and_unknown_ones_named() {
+    let org = Org::start(|seen| async move {
+        assert!(below(&seen).contains("'acount'"), "{seen:?}");
+        refused(
+            404,
+            "0x80060888",
+            "Could not find an entity with name 'acount'",
+        )
+    })
+    .await;
+    let crm = org.connector();
+    for _ in 0..3 {
+        let schema = crm.describe(&"account".into()).await.unwrap();
+        assert_eq!(schema.fields["ownerid"].references.len(), 2);
+        assert!(schema.fields.contains_key("Id"));
+    }
+    assert_eq!(org.server.count("(LogicalName='account')"), 1);
+    let fault = crm.describe(&"acount".into()).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Missing);
+    assert!(fault.report().contains("`acount`"), "{}", fault.report());
+    let calls = org.server.seen().len();
+    let fault = crm.describe(&"a'b".into()).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Missing);
+    assert_eq!(
+        org.server.seen().len(),
+        calls,
+        "no call for what is no name"
+    );
+}
+
+#[tokio::test]
+async fn the_clock_is_the_crms_and_late_and_costs_no_session() {
+    let org = Org::start(|seen| async move { page(&seen, &[], None, None) }).await;
+    let crm = org.connector();
+    let before = Utc::now();
+    let clock = crm.clock().await.unwrap();
+    assert!(clock <= Utc::now() - Duration::from_secs(5));
+    assert!(clock > before - Duration::from_secs(10));
+    assert_eq!(org.sign_ins(), 0);
+}
+
+#[tokio::test]
+async fn a_days_calls_end_and_nothing_is_sent_any_more() {
+    let org = Org::start(|seen| async move { page(&seen, &[], None, None) }).await;
+    let crm = org.with(|settings| settings.daily_requests = Some(3));
+    crm.identify().await.unwrap();
+    crm.describe(&"account".into()).await.unwrap();
+    let calls = org.server.seen().len();
+    let fault = crm.identify().await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Throttled);
+    assert!(fault.wait_hint().is_some());
+    assert!(
+        fault.report().contains("daily_requests"),
+        "{}",
+        fault.report()
+    );
+    assert_eq!(org.server.seen().len(), calls);
+}
