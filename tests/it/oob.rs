@@ -300,7 +300,11 @@ fn a_second_org_is_told_what_it_shares() {
     let config = loaded(&acme(&[("connections/other.toml", &second)]));
     let notes =
         |config: &Config| -> String { config.notes.iter().map(ToString::to_string).collect() };
-    assert!(!notes(&config).contains("other"), "{}", notes(&config));
+    assert!(
+        !notes(&config).contains("connections/other.toml"),
+        "{}",
+        notes(&config)
+    );
     let config = loaded(&acme(&[("connections/other.toml", &other)]));
     assert!(
         notes(&config).contains("which repeats across orgs"),
