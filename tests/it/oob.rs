@@ -98,6 +98,25 @@ fn what_is_printed_parses_back() {
     }
 }
 
+/// A file that says what the catalogue says changes nothing: what is printed may be kept and edited.
+#[test]
+fn a_printed_job_laid_over_itself_is_itself() {
+    let made = loaded(&acme(&[]));
+    let fixture = acme(&[]);
+    let listed = of_connection(&fixture.path(), &BTreeMap::new(), "acme")
+        .unwrap()
+        .unwrap();
+    for job in listed {
+        let name = format!("jobs/acme/{}.toml", job.id);
+        let config = loaded(&acme(&[(&name, &job.toml)]));
+        let find = |config: &Config| {
+            let found = config.jobs.iter().find(|own| own.id.as_str() == job.id);
+            without_places(found.unwrap())
+        };
+        assert_eq!(find(&config), find(&made), "{}", job.id);
+    }
+}
+
 /// A job's text without the files and lines at which it stands.
 fn without_places(job: &tributary::config::job::JobConfig) -> String {
     let text = format!("{job:#?}");
