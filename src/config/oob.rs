@@ -92,6 +92,12 @@ pub(super) fn has_multi_currency(tree: &Node, connection: &str) -> bool {
     }
 }
 
+/// Whether the newest catalogue of a kind has a job.
+pub(super) fn has_job(kind: CrmKind, id: &str) -> bool {
+    let catalogue = Catalogue::newest(kind, &Report::default());
+    catalogue.is_some_and(|catalogue| catalogue.jobs.iter().any(|job| job.id == id))
+}
+
 /// A job of the catalogue.
 #[derive(Debug, Clone)]
 pub(super) struct Template {

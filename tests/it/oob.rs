@@ -98,6 +98,25 @@ fn what_is_printed_parses_back() {
     }
 }
 
+/// A file that says what the catalogue says changes nothing: what is printed may be kept and edited.
+#[test]
+fn a_printed_job_laid_over_itself_is_itself() {
+    let made = loaded(&acme(&[]));
+    let fixture = acme(&[]);
+    let listed = of_connection(&fixture.path(), &BTreeMap::new(), "acme")
+        .unwrap()
+        .unwrap();
+    for job in listed {
+        let name = format!("jobs/acme/{}.toml", job.id);
+        let config = loaded(&acme(&[(&name, &job.toml)]));
+        let find = |config: &Config| {
+            let found = config.jobs.iter().find(|own| own.id.as_str() == job.id);
+            without_places(found.unwrap())
+        };
+        assert_eq!(find(&config), find(&made), "{}", job.id);
+    }
+}
+
 /// A job's text without the files and lines at which it stands.
 fn without_places(job: &tributary::config::job::JobConfig) -> String {
     let text = format!("{job:#?}");
@@ -300,7 +319,11 @@ fn a_second_org_is_told_what_it_shares() {
     let config = loaded(&acme(&[("connections/other.toml", &second)]));
     let notes =
         |config: &Config| -> String { config.notes.iter().map(ToString::to_string).collect() };
-    assert!(!notes(&config).contains("other"), "{}", notes(&config));
+    assert!(
+        !notes(&config).contains("connections/other.toml"),
+        "{}",
+        notes(&config)
+    );
     let config = loaded(&acme(&[("connections/other.toml", &other)]));
     assert!(
         notes(&config).contains("which repeats across orgs"),
@@ -325,6 +348,49 @@ fn a_second_org_is_told_what_it_shares() {
         "{}",
         notes(&config)
     );
+}
+
+/// Users that are there already, and what says that a CRM's user is one of them: e-mail, name, user name. Two that
+/// could be are none: nobody is guessed.
+#[tokio::test]
+async fn users_that_are_there_already_are_associated() {
+    let earlier = "source = \"Slack__c\"\n[to.User]\nidentifiers = [\"external_id\"]\n\
+                   map = { external_id = \"Id\", email = \"Email__c\", name = \"Name\", username = \"Login__c\" }\n";
+    let there = |fields: &str| format!("given.Slack__c = [{fields}]\n");
+    let ann = "{ Id = \"a00A00000000001IAA\", Email__c = \"ann@acme.example\", Name = \"Ann Ade\", Login__c = \"ann\" }";
+    let twin = "{ Id = \"a00A00000000002IAA\", Email__c = \"Ann@acme.example\", Name = \"Ann Ade\", Login__c = \"twin\" }";
+    let given = "given.User = [{ Id = \"005A00000000001IAA\", FirstName = \"Ann\", Name = \"Ann Ade\", Email = \" ANN@acme.example\", \
+                 Username = \"Ann\", UserType = \"Standard\", IsActive = true }]\n";
+    let one = "expect.User = [{ external_id = \"a00A00000000001IAA\", first_name = \"Ann\" }]\n\
+               expect.\"User Avatar\" = [{ user_id = \"005A00000000001IAA\", user = { external_id = \"a00A00000000001IAA\" } }]\n";
+    let two = "expect.User = [{ name = \"Ann Ade\" }, { name = \"Ann Ade\" }]\nexpect.\"User Avatar\" = []\n\
+               errors = [\"matches several rows of User\"]\n";
+    for key in ["email", "name", "username"] {
+        let several = key != "username";
+        let mut tests = format!("[[test]]\n{}{given}{one}", there(ann));
+        if several {
+            tests.push_str(&format!(
+                "[[test]]\n{}{given}{two}",
+                there(&format!("{ann}, {twin}"))
+            ));
+        }
+        let user =
+            format!("to.User.identifiers = [\"{key}\"]\nto.User.map.name = \"Name\"\n{tests}");
+        let fixture = acme(&[
+            ("jobs/acme/slack.toml", earlier),
+            ("jobs/acme/user_sync.toml", &user),
+        ]);
+        let config = loaded(&fixture);
+        let mappings = app::compile(&config).unwrap();
+        let trials = trial::run(&config, &mappings).await.unwrap();
+        assert_eq!(trials.run, if several { 2 } else { 1 });
+        assert_eq!(
+            trials.failures,
+            [],
+            "{key}: {}",
+            Problems::new(trials.failures.clone())
+        );
+    }
 }
 
 /// A test that must fail does, with what is there instead.

@@ -11,7 +11,7 @@ use crate::config::job::{JobConfig, Routine, paths, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
 use crate::config::objects::Objects;
-use crate::config::oob::CrmKind;
+use crate::config::oob::{self, CrmKind};
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
@@ -58,7 +58,7 @@ pub(in crate::config) fn read(
 ) -> Option<(JobConfig, Routine)> {
     let report = context.report;
     let mut reader = Reader::open(node, report)?;
-    let source = source(&mut reader);
+    let source = source(&mut reader, id, context.kind);
     let name = reader.text("name");
     let enabled = reader.boolean("enabled");
     let realtime = reader.boolean("realtime");
@@ -105,9 +105,18 @@ pub(in crate::config) fn read(
     Some((job, routine))
 }
 
-fn source(reader: &mut Reader<'_>) -> Option<Located<ObjectName>> {
+fn source(reader: &mut Reader<'_>, id: &str, kind: Option<CrmKind>) -> Option<Located<ObjectName>> {
     let remedy = "write the CRM object's API name: source = \"Account\"";
-    let text = reader.required_text("source", remedy)?;
+    // A file that means to change a job of the catalogue, and the connection did not ask for it.
+    let is_of_catalogue = kind.is_some_and(|kind| oob::has_job(kind, id));
+    let text = if is_of_catalogue {
+        let ask = format!(
+            "{remedy}; or let the connection ask for `{id}`: oob = {{ catalog = 1, jobs = [\"{id}\"] }}"
+        );
+        reader.required_text("source", &ask)?
+    } else {
+        reader.required_text("source", remedy)?
+    };
     let good = text.value.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.value.len() <= 128
         && text
