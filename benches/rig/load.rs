@@ -76,8 +76,9 @@ pub fn plan(parents: Parents) -> Plan {
         .iter()
         .find(|job| job.id.as_str() == "asset_sync");
     let mapping = Mapping::compile(job.unwrap(), &config.objects).unwrap();
-    let wanted = ["asset", "parent_0", "parent_1", "parent_2"];
-    let objects = wanted.iter().filter_map(|table| config.objects.get(*table));
+    let ours =
+        |object: &&StoredObject| object.table == "asset" || object.table.starts_with("parent_");
+    let objects = config.objects.values().filter(ours);
     Plan {
         mapping: Arc::new(mapping),
         objects: objects.cloned().collect(),
