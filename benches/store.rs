@@ -1,12 +1,12 @@
 //! From a topic in memory to a store: the job as the daemon runs it, against the bare technique on the same server.
 //!
-//! `cargo bench --bench store [-- PART…]`, parts: `apply` `lookups` `batches` `writers` `sqlite` `kafka`.
+//! `cargo bench --bench store [-- PART…]`, parts: `apply` `lookups` `writers`.
 //!
 //! The server is PostgreSQL on this machine, by a Unix socket, with fsync (`rig/server.rs`). A change has 1 KB of JSON
 //! and 20 mapped columns; the store holds `TRIBUTARY_BENCH_ROWS` rows (100,000) before anything is timed. Per pair
 //! every arm writes `TRIBUTARY_BENCH_CHANGES` changes (24,000) into tables of its own, cut into the same batches; arms
 //! take turns; `TRIBUTARY_BENCH_PAIRS` pairs (5) after one that does not count. Buffers and topics are made before
-//! the clock starts. `kafka` needs `TRIBUTARY_TEST_KAFKA` (`tests/kafka cargo bench --bench store -- kafka`).
+//! the clock starts. `TRIBUTARY_BENCH_WRITERS` connections: one per core unless set.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;
@@ -267,6 +267,9 @@ fn main() {
         if wants("lookups") {
             lookups(&server, &sizes).await;
         }
+        if wants("writers") {
+            writers(&server, &sizes).await;
+        }
     });
 }
 
@@ -336,29 +339,56 @@ async fn apply(server: &Server, sizes: &Sizes) {
 }
 
 async fn lookups(server: &Server, sizes: &Sizes) {
-    let mut with = Daemon::on_postgres(server, "looked_up", sizes.writers, Parents::LookedUp).await;
-    let mut without = Daemon::on_postgres(server, "given", sizes.writers, Parents::Given).await;
+    let with = Daemon::on_postgres(server, "looked_up", sizes.writers, Parents::LookedUp).await;
+    let without = Daemon::on_postgres(server, "given", sizes.writers, Parents::Given).await;
+    let arms = [("three look-ups", with), ("none", without)];
+    let bar = Bar {
+        floor: 0.95,
+        goal: 0.95,
+    };
+    daemons(server, sizes, "look-ups", arms, bar).await;
+}
+
+async fn writers(server: &Server, sizes: &Sizes) {
+    let two = Daemon::on_postgres(server, "two_writers", 2, Parents::None).await;
+    let one = Daemon::on_postgres(server, "one_writer", 1, Parents::None).await;
+    let arms = [("two writers", two), ("one", one)];
+    let bar = Bar {
+        floor: 1.5,
+        goal: 1.5,
+    };
+    daemons(server, sizes, "writers", arms, bar).await;
+}
+
+/// One daemon against another, on the same changes.
+async fn daemons(
+    server: &Server,
+    sizes: &Sizes,
+    name: &str,
+    mut arms: [(&str, Daemon); 2],
+    bar: Bar,
+) {
     let mut records = Records::new(0);
     let first = records.next(Kind::Insert, sizes.rows);
-    with.run(Some(server), &first).await;
-    without.run(Some(server), &first).await;
-    for kind in [Kind::Insert, Kind::Update] {
-        let mut comparison =
-            Comparison::new(format!("look-ups, {kind:?}"), &["three look-ups", "none"]);
+    for (_, daemon) in &mut arms {
+        daemon.run(Some(server), &first).await;
+    }
+    for (kind, what) in [
+        (Kind::Insert, "all new"),
+        (Kind::Update, "four fifths known"),
+    ] {
+        let names = [arms[0].0, arms[1].0];
+        let mut comparison = Comparison::new(format!("{name}, {what}"), &names);
         for pair in 0..=sizes.pairs {
             server.vacuum().await;
             let steps = records.next(kind, sizes.changes);
-            let runs = [
-                with.run(Some(server), &steps).await,
-                without.run(Some(server), &steps).await,
-            ];
-            for (arm, run) in runs.into_iter().enumerate().filter(|_| pair > 0) {
-                comparison.add(arm, run);
+            for (arm, (_, daemon)) in arms.iter_mut().enumerate() {
+                let run = daemon.run(Some(server), &steps).await;
+                if pair > 0 {
+                    comparison.add(arm, run);
+                }
             }
         }
-        comparison.tell(&[Some(Bar {
-            floor: 0.95,
-            goal: 0.95,
-        })]);
+        comparison.tell(&[Some(bar)]);
     }
 }
