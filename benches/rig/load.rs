@@ -25,13 +25,11 @@ pub const LOOKUPS: usize = 3;
 /// Parents per look-up.
 pub const PARENTS: usize = 20_000;
 
-/// How the GSID columns are filled.
+/// How the GSID columns are filled. No field holds a GSID, so without look-ups they stay empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parents {
     /// There are none.
     None,
-    /// The source carries the GSIDs: as many bytes written, nothing looked up.
-    Given,
     /// By record id.
     LookedUp,
 }
@@ -120,11 +118,6 @@ fn config(parents: Parents) -> String {
     for place in 0..COLUMNS {
         writeln!(text, "column_{place} = \"Field_{place}__c\"").unwrap();
     }
-    for parent in 0..LOOKUPS {
-        if parents == Parents::Given {
-            writeln!(text, "parent_{parent} = \"Parent_{parent}__c\"").unwrap();
-        }
-    }
     if parents == Parents::LookedUp {
         text.push_str("[job.acme.asset_sync.to.Asset.derive]\n");
         for parent in 0..LOOKUPS {
@@ -181,7 +174,6 @@ pub fn fields(number: usize, state: usize, parents: Parents) -> Fields {
         let number = mix(seed + parent) % PARENTS;
         let value = match parents {
             Parents::None => break,
-            Parents::Given => Value::text(parent_gsid(parent, number).to_string()),
             Parents::LookedUp => Value::text(parent_id(parent, number)),
         };
         fields.insert(FieldName::new(format!("Parent_{parent}__c")), value);
@@ -189,7 +181,7 @@ pub fn fields(number: usize, state: usize, parents: Parents) -> Fields {
     fields
 }
 
-/// The CRM's id of a parent, as long as a GSID so that both loads have as many bytes.
+/// The CRM's id of a parent.
 pub fn parent_id(parent: usize, number: usize) -> String {
     format!("{parent:08}-0000-7000-8000-{number:012}")
 }
