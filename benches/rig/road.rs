@@ -167,6 +167,10 @@ impl Target for Counting {
         Ok(applied)
     }
 
+    fn side_by_side(&self) -> usize {
+        self.inner.side_by_side()
+    }
+
     async fn release(
         &self,
         connection: &ConnectionId,
