@@ -33,8 +33,8 @@ fn main() {
                 black_box(serde_json::from_slice::<serde_json::Value>(black_box(&bytes)).unwrap());
             });
             let mapped = time(|| {
-                let change = Change::decode(black_box(&bytes)).unwrap();
-                let mapped = mapping.map(&change, (0, 0), DateTime::UNIX_EPOCH);
+                let change = mapping.read(black_box(&bytes)).unwrap();
+                let mapped = mapping.map_selected(&change, (0, 0), DateTime::UNIX_EPOCH);
                 assert!(matches!(black_box(mapped), Mapped::Rows(_)));
             });
             println!(

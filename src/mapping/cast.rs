@@ -6,7 +6,7 @@ use crate::mapping::decimal::{self, MAX_DIGITS, NotDecimal};
 use crate::mapping::instant;
 use crate::mapping::plan::Cell;
 use crate::model::stored::StoredType;
-use crate::model::value::Value;
+use crate::model::value::Scalar;
 
 /// How much of a value a message shows.
 const SHOWN: usize = 60;
@@ -37,7 +37,8 @@ pub struct Uncastable {
 ///
 /// # Errors
 /// [`Uncastable`], for the dead letters.
-pub fn cast(value: &Value, ty: StoredType) -> Result<Cell, Uncastable> {
+pub fn cast<'a>(value: impl Into<Scalar<'a>>, ty: StoredType) -> Result<Cell, Uncastable> {
+    let value = value.into();
     if is_empty(value, ty) {
         return Ok(Cell::Null);
     }
@@ -63,7 +64,7 @@ pub fn cast(value: &Value, ty: StoredType) -> Result<Cell, Uncastable> {
             .ok_or_else(|| refuse("a date and time with an offset, nor a date")),
         StoredType::Email => email(value).ok_or_else(|| refuse("an e-mail address")),
         StoredType::Url => match value {
-            Value::Text(text) => Ok(Cell::Text(text.trim().into())),
+            Scalar::Text(text) => Ok(Cell::Text(text.trim().into())),
             _ => Err(refuse("a URL")),
         },
         StoredType::Gsid => value
@@ -95,29 +96,29 @@ pub const fn type_name(ty: StoredType) -> &'static str {
 }
 
 /// Whether a value says nothing to a column: null, empty text, and blank text but where text is kept as it is.
-fn is_empty(value: &Value, ty: StoredType) -> bool {
+fn is_empty(value: Scalar<'_>, ty: StoredType) -> bool {
     match value {
-        Value::Null => true,
-        Value::Text(text) => match ty {
+        Scalar::Null => true,
+        Scalar::Text(text) => match ty {
             StoredType::String | StoredType::RichText => text.is_empty(),
             _ => text.trim().is_empty(),
         },
-        Value::Bool(_) | Value::Number(_) => false,
+        Scalar::Bool(_) | Scalar::Number(_) => false,
     }
 }
 
 /// Reads a truth value.
 #[must_use]
-pub fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Null => None,
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match decimal::plain(number.as_str()).ok()? {
+pub fn boolean<'a>(value: impl Into<Scalar<'a>>) -> Option<bool> {
+    match value.into() {
+        Scalar::Null => None,
+        Scalar::Bool(value) => Some(value),
+        Scalar::Number(number) => match decimal::plain(number).ok()? {
             digits if decimal::compare(&digits, "1").is_eq() => Some(true),
             digits if decimal::compare(&digits, "0").is_eq() => Some(false),
             _ => None,
         },
-        Value::Text(text) => {
+        Scalar::Text(text) => {
             let is = |word: &str| text.trim().eq_ignore_ascii_case(word);
             if is("true") || is("1") || is("yes") {
                 Some(true)
@@ -139,13 +140,13 @@ pub fn shorten(value: &str) -> String {
     }
 }
 
-fn text(value: &Value) -> Cell {
+fn text(value: Scalar<'_>) -> Cell {
     match value {
-        Value::Null => Cell::Null,
-        Value::Bool(true) => Cell::Text("true".into()),
-        Value::Bool(false) => Cell::Text("false".into()),
-        Value::Number(number) => Cell::Text(number.as_str().into()),
-        Value::Text(text) => Cell::Text(text.clone()),
+        Scalar::Null => Cell::Null,
+        Scalar::Bool(true) => Cell::Text("true".into()),
+        Scalar::Bool(false) => Cell::Text("false".into()),
+        Scalar::Number(number) => Cell::Text(number.into()),
+        Scalar::Text(text) => Cell::Text(text.into()),
     }
 }
 
@@ -162,8 +163,8 @@ pub fn trimmed(cell: Cell) -> Cell {
     }
 }
 
-fn choices(value: &Value) -> Cell {
-    let Value::Text(joined) = value else {
+fn choices(value: Scalar<'_>) -> Cell {
+    let Scalar::Text(joined) = value else {
         return text(value);
     };
     let mut out = String::with_capacity(joined.len());
@@ -184,11 +185,11 @@ fn choices(value: &Value) -> Cell {
     }
 }
 
-fn number(value: &Value) -> Result<Cell, &'static str> {
+fn number(value: Scalar<'_>) -> Result<Cell, &'static str> {
     let digits = match value {
-        Value::Number(number) => number.as_str(),
-        Value::Text(text) => text.trim(),
-        Value::Null | Value::Bool(_) => return Err("a number"),
+        Scalar::Number(number) => number,
+        Scalar::Text(text) => text.trim(),
+        Scalar::Null | Scalar::Bool(_) => return Err("a number"),
     };
     match decimal::plain(digits) {
         Ok(plain) => Ok(Cell::Number(plain.into())),
@@ -201,7 +202,7 @@ fn number(value: &Value) -> Result<Cell, &'static str> {
 }
 
 /// Not the grammar of RFC 5322: only what keeps `n/a` and `none` from making many people one.
-fn email(value: &Value) -> Option<Cell> {
+fn email(value: Scalar<'_>) -> Option<Cell> {
     let text = value.as_text()?.trim();
     let (local, domain) = text.rsplit_once('@')?;
     let sound = !local.is_empty() && !domain.is_empty() && !text.contains(char::is_whitespace);

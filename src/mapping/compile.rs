@@ -13,16 +13,20 @@ use crate::mapping::cast::{self, cast, shorten, type_name};
 use crate::mapping::decimal;
 use crate::mapping::filter::Filter;
 use crate::mapping::plan::{Cell, DestinationPlan, JobPlan, Life, MappedRow, Reference};
-use crate::model::change::Change;
+use crate::model::change::selected::{Selected, Selection};
+use crate::model::change::{Change, InvalidChange};
 use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredObject, StoredType};
-use crate::model::value::Value;
+use crate::model::value::Scalar;
+use crate::model::version::Version;
 
 /// A job's rules, checked against the stored objects.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     plan: JobPlan,
+    /// The plan's fields.
+    selection: Selection,
     filter: Option<Bound>,
     /// One per destination of the plan.
     rules: Vec<Rules>,
@@ -113,24 +117,63 @@ impl Mapping {
     /// not pass a filter yields a [`Life::Filtered`] row without cells.
     #[must_use]
     pub fn map(&self, change: &Change, place: (u32, u64), now: DateTime<Utc>) -> Mapped {
-        let id = Value::text(change.id.as_str());
+        let fields = self.plan.fields.iter();
+        let values = fields.map(|field| change.fields.get(field).map(Scalar::from));
+        let head = Head {
+            id: &change.id,
+            version: change.version,
+            committed_at: change.committed_at,
+            is_alive: change.is_alive(),
+        };
+        self.map_image(head, values, place, now)
+    }
+
+    /// Reads of a topic value what the job needs.
+    ///
+    /// # Errors
+    /// [`InvalidChange`]; the bytes then belong into the dead letters.
+    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Selected<'a>, InvalidChange> {
+        Selected::decode(bytes, &self.selection)
+    }
+
+    /// Maps what [`Mapping::read`] read, as [`Mapping::map`] does.
+    #[must_use]
+    pub fn map_selected(
+        &self,
+        change: &Selected<'_>,
+        place: (u32, u64),
+        now: DateTime<Utc>,
+    ) -> Mapped {
+        let head = Head {
+            id: &change.id,
+            version: change.version,
+            committed_at: change.committed_at,
+            is_alive: change.is_alive(),
+        };
+        self.map_image(head, change.values(), place, now)
+    }
+
+    fn map_image<'a>(
+        &self,
+        head: Head<'a>,
+        values: impl Iterator<Item = Option<Scalar<'a>>>,
+        place: (u32, u64),
+        now: DateTime<Utc>,
+    ) -> Mapped {
+        let id = Scalar::Text(head.id.as_str());
+        let fields = self.plan.fields.iter();
+        let values = fields
+            .zip(values)
+            .map(|(field, value)| value.or_else(|| (field.as_str() == ID_FIELD).then_some(id)));
         let image = Image {
-            change,
+            values: values.collect(),
+            head,
             place,
             now,
             fields: &self.plan.fields,
-            values: self
-                .plan
-                .fields
-                .iter()
-                .map(|field| {
-                    let known = change.fields.get(field);
-                    known.or_else(|| (field.as_str() == ID_FIELD).then_some(&id))
-                })
-                .collect(),
         };
         let mut flaws = Flaws::default();
-        let passes = !change.is_alive() || image.passes(self.filter.as_ref(), &mut flaws);
+        let passes = !image.head.is_alive || image.passes(self.filter.as_ref(), &mut flaws);
         let rows = self.rows(&image, passes, &mut flaws);
         if !flaws.missing.is_empty() {
             let name = |slot: usize| self.plan.fields[slot].clone();
@@ -146,7 +189,7 @@ impl Mapping {
         let destinations = self.plan.destinations.iter().zip(&self.rules);
         destinations
             .map(|(plan, rules)| {
-                if !image.change.is_alive() {
+                if !image.head.is_alive {
                     // A delete must not be refused for a value that nobody will store.
                     return image.row(plan, rules, Life::Deleted, &mut Flaws::default());
                 }
@@ -160,14 +203,22 @@ impl Mapping {
     }
 }
 
+/// What a change says besides its fields.
+struct Head<'a> {
+    id: &'a RecordId,
+    version: Version,
+    committed_at: Option<DateTime<Utc>>,
+    is_alive: bool,
+}
+
 /// A change on its way through the rules.
 struct Image<'a> {
-    change: &'a Change,
+    head: Head<'a>,
     place: (u32, u64),
     now: DateTime<Utc>,
     fields: &'a [FieldName],
     /// One per field of the job; `None` where the image lacks it.
-    values: Vec<Option<&'a Value>>,
+    values: Vec<Option<Scalar<'a>>>,
 }
 
 /// Why a change yields no rows.
@@ -201,7 +252,7 @@ impl Image<'_> {
         if !complete {
             return false;
         }
-        let value = |field: usize| self.values[slots[field]].unwrap_or(&Value::Null);
+        let value = |field: usize| self.values[slots[field]].unwrap_or(Scalar::Null);
         filter.holds(&value, self.now)
     }
 
@@ -305,7 +356,7 @@ impl Image<'_> {
         }))
     }
 
-    fn told(&self, slot: usize, value: &Value, what: &str) -> String {
+    fn told(&self, slot: usize, value: Scalar<'_>, what: &str) -> String {
         format!(
             "field `{}` = `{}` {what}",
             self.fields[slot],
@@ -329,10 +380,10 @@ impl Image<'_> {
         references: Vec<Option<Reference>>,
     ) -> MappedRow {
         MappedRow {
-            record: self.change.id.clone(),
-            version: self.change.version,
+            record: self.head.id.clone(),
+            version: self.head.version,
             place: self.place,
-            committed_at: self.change.committed_at,
+            committed_at: self.head.committed_at,
             life,
             cells,
             references,
@@ -340,22 +391,22 @@ impl Image<'_> {
     }
 }
 
-fn is_blank(value: &Value) -> bool {
+fn is_blank(value: Scalar<'_>) -> bool {
     match value {
-        Value::Null => true,
-        Value::Text(text) => text.trim().is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
+        Scalar::Null => true,
+        Scalar::Text(text) => text.trim().is_empty(),
+        Scalar::Bool(_) | Scalar::Number(_) => false,
     }
 }
 
 /// What `values` makes of a value; numbers are found by value (`1.0` as `1`), texts without outer blanks.
-fn translate<'a>(values: &'a HashMap<Box<str>, Cell>, value: &Value) -> Option<&'a Cell> {
+fn translate<'a>(values: &'a HashMap<Box<str>, Cell>, value: Scalar<'_>) -> Option<&'a Cell> {
     match value {
-        Value::Null => None,
-        Value::Bool(value) => values.get(if *value { "true" } else { "false" }),
-        Value::Text(text) => values.get(&**text).or_else(|| values.get(text.trim())),
-        Value::Number(number) => values.get(number.as_str()).or_else(|| {
-            let plain = decimal::plain(number.as_str()).ok()?;
+        Scalar::Null => None,
+        Scalar::Bool(value) => values.get(if value { "true" } else { "false" }),
+        Scalar::Text(text) => values.get(text).or_else(|| values.get(text.trim())),
+        Scalar::Number(number) => values.get(number).or_else(|| {
+            let plain = decimal::plain(number).ok()?;
             let whole = if plain.contains('.') {
                 plain.trim_end_matches('0').trim_end_matches('.')
             } else {
@@ -367,9 +418,10 @@ fn translate<'a>(values: &'a HashMap<Box<str>, Cell>, value: &Value) -> Option<&
 }
 
 /// A record's id in its one spelling. Images hold it so already; a text of another form is looked up as it is.
-fn record_id(value: &Value) -> Cell {
-    let Value::Text(text) = value else {
-        return if value.is_null() {
+fn record_id<'a>(value: impl Into<Scalar<'a>>) -> Cell {
+    let value = value.into();
+    let Scalar::Text(text) = value else {
+        return if value == Scalar::Null {
             Cell::Null
         } else {
             Cell::Text(value.to_string().into())

@@ -23,7 +23,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use crate::model::name::FieldName;
-use crate::model::value::{Fields, Value};
+use crate::model::value::{Fields, Scalar};
 
 use literal::{Operand, Pattern};
 
@@ -94,8 +94,11 @@ impl Filter {
     /// # Errors
     /// The fields that the image lacks: nothing is said about it then (I5).
     pub fn matches(&self, image: &Fields, now: DateTime<Utc>) -> Result<bool, Vec<FieldName>> {
-        let values: Vec<Option<&Value>> =
-            self.fields.iter().map(|field| image.get(field)).collect();
+        let values: Vec<Option<Scalar<'_>>> = self
+            .fields
+            .iter()
+            .map(|field| image.get(field).map(Scalar::from))
+            .collect();
         let absent: Vec<FieldName> = self
             .fields
             .iter()
@@ -106,13 +109,13 @@ impl Filter {
         if !absent.is_empty() {
             return Err(absent);
         }
-        Ok(self.holds(&|field| values[field].unwrap_or(&Value::Null), now))
+        Ok(self.holds(&|field| values[field].unwrap_or(Scalar::Null), now))
     }
 
     /// Whether it holds for these values of its fields.
     pub(super) fn holds<'v>(
         &self,
-        value: &impl Fn(usize) -> &'v Value,
+        value: &impl Fn(usize) -> Scalar<'v>,
         now: DateTime<Utc>,
     ) -> bool {
         self.root.holds(value, now)
@@ -120,7 +123,7 @@ impl Filter {
 }
 
 impl Node {
-    fn holds<'v>(&self, value: &impl Fn(usize) -> &'v Value, now: DateTime<Utc>) -> bool {
+    fn holds<'v>(&self, value: &impl Fn(usize) -> Scalar<'v>, now: DateTime<Utc>) -> bool {
         match self {
             Self::All(nodes) => nodes.iter().all(|node| node.holds(value, now)),
             Self::Any(nodes) => nodes.iter().any(|node| node.holds(value, now)),
@@ -131,7 +134,7 @@ impl Node {
 }
 
 impl Test {
-    fn holds(&self, value: &Value, now: DateTime<Utc>) -> bool {
+    fn holds(&self, value: Scalar<'_>, now: DateTime<Utc>) -> bool {
         match self {
             Self::Compare(comparison, operand) => comparison.holds(value, operand, now),
             Self::In(operands) => operands
@@ -154,7 +157,7 @@ impl Test {
 }
 
 impl Comparison {
-    fn holds(self, value: &Value, operand: &Operand, now: DateTime<Utc>) -> bool {
+    fn holds(self, value: Scalar<'_>, operand: &Operand, now: DateTime<Utc>) -> bool {
         let is_null = literal::is_null(value);
         if is_null || *operand == Operand::Null {
             let both = is_null && *operand == Operand::Null;

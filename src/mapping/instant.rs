@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 use crate::mapping::decimal;
-use crate::model::value::Value;
+use crate::model::value::Scalar;
 
 /// What a value says of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +40,11 @@ impl Moment {
 /// Developer Guide), `+00:00` or `+00`; seconds and their fraction may be missing. Numbers: what Salesforce's
 /// Pub/Sub API sends for dates. Years 1 to 9999; nothing without an offset, since its instant would be a guess.
 #[must_use]
-pub fn moment(value: &Value) -> Option<Moment> {
-    match value {
-        Value::Text(text) => parse(text.trim()),
-        Value::Number(number) => epoch_millis(number.as_str()).map(Moment::Instant),
-        Value::Null | Value::Bool(_) => None,
+pub fn moment<'a>(value: impl Into<Scalar<'a>>) -> Option<Moment> {
+    match value.into() {
+        Scalar::Text(text) => parse(text.trim()),
+        Scalar::Number(number) => epoch_millis(number).map(Moment::Instant),
+        Scalar::Null | Scalar::Bool(_) => None,
     }
 }
 
@@ -157,6 +157,7 @@ fn in_range(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::value::Value;
 
     fn shown(text: &str) -> Option<String> {
         match parse(text)? {

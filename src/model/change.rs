@@ -1,5 +1,7 @@
 //! The change: one event on the road, carrying its record's whole image; its wire format, version 1.
 
+pub mod selected;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -29,6 +29,52 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Number(Box<str>);
 
+/// A value that lies elsewhere: in a [`Value`], or in a change's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar<'a> {
+    /// Empty at the source.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A number in its own digits.
+    Number(&'a str),
+    /// Text.
+    Text(&'a str),
+}
+
+impl<'a> Scalar<'a> {
+    /// The text, if it is one.
+    #[must_use]
+    pub const fn as_text(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(digits) => f.write_str(digits),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl<'a> From<&'a Value> for Scalar<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Number(number) => Self::Number(number.as_str()),
+            Value::Text(text) => Self::Text(text),
+        }
+    }
+}
+
 impl Value {
     /// A text value.
     pub fn text(text: impl Into<Box<str>>) -> Self {
@@ -59,12 +105,7 @@ impl Value {
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("null"),
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Number(number) => f.write_str(&number.0),
-            Self::Text(text) => f.write_str(text),
-        }
+        Scalar::from(self).fmt(f)
     }
 }
 

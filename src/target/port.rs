@@ -72,6 +72,11 @@ pub trait Target: Send + Sync {
     /// Applies a batch; see the module's contract.
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault>;
 
+    /// How many batches, of different partitions, it takes side by side; more than that wait for one another.
+    fn side_by_side(&self) -> usize {
+        1
+    }
+
     /// Fills parked references whose rows have come, and returns the parked *changes* (`on_none = reject`)
     /// whose rows have come, for the job to run again. Called after each commit and each minute.
     ///

@@ -97,6 +97,10 @@ impl Target for Watched {
         self.contact.watch(Does::Write, call).await
     }
 
+    fn side_by_side(&self) -> usize {
+        self.target.side_by_side()
+    }
+
     async fn release(
         &self,
         connection: &ConnectionId,

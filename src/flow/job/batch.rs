@@ -10,7 +10,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::log::port::Record;
 use crate::mapping::compile::Mapped;
 use crate::mapping::plan::MappedRow;
-use crate::model::change::{Change, Origin};
+use crate::model::change::Origin;
+use crate::model::change::selected::Selected;
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
@@ -54,7 +55,7 @@ pub(super) struct Work {
 pub(super) fn prepare(road: &JobRoad, records: &[Record], run: Run) -> Work {
     let mut work = Work::empty(road, run);
     let now = road.clock.now();
-    let changes = work.newest(records);
+    let changes = work.newest(road, records);
     let mut rows: Vec<Vec<MappedRow>> = Vec::new();
     rows.resize_with(work.destinations.len(), || {
         Vec::with_capacity(changes.len())
@@ -115,13 +116,17 @@ impl Work {
 
     /// The newest change of each record, lowest offset first. The highest version wins, not the last (a request
     /// of a dead process may land late); of equal versions the last.
-    fn newest<'a>(&mut self, records: &'a [Record]) -> Vec<(&'a Record, Change)> {
-        let mut newest: HashMap<RecordId, (&Record, Change)> =
+    fn newest<'a>(
+        &mut self,
+        road: &JobRoad,
+        records: &'a [Record],
+    ) -> Vec<(&'a Record, Selected<'a>)> {
+        let mut newest: HashMap<RecordId, (&Record, Selected<'_>)> =
             HashMap::with_capacity(records.len());
         for record in records {
             // A tombstone says that the log forgot the record; its delete came before.
             let Some(value) = &record.value else { continue };
-            let change = match Change::decode(value) {
+            let change = match road.mapping.read(value) {
                 Ok(change) => change,
                 Err(error) => {
                     let fault = Fault::new(FaultKind::Record, "decoding change").source(error);
@@ -152,12 +157,12 @@ impl Work {
         &mut self,
         road: &JobRoad,
         record: &Record,
-        change: &Change,
+        change: &Selected<'_>,
         now: DateTime<Utc>,
     ) -> Option<Vec<MappedRow>> {
         match road
             .mapping
-            .map(change, (record.partition, record.offset), now)
+            .map_selected(change, (record.partition, record.offset), now)
         {
             Mapped::Rows(rows) => {
                 self.originals

@@ -8,7 +8,7 @@ use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::record_id::RecordId;
 use crate::target::port::{Applied, Batch};
 
-use super::Job;
+use super::Owner;
 use super::batch::Work;
 use super::letters::{self, Letter};
 
@@ -30,7 +30,7 @@ enum Answer {
     Refused(Fault),
 }
 
-impl Job {
+impl Owner {
     /// Applies until it is committed. Letters of what could not be mapped come first.
     pub(super) async fn commit(&self, seat: Seat, work: &mut Work) -> Result<(), Fault> {
         work.since = self.since;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod commit;
+mod lanes;
 mod letters;
 mod release;
 pub mod replay;
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use super::board::{Board, Life};
 use batch::{Run, Work};
 use commit::Seat;
+use lanes::{Landed, Lanes};
 
 const MAX_RECORDS: usize = 1000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -74,13 +76,28 @@ enum Ended {
     TopicMadeAgain,
 }
 
-struct Job {
+/// Who writes, for as long as one membership of the job's group lasts.
+struct Owner {
     road: JobRoad,
     reader: ReaderKey,
     /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
     since: u64,
-    owned: BTreeMap<u32, Owned>,
     stop: StopSignal,
+}
+
+struct Job {
+    owner: Arc<Owner>,
+    /// What is committed.
+    owned: BTreeMap<u32, Owned>,
+    lanes: Lanes,
+}
+
+/// What wakes a job.
+enum News {
+    Landed(Box<Landed>),
+    Told(Result<Delivery, Fault>),
+    /// Nothing: the lanes are full, and whoever looks at the lag should see it grow.
+    Late,
 }
 
 /// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
@@ -132,7 +149,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
         .ensure(&super::road::dead_spec(&road.topic))
         .await?;
     road.target.prepare(plan).await?;
-    let mut job = Job {
+    let owner = Owner {
         reader: ReaderKey {
             connection: plan.connection.clone(),
             job: plan.job.clone(),
@@ -141,12 +158,20 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
         },
         road: road.clone(),
         since,
+        stop: stop.child(),
+    };
+    let mut job = Job {
+        owner: Arc::new(owner),
         owned: BTreeMap::new(),
-        stop: stop.clone(),
+        lanes: Lanes::new(road.target.side_by_side()),
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
-    job.read(reader.as_mut()).await
+    let ended = Box::pin(job.read(reader.as_mut())).await;
+    // Whatever ended it: batches in hand end as a whole before anybody else is given their partitions.
+    job.owner.stop.stop();
+    job.lanes.drain().await;
+    ended
 }
 
 impl Job {
@@ -155,39 +180,41 @@ impl Job {
         let mut released_at = Instant::now();
         let (mut lag_at, mut parked_at) = (None, None);
         loop {
-            let delivery = tokio::select! {
+            let admits = self.lanes.admits();
+            let news = tokio::select! {
                 biased;
-                () = self.stop.stopped() => return Ok(Ended::Stopped),
-                delivery = reader.next(MAX_RECORDS, MAX_BYTES, WAIT) => delivery,
+                () = self.owner.stop.stopped() => return Ok(Ended::Stopped),
+                landed = self.lanes.landed(&self.owner) => News::Landed(Box::new(landed)),
+                told = reader.next(MAX_RECORDS, MAX_BYTES, WAIT), if admits => News::Told(told),
+                () = tokio::time::sleep(LAG_EVERY), if !admits => News::Late,
             };
-            match delivery {
-                Ok(Delivery::Assigned(partition)) => self.take_over(reader, partition).await?,
-                // One task does all: no batch is in hand here.
-                Ok(Delivery::Revoked(partition)) => {
-                    self.owned.remove(&partition);
-                    reader.release(partition).await?;
+            match news {
+                News::Landed(landed) => {
+                    if self.note(*landed)? {
+                        self.release().await?;
+                    }
                 }
-                // No `select!` here: a batch in hand is committed or fails as a whole.
-                Ok(Delivery::Batch(records)) => self.apply(records).await?,
-                Ok(Delivery::Idle) => self.road.show_streaming(),
-                Err(fault) if fault.kind() == FaultKind::PositionLost => {
-                    if self.is_topic_new().await? {
+                News::Told(Ok(delivery)) => self.take(reader, delivery).await?,
+                News::Told(Err(fault)) if fault.kind() == FaultKind::PositionLost => {
+                    self.quiet().await?;
+                    if self.owner.is_topic_new().await? {
                         return Ok(Ended::TopicMadeAgain);
                     }
                     self.rewind_lost(reader, fault).await?;
                 }
-                Err(fault) => return Err(fault),
+                News::Told(Err(fault)) => return Err(fault),
+                News::Late => {}
             }
             if is_due(&mut lag_at, LAG_EVERY) {
                 self.show_lag().await?;
             }
             if is_due(&mut parked_at, PARKED_EVERY) {
-                self.show_parked().await?;
+                self.owner.show_parked().await?;
             }
-            if released_at.elapsed() > RELEASE_EVERY {
+            if admits && released_at.elapsed() > RELEASE_EVERY {
                 released_at = Instant::now();
                 // A topic that was made again and has grown past our offsets is not seen by reading it.
-                if self.is_topic_new().await? {
+                if self.owner.is_topic_new().await? {
                     return Ok(Ended::TopicMadeAgain);
                 }
                 self.release().await?;
@@ -196,9 +223,60 @@ impl Job {
         }
     }
 
+    /// Takes what the log delivers.
+    async fn take(&mut self, reader: &mut dyn Reader, delivery: Delivery) -> Result<(), Fault> {
+        match delivery {
+            Delivery::Assigned(partition) => self.take_over(reader, partition).await,
+            Delivery::Revoked(partition) => {
+                let mut wrote = false;
+                while self.lanes.is_busy(partition) {
+                    let landed = self.lanes.landed(&self.owner).await;
+                    wrote |= self.note(landed)?;
+                }
+                self.owned.remove(&partition);
+                reader.release(partition).await?;
+                if wrote {
+                    self.release().await?;
+                }
+                Ok(())
+            }
+            Delivery::Batch(records) => self.begin(records),
+            Delivery::Idle => {
+                self.owner.road.show_streaming();
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of a batch that has ended; whether it wrote what others may wait for.
+    fn note(&mut self, landed: Landed) -> Result<bool, Fault> {
+        let Landed { seat, work, result } = landed;
+        result?;
+        if let Some(owned) = self.owned.get_mut(&seat.partition) {
+            owned.next = seat.next;
+        }
+        self.owner.show_commit(&work);
+        Ok(work.wrote)
+    }
+
+    /// Waits until nothing is under way; whether something was written that others may wait for.
+    async fn quiet(&mut self) -> Result<bool, Fault> {
+        let mut wrote = false;
+        while !self.lanes.is_idle() {
+            let landed = self.lanes.landed(&self.owner).await;
+            wrote |= self.note(landed)?;
+        }
+        Ok(wrote)
+    }
+
     /// Answers an assignment: the ledger says where to go on.
     async fn take_over(&mut self, reader: &mut dyn Reader, partition: u32) -> Result<(), Fault> {
-        let assignment = self.road.target.assign(&self.reader, partition).await?;
+        let assignment = self
+            .owner
+            .road
+            .target
+            .assign(&self.owner.reader, partition)
+            .await?;
         let owned = Owned {
             next: assignment.next,
             epoch: assignment.epoch,
@@ -210,25 +288,14 @@ impl Job {
             }
             started => started?,
         }
-        self.road.show_streaming();
+        self.owner.road.show_streaming();
         Ok(())
-    }
-
-    async fn is_topic_new(&self) -> Result<bool, Fault> {
-        let is_new = self.road.generation().await?.0 != self.reader.generation;
-        if is_new {
-            tracing::warn!(
-                connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
-                "topic was made again or cut, job begins it from the start"
-            );
-        }
-        Ok(is_new)
     }
 
     /// The reader lost a position and does not say whose: every partition that lies out of bounds goes back, and
     /// all of them if none does any more, since one of them was passed over.
     async fn rewind_lost(&mut self, reader: &mut dyn Reader, fault: Fault) -> Result<(), Fault> {
-        let bounds = self.road.log.bounds(&self.road.topic).await?;
+        let bounds = self.owner.road.log.bounds(&self.owner.road.topic).await?;
         let is_lost = |partition: &u32, owned: &Owned| {
             bounds
                 .get(partition)
@@ -265,18 +332,18 @@ impl Job {
         let Some(owned) = self.owned.get(&partition).copied() else {
             return Err(fault);
         };
-        let bounds = self.road.log.bounds(&self.road.topic).await?;
+        let bounds = self.owner.road.log.bounds(&self.owner.road.topic).await?;
         let start = bounds.get(&partition).map_or(0, |ends| ends.start);
         if owned.next < start {
             return Err(fault.remedy(format!(
                 "records that job {} had not applied were removed from topic {}; delete the topic, so that it is made \
                  again and filled by a full sync",
-                self.reader.job, self.road.topic
+                self.owner.reader.job, self.owner.road.topic
             )));
         }
-        self.road.show_fault(&fault, Life::Retrying);
+        self.owner.road.show_fault(&fault, Life::Retrying);
         tracing::error!(
-            connection = %self.reader.connection, job = %self.reader.job, partition,
+            connection = %self.owner.reader.connection, job = %self.owner.reader.job, partition,
             lost = owned.next, from = start, error = fault.report(),
             "topic was cut, partition is read again from its beginning"
         );
@@ -286,7 +353,8 @@ impl Job {
             expect: owned.next,
             next: start,
         };
-        self.commit(seat, &mut Work::empty(&self.road, Run::First))
+        self.owner
+            .commit(seat, &mut Work::empty(&self.owner.road, Run::First))
             .await?;
         self.owned.insert(
             partition,
@@ -298,8 +366,8 @@ impl Job {
         reader.start(partition, start).await
     }
 
-    /// One partition's records: mapped, applied, their letters written first.
-    async fn apply(&mut self, records: Vec<Record>) -> Result<(), Fault> {
+    /// One partition's records: mapped now, applied when it is their turn.
+    fn begin(&mut self, records: Vec<Record>) -> Result<(), Fault> {
         let Some(partition) = records.first().map(|record| record.partition) else {
             return Ok(());
         };
@@ -309,8 +377,9 @@ impl Job {
                 format!("log delivered partition {partition}, which was not assigned"),
             ));
         };
+        let expect = self.lanes.end_of(partition).unwrap_or(owned.next);
         // After a restart of the reader the log may repeat what is committed.
-        let fresh = records.partition_point(|record| record.offset < owned.next);
+        let fresh = records.partition_point(|record| record.offset < expect);
         let records = &records[fresh..];
         let Some(last) = records.last() else {
             return Ok(());
@@ -318,21 +387,25 @@ impl Job {
         let seat = Seat {
             partition,
             epoch: owned.epoch,
-            expect: owned.next,
+            expect,
             next: last.offset + 1,
         };
-        let mut work = batch::prepare(&self.road, records, Run::First);
-        self.commit(seat, &mut work).await?;
-        let next = Owned {
-            next: seat.next,
-            ..owned
-        };
-        self.owned.insert(partition, next);
-        self.show_commit(&work);
-        if work.wrote {
-            self.release().await?;
-        }
+        let work = batch::prepare(&self.owner.road, records, Run::First);
+        self.lanes.put(&self.owner, seat, work);
         Ok(())
+    }
+}
+
+impl Owner {
+    async fn is_topic_new(&self) -> Result<bool, Fault> {
+        let is_new = self.road.generation().await?.0 != self.reader.generation;
+        if is_new {
+            tracing::warn!(
+                connection = %self.reader.connection, job = %self.reader.job, topic = %self.road.topic,
+                "topic was made again or cut, job begins it from the start"
+            );
+        }
+        Ok(is_new)
     }
 
     /// Shows a fault that passes, and waits before the next attempt.
@@ -349,11 +422,6 @@ impl Job {
             connection = %self.reader.connection, job = %self.reader.job, error = fault.report(),
             again_in_seconds = wait.as_secs_f64(), "job waits"
         );
-        // The topic grows meanwhile, and whoever looks should see it.
-        let shown = tokio::time::timeout(LAG_EVERY, self.show_lag()).await;
-        if let Ok(Err(fault)) = shown {
-            tracing::debug!(error = fault.report(), "the lag can't be told");
-        }
         self.stop.or(tokio::time::sleep(wait)).await
     }
 }

@@ -8,10 +8,10 @@ use crate::fault::Fault;
 use crate::log::port::Record;
 use crate::target::port::{ParkedChange, ParkedKey};
 
-use super::Job;
 use super::batch::{self, Run};
 use super::commit::Seat;
 use super::letters;
+use super::{Job, Owner};
 
 const RELEASE_SOME: usize = 1000;
 /// Expired changes are told with their images.
@@ -23,13 +23,16 @@ impl Job {
         // A change that is parked once more is not run twice in one go.
         let mut tried = HashSet::new();
         loop {
-            let (connection, job) = (&self.reader.connection, &self.reader.job);
+            let (connection, job) = (&self.owner.reader.connection, &self.owner.reader.job);
             let released = self
+                .owner
                 .road
                 .target
                 .release(connection, job, &self.partitions(), RELEASE_SOME)
                 .await?;
             let mut progress = released.filled > 0;
+            // They write into partitions that may be busy.
+            let wrote = !released.changes.is_empty() && self.quiet().await?;
             let mut partitions: BTreeMap<u32, Vec<ParkedChange>> = BTreeMap::new();
             for change in released.changes {
                 if tried.insert(change.record.clone()) {
@@ -39,7 +42,7 @@ impl Job {
             for (partition, changes) in partitions {
                 progress |= self.run_again(partition, changes).await?;
             }
-            if !released.more || !progress {
+            if !wrote && (!released.more || !progress) {
                 return Ok(());
             }
         }
@@ -59,7 +62,7 @@ impl Job {
             .iter()
             .map(|change| (change.record.clone(), change.key()))
             .collect();
-        let at = self.road.clock.now();
+        let at = self.owner.road.clock.now();
         let records: Vec<Record> = changes
             .into_iter()
             .map(|change| Record {
@@ -77,32 +80,43 @@ impl Job {
             expect: owned.next,
             next: owned.next,
         };
-        let mut work = batch::prepare(&self.road, &records, Run::Again(parked));
-        self.commit(seat, &mut work).await?;
-        self.show_commit(&work);
+        let mut work = batch::prepare(&self.owner.road, &records, Run::Again(parked));
+        self.owner.commit(seat, &mut work).await?;
+        self.owner.show_commit(&work);
         Ok(work.settled > 0 || work.counts.contains_key("rejected"))
     }
 
     /// What waited too long goes to the dead letters, and leaves the ledger once these are durable (J1).
-    pub(super) async fn expire(&self) -> Result<(), Fault> {
-        let older = self.road.clock.now() - self.road.parked_ttl;
-        let (connection, job) = (&self.reader.connection, &self.reader.job);
+    pub(super) async fn expire(&mut self) -> Result<(), Fault> {
+        let older = self.owner.road.clock.now() - self.owner.road.parked_ttl;
+        let (connection, job) = (&self.owner.reader.connection, &self.owner.reader.job);
         let partitions = self.partitions();
         loop {
             let expired = self
+                .owner
                 .road
                 .target
                 .expired(connection, job, &partitions, older, EXPIRE_SOME)
                 .await?;
-            letters::write(&self.road, &letters::of_expired(&self.road, &expired)).await?;
+            letters::write(
+                &self.owner.road,
+                &letters::of_expired(&self.owner.road, &expired),
+            )
+            .await?;
             let keys: Vec<_> = expired.into_iter().map(|expired| expired.key).collect();
-            let gone = self.forget(&keys).await?;
+            let gone = self.owner.forget(&keys).await?;
             if gone == 0 || keys.len() < EXPIRE_SOME {
                 return Ok(());
             }
         }
     }
 
+    fn partitions(&self) -> Vec<u32> {
+        self.owned.keys().copied().collect()
+    }
+}
+
+impl Owner {
     /// Removes parked things whose letters are durable; how many.
     pub(super) async fn forget(&self, keys: &[ParkedKey]) -> Result<u64, Fault> {
         if keys.is_empty() {
@@ -117,9 +131,5 @@ impl Job {
                 Err(fault) => self.pause(fault, &mut backoff).await?,
             }
         }
-    }
-
-    fn partitions(&self) -> Vec<u32> {
-        self.owned.keys().copied().collect()
     }
 }

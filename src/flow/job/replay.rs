@@ -14,7 +14,8 @@ use crate::log::port::{Bounds, Delivery, Entry, From, Log, Place, Reader, Record
 use crate::runtime::shutdown::StopSignal;
 use crate::target::port::ReaderKey;
 
-use super::{Job, JobRoad, MAX_BYTES, MAX_RECORDS, Owned, WAIT};
+use super::lanes::Lanes;
+use super::{Job, JobRoad, MAX_BYTES, MAX_RECORDS, Owned, Owner, WAIT};
 
 /// How long a topic may be silent before its end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,12 +99,17 @@ impl Replay {
             let (next, epoch) = (assignment.next, assignment.epoch);
             owned.insert(*partition, Owned { next, epoch });
         }
-        let job = Job {
+        let lanes = Lanes::new(road.target.side_by_side());
+        let owner = Arc::new(Owner {
             road,
             reader,
             since: 0,
-            owned,
             stop,
+        });
+        let job = Job {
+            owner,
+            owned,
+            lanes,
         };
         Ok(Self {
             job,
@@ -130,7 +136,7 @@ impl Replay {
         let mut reader = self.open().await?;
         let mut until = Instant::now() + PATIENCE;
         while !self.left.is_empty() {
-            self.job.stop.check()?;
+            self.job.owner.stop.check()?;
             match reader.next(MAX_RECORDS, MAX_BYTES, WAIT).await? {
                 Delivery::Batch(records) => {
                     self.take(records, &mut passed).await?;
@@ -142,7 +148,7 @@ impl Replay {
                         FaultKind::Unavailable,
                         format!(
                             "reading topic {}: nothing came for {} s before its end",
-                            self.job.road.topic,
+                            self.job.owner.road.topic,
                             PATIENCE.as_secs()
                         ),
                     ));
@@ -155,6 +161,7 @@ impl Replay {
                 }
             }
         }
+        self.job.quiet().await?;
         Ok(())
     }
 
@@ -163,8 +170,8 @@ impl Replay {
             let next = self.from.get(partition)?;
             Some((*partition, *next))
         });
-        let log = &self.job.road.log;
-        log.reader(&self.job.road.topic, From::Partitions(from.collect()))
+        let log = &self.job.owner.road.log;
+        log.reader(&self.job.owner.road.topic, From::Partitions(from.collect()))
             .await
     }
 
@@ -183,7 +190,13 @@ impl Replay {
         // What came after the ends were taken is not part of the replay.
         records.retain(|record| record.offset < end);
         self.replayed.read += records.len() as u64;
-        self.job.apply(records).await?;
+        self.job.begin(records)?;
+        while !self.job.lanes.admits() {
+            let landed = self.job.lanes.landed(&self.job.owner).await;
+            if self.job.note(landed)? {
+                self.job.release().await?;
+            }
+        }
         let before = self
             .from
             .insert(partition, reached.min(end))
@@ -200,6 +213,7 @@ impl Replay {
     /// # Errors
     /// As [`Replay::run`].
     pub async fn settle(&mut self) -> Result<(), Fault> {
+        self.job.quiet().await?;
         self.job.release().await
     }
 

@@ -4,10 +4,10 @@ use crate::fault::Fault;
 use crate::telemetry::metrics;
 
 use super::batch::Work;
-use super::{Job, JobRoad, Life};
+use super::{Job, JobRoad, Life, Owner};
 use crate::flow::board::FaultPicture;
 
-impl Job {
+impl Owner {
     /// What a committed batch did, and how late.
     pub(super) fn show_commit(&self, work: &Work) {
         let now = self.road.clock.now();
@@ -42,25 +42,6 @@ impl Job {
         });
     }
 
-    /// How many offsets lie between the job and the topic's end.
-    pub(super) async fn show_lag(&self) -> Result<(), Fault> {
-        let bounds = self.road.log.bounds(&self.road.topic).await?;
-        let behind = |(partition, owned): (&u32, &super::Owned)| {
-            let ends = bounds.get(partition)?;
-            Some(ends.end.saturating_sub(owned.next))
-        };
-        let lag: u64 = self.owned.iter().filter_map(behind).sum();
-        let plan = self.road.mapping.plan();
-        self.road
-            .metrics
-            .gauge(metrics::LAG_RECORDS, &self.road.labels())
-            .set(lag as f64);
-        self.road
-            .board
-            .job(&plan.connection, &plan.job, |entry| entry.lag_records = lag);
-        Ok(())
-    }
-
     /// How much waits for rows.
     pub(super) async fn show_parked(&self) -> Result<(), Fault> {
         let plan = self.road.mapping.plan();
@@ -73,6 +54,29 @@ impl Job {
             .metrics
             .gauge(metrics::PARKED, &self.road.labels())
             .set(count as f64);
+        Ok(())
+    }
+}
+
+impl Job {
+    /// How many offsets lie between the job and the topic's end.
+    pub(super) async fn show_lag(&mut self) -> Result<(), Fault> {
+        let bounds = self.owner.road.log.bounds(&self.owner.road.topic).await?;
+        let behind = |(partition, owned): (&u32, &super::Owned)| {
+            let ends = bounds.get(partition)?;
+            Some(ends.end.saturating_sub(owned.next))
+        };
+        let lag: u64 = self.owned.iter().filter_map(behind).sum();
+        let plan = self.owner.road.mapping.plan();
+        self.owner
+            .road
+            .metrics
+            .gauge(metrics::LAG_RECORDS, &self.owner.road.labels())
+            .set(lag as f64);
+        self.owner
+            .road
+            .board
+            .job(&plan.connection, &plan.job, |entry| entry.lag_records = lag);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use chrono::{NaiveDate, TimeZone, Utc};
 
 use super::*;
+use crate::model::value::Value;
 
 mod conversions;
 

@@ -12,6 +12,7 @@ use crate::mapping::plan::{
     Cell, DeriveBy, DerivePlan, DestinationPlan, IdentifierPlan, JobPlan, MatchKey, PlanColumn,
 };
 use crate::mapping::{filter, path};
+use crate::model::change::selected::Selection;
 use crate::model::name::FieldName;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::value::Value;
@@ -57,6 +58,7 @@ pub(super) fn compile(
         destinations,
     };
     Ok(Mapping {
+        selection: Selection::new(&plan.fields),
         plan,
         filter,
         rules,

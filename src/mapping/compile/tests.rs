@@ -11,7 +11,7 @@ use super::*;
 use crate::mapping::plan::{DeriveBy, MatchKey};
 use crate::model::change::Op;
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
-use crate::model::value::Fields;
+use crate::model::value::{Fields, Value};
 
 use bench::{
     ACCOUNT_ID, CONTACT_ID, change, contact_job, derive, destination, job, map, objects, sibling,

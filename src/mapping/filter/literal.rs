@@ -9,7 +9,7 @@ use crate::mapping::cast;
 use crate::mapping::decimal;
 use crate::mapping::instant::{self, Moment};
 use crate::model::record_id::RecordId;
-use crate::model::value::Value;
+use crate::model::value::Scalar;
 
 use super::lexer::Quoted;
 
@@ -65,11 +65,11 @@ enum Glyph {
 const MAX_COUNT: i32 = 9999;
 
 /// CRMs keep no empty text.
-pub(super) fn is_null(value: &Value) -> bool {
+pub(super) fn is_null(value: Scalar<'_>) -> bool {
     match value {
-        Value::Null => true,
-        Value::Text(text) => text.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
+        Scalar::Null => true,
+        Scalar::Text(text) => text.is_empty(),
+        Scalar::Bool(_) | Scalar::Number(_) => false,
     }
 }
 
@@ -85,15 +85,15 @@ impl Operand {
     }
 
     /// How a value that is not null compares with this; `None` if it has no reading of this kind.
-    pub(super) fn order(&self, value: &Value, now: DateTime<Utc>) -> Option<Ordering> {
+    pub(super) fn order(&self, value: Scalar<'_>, now: DateTime<Utc>) -> Option<Ordering> {
         match self {
             Self::Null => None,
             Self::Bool(wanted) => cast::boolean(value).map(|found| found.cmp(wanted)),
             Self::Number(wanted) => {
                 let digits = match value {
-                    Value::Number(number) => number.as_str(),
-                    Value::Text(text) => text.trim(),
-                    Value::Null | Value::Bool(_) => return None,
+                    Scalar::Number(number) => number,
+                    Scalar::Text(text) => text.trim(),
+                    Scalar::Null | Scalar::Bool(_) => return None,
                 };
                 let found = decimal::plain(digits).ok()?;
                 Some(decimal::compare(&found, wanted))
@@ -116,19 +116,16 @@ impl Operand {
     }
 }
 
-fn text_order(value: &Value, wanted: &str, id: Option<&RecordId>) -> Option<Ordering> {
+fn text_order(value: Scalar<'_>, wanted: &str, id: Option<&RecordId>) -> Option<Ordering> {
     match value {
-        Value::Text(found) if id.is_some_and(|id| id.as_str() == &**found) => Some(Ordering::Equal),
-        Value::Text(found) => Some(order(found, wanted)),
-        Value::Number(number) => {
-            let (found, wanted) = (
-                decimal::plain(number.as_str()),
-                decimal::plain(wanted.trim()),
-            );
+        Scalar::Text(found) if id.is_some_and(|id| id.as_str() == found) => Some(Ordering::Equal),
+        Scalar::Text(found) => Some(order(found, wanted)),
+        Scalar::Number(number) => {
+            let (found, wanted) = (decimal::plain(number), decimal::plain(wanted.trim()));
             Some(decimal::compare(&found.ok()?, &wanted.ok()?))
         }
-        Value::Bool(found) => Some(order(if *found { "true" } else { "false" }, wanted)),
-        Value::Null => None,
+        Scalar::Bool(found) => Some(order(if found { "true" } else { "false" }, wanted)),
+        Scalar::Null => None,
     }
 }
 

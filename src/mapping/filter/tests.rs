@@ -4,6 +4,7 @@ use chrono::TimeZone;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::value::Value;
 
 /// A Thursday.
 fn now() -> DateTime<Utc> {

@@ -266,6 +266,11 @@ impl Target for PostgresTarget {
         writer.run(order).await
     }
 
+    /// One that waits per writer: it begins when the one before has ended, not when the job has heard of that.
+    fn side_by_side(&self) -> usize {
+        self.writers.len() * 2
+    }
+
     async fn release(
         &self,
         connection: &ConnectionId,

@@ -174,6 +174,11 @@ impl Target for SimTarget {
         self.process.pass("target.prepare", AWAY, work).await
     }
 
+    /// So that batches of several partitions are under way while partitions come and go.
+    fn side_by_side(&self) -> usize {
+        3
+    }
+
     async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
         let work = async {
             let assignment = self.inner.assign(reader, partition).await?;

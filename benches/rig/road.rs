@@ -1,0 +1,226 @@
+//! The daemon's road from a topic to a store: the job as the daemon runs it, and who waits for what it commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tributary::fault::Fault;
+use tributary::flow::board::Board;
+use tributary::flow::job::{self, JobRoad};
+use tributary::flow::road::{topic_name, topic_spec};
+use tributary::log::memory::MemoryLog;
+use tributary::log::port::{Entry, Log};
+use tributary::mapping::plan::JobPlan;
+use tributary::model::name::{ConnectionId, JobId, ObjectName};
+use tributary::model::record_id::RecordId;
+use tributary::model::stored::StoredObject;
+use tributary::runtime::clock::SystemClock;
+use tributary::runtime::shutdown::StopSignal;
+use tributary::state::memory::MemoryState;
+use tributary::target::port::{
+    Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
+    Target, Traced,
+};
+use tributary::telemetry::metrics::Metrics;
+
+use super::load::Plan;
+
+/// A target that counts the changes that it committed.
+pub struct Counting {
+    pub inner: Arc<dyn Target>,
+    /// Rows of the first destination, committed.
+    rows: watch::Sender<u64>,
+    batches: AtomicU64,
+}
+
+impl Counting {
+    pub fn new(inner: Arc<dyn Target>) -> Self {
+        Self {
+            inner,
+            rows: watch::Sender::new(0),
+            batches: AtomicU64::new(0),
+        }
+    }
+
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    pub fn committed(&self) -> u64 {
+        *self.rows.borrow()
+    }
+
+    /// Waits until so many rows are committed.
+    pub async fn reach(&self, rows: u64) {
+        self.rows
+            .subscribe()
+            .wait_for(|held| *held >= rows)
+            .await
+            .unwrap();
+    }
+}
+
+/// The job, its topic and its store.
+pub struct Road {
+    pub topic: Arc<str>,
+    pub log: Arc<dyn Log>,
+    pub target: Arc<Counting>,
+    pub board: Arc<Board>,
+    job: JobRoad,
+    running: Option<(StopSignal, JoinHandle<()>)>,
+    appended: u64,
+}
+
+impl Road {
+    /// On a topic in memory.
+    pub async fn in_memory(plan: &Plan, target: Arc<dyn Target>) -> Self {
+        let clock = Arc::new(SystemClock);
+        Self::on(plan, target, Arc::new(MemoryLog::new(clock)), "bench").await
+    }
+
+    pub async fn on(plan: &Plan, target: Arc<dyn Target>, log: Arc<dyn Log>, prefix: &str) -> Self {
+        target.ensure(&plan.objects).await.unwrap();
+        let job = plan.mapping.plan();
+        let topic: Arc<str> = topic_name(prefix, &job.connection, &job.source).into();
+        log.ensure(&topic_spec(&topic)).await.unwrap();
+        let target = Arc::new(Counting::new(target));
+        let board = Arc::new(Board::default());
+        Self {
+            job: JobRoad {
+                mapping: Arc::clone(&plan.mapping),
+                topic: Arc::clone(&topic),
+                log: Arc::clone(&log),
+                target: Arc::clone(&target) as _,
+                state: Arc::new(MemoryState::default()),
+                clock: Arc::new(SystemClock),
+                metrics: Metrics::none(),
+                board: Arc::clone(&board),
+                parked_ttl: TimeDelta::days(30),
+                retry: (Duration::from_millis(100), Duration::from_secs(10)),
+            },
+            topic,
+            log,
+            target,
+            board,
+            running: None,
+            appended: 0,
+        }
+    }
+
+    pub fn start(&mut self) {
+        let stop = StopSignal::new();
+        let running = tokio::spawn(job::keep(self.job.clone(), stop.clone()));
+        self.running = Some((stop, running));
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some((stop, running)) = self.running.take() {
+            stop.stop();
+            running.await.unwrap();
+        }
+    }
+
+    /// Appends to the topic.
+    pub async fn append(&mut self, entries: Vec<Entry>) {
+        self.appended += entries.len() as u64;
+        self.log.append(entries).await.unwrap();
+    }
+
+    /// Waits until all that was appended is committed. Each record may come once since the last wait: changes that
+    /// are folded are not counted.
+    pub async fn drained(&self) {
+        let waited =
+            tokio::time::timeout(Duration::from_secs(600), self.target.reach(self.appended)).await;
+        assert!(
+            waited.is_ok(),
+            "the job stands still: {:?}",
+            self.board.picture().jobs
+        );
+    }
+}
+
+#[async_trait]
+impl Target for Counting {
+    async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault> {
+        self.inner.ensure(objects).await
+    }
+
+    async fn prepare(&self, plan: &JobPlan) -> Result<(), Fault> {
+        self.inner.prepare(plan).await
+    }
+
+    async fn assign(&self, reader: &ReaderKey, partition: u32) -> Result<Assignment, Fault> {
+        self.inner.assign(reader, partition).await
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        let applied = self.inner.apply(batch).await?;
+        if applied.committed {
+            let rows = applied.outcomes.first().map_or(0, Vec::len) as u64;
+            self.batches.fetch_add(1, Ordering::Relaxed);
+            self.rows.send_modify(|held| *held += rows);
+        }
+        Ok(applied)
+    }
+
+    fn side_by_side(&self) -> usize {
+        self.inner.side_by_side()
+    }
+
+    async fn release(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
+        limit: usize,
+    ) -> Result<Released, Fault> {
+        self.inner.release(connection, job, partitions, limit).await
+    }
+
+    async fn expired(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        partitions: &[u32],
+        older_than: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, Fault> {
+        self.inner
+            .expired(connection, job, partitions, older_than, limit)
+            .await
+    }
+
+    async fn forget(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        parked: &[ParkedKey],
+    ) -> Result<u64, Fault> {
+        self.inner.forget(connection, job, parked).await
+    }
+
+    async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
+        self.inner.rows(table, page).await
+    }
+
+    async fn trace(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        record: &RecordId,
+    ) -> Result<Vec<Traced>, Fault> {
+        self.inner.trace(connection, object, record).await
+    }
+
+    async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
+        self.inner.parked().await
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        self.inner.close().await
+    }
+}

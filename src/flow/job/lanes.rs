@@ -1,0 +1,107 @@
+//! Batches under way: one per partition, several side by side; one more is made ready meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::Owner;
+use super::batch::Work;
+use super::commit::Seat;
+use crate::fault::Fault;
+
+/// A batch that came to its end.
+pub(super) struct Landed {
+    pub seat: Seat,
+    pub work: Work,
+    pub result: Result<(), Fault>,
+}
+
+/// What is under way.
+pub(super) struct Lanes {
+    most: usize,
+    under_way: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// The partitions of [`Lanes::under_way`].
+    busy: BTreeMap<u32, Seat>,
+    /// Mapped already; its turn comes when its partition and a lane are free.
+    held: Option<(Seat, Work)>,
+}
+
+impl Lanes {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            under_way: FuturesUnordered::new(),
+            busy: BTreeMap::new(),
+            held: None,
+        }
+    }
+
+    /// Whether one more batch may be read: nothing is held beyond what the lanes and one batch take.
+    pub(super) const fn admits(&self) -> bool {
+        self.held.is_none()
+    }
+
+    pub(super) fn is_busy(&self, partition: u32) -> bool {
+        self.busy.contains_key(&partition)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// The offset at which a partition will be once all that is under way has landed.
+    pub(super) fn end_of(&self, partition: u32) -> Option<u64> {
+        let held = self.held.as_ref().map(|(seat, _)| seat);
+        let held = held.filter(|seat| seat.partition == partition);
+        held.or_else(|| self.busy.get(&partition))
+            .map(|seat| seat.next)
+    }
+
+    /// Takes a batch: starts it, or holds it until its turn comes.
+    pub(super) fn put(&mut self, owner: &Arc<Owner>, seat: Seat, work: Work) {
+        self.held = Some((seat, work));
+        self.start_held(owner);
+    }
+
+    /// The next batch that comes to its end; waits for ever if none is under way. Cancel-safe.
+    pub(super) async fn landed(&mut self, owner: &Arc<Owner>) -> Landed {
+        let Some(landed) = self.under_way.next().await else {
+            return std::future::pending().await;
+        };
+        self.busy.remove(&landed.seat.partition);
+        if landed.result.is_ok() {
+            self.start_held(owner);
+        }
+        landed
+    }
+
+    fn start_held(&mut self, owner: &Arc<Owner>) {
+        if self.under_way.len() == self.most {
+            return;
+        }
+        let (busy, free) = (&self.busy, self.held.take());
+        let (seat, mut work) = match free {
+            Some((seat, work)) if !busy.contains_key(&seat.partition) => (seat, work),
+            held => {
+                self.held = held;
+                return;
+            }
+        };
+        self.busy.insert(seat.partition, seat);
+        let owner = Arc::clone(owner);
+        self.under_way.push(Box::pin(async move {
+            let result = owner.commit(seat, &mut work).await;
+            Landed { seat, work, result }
+        }));
+    }
+
+    /// Drops what has not begun, and waits for what has: no batch is left in the middle.
+    pub(super) async fn drain(&mut self) {
+        self.held = None;
+        while self.under_way.next().await.is_some() {}
+        self.busy.clear();
+    }
+}
