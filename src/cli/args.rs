@@ -72,7 +72,7 @@ pub(super) enum Command {
     },
     /// Run a simulated CRM.
     #[command(subcommand)]
-    Sim(SimCommand),
+    Sim(Box<SimCommand>),
 }
 
 #[derive(Debug, Args)]

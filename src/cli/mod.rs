@@ -8,6 +8,7 @@ mod demo;
 mod demo_org;
 mod inspect;
 mod output;
+mod sim;
 mod topics;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use clap::Parser;
 use crate::fault::{Fault, FaultKind};
 use crate::telemetry::logs::{self, Format};
 
-use args::{Arguments, Command, SimCommand};
+use args::{Arguments, Command};
 
 /// Runs the command that the arguments name.
 #[must_use]
@@ -68,22 +69,6 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
-        Command::Sim(SimCommand::Dynamics(options)) => {
-            tributary_sim::dynamics::run(options)
-                .await
-                .map_err(|error| {
-                    Fault::new(FaultKind::Config, "running the Dynamics 365 simulator")
-                        .source(error)
-                })?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Sim(SimCommand::Salesforce(options)) => {
-            tributary_sim::salesforce::run(options)
-                .await
-                .map_err(|error| {
-                    Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
-                })?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Sim(command) => sim::sim(*command).await,
     }
 }
