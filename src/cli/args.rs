@@ -82,7 +82,7 @@ pub(super) enum Command {
     },
     /// Run a simulated CRM.
     #[command(subcommand)]
-    Sim(Box<SimCommand>),
+    Sim(SimCommand),
 }
 
 #[derive(Debug, Args)]

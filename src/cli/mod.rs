@@ -10,6 +10,7 @@ mod inspect;
 mod job;
 mod oob;
 mod output;
+mod sim;
 mod topics;
 
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use clap::Parser;
 use crate::fault::{Fault, FaultKind};
 use crate::telemetry::logs::{self, Format};
 
-use args::{Arguments, Command, SimCommand};
+use args::{Arguments, Command};
 
 /// Runs the command that the arguments name.
 #[must_use]
@@ -72,24 +73,6 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
-        Command::Sim(command) => simulate(*command).await,
+        Command::Sim(command) => sim::sim(command).await,
     }
-}
-
-async fn simulate(command: SimCommand) -> Result<ExitCode, Fault> {
-    match command {
-        SimCommand::Dynamics(options) => {
-            let ran = tributary_sim::dynamics::run(*options).await;
-            ran.map_err(|error| {
-                Fault::new(FaultKind::Config, "running the Dynamics 365 simulator").source(error)
-            })?;
-        }
-        SimCommand::Salesforce(options) => {
-            let ran = tributary_sim::salesforce::run(*options).await;
-            ran.map_err(|error| {
-                Fault::new(FaultKind::Config, "running the Salesforce simulator").source(error)
-            })?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -110,28 +110,6 @@ async fn a_caller_is_found_by_the_directory_s_id() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_frees_its_place() {
-    let org = TestOrg::start().await;
-    let held = org.running.org.throttle.limits().concurrency;
-    org.control("limits", json!({"concurrency": 1})).await;
-    assert!(held > 1);
-    for _ in 0..20 {
-        let request = org.request(Method::GET, "accounts");
-        let cut = request
-            .timeout(std::time::Duration::from_micros(300))
-            .send();
-        drop(cut.await);
-    }
-    loop {
-        // Those that were cut may still be ending.
-        if org.get("WhoAmI").await.status.as_u16() == 200 {
-            break;
-        }
-    }
-    org.get("WhoAmI").await.expect(200);
-}
-
-#[tokio::test]
 async fn calls_are_counted() {
     let org = TestOrg::start().await;
     org.get("accounts").await.expect(200);

@@ -11,6 +11,7 @@ mod batch;
 mod changes;
 mod control;
 mod data;
+mod departures;
 mod faults;
 mod harness;
 mod metadata;
