@@ -193,8 +193,8 @@ fn siblings_do_not_know_each_other() {
     let mut broken = Vec::new();
     for source in sources() {
         for (port, shared) in [
-            ("crm", ["port", "budget", "registry"]),
-            ("target", ["port", "registry", "memory"]),
+            ("crm", &["port", "budget", "registry"][..]),
+            ("target", &["port", "beside", "registry", "memory"]),
         ] {
             let relative = source
                 .path
