@@ -52,6 +52,15 @@ pub(super) enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Print the dead letters, newest first.
+    Errors {
+        /// Only those of a job: CONNECTION/JOB.
+        #[arg(long)]
+        job: Option<String>,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
     /// Print a record's way: image, versions, rows.
     Explain {
         /// The connection.

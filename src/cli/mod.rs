@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod demo;
 mod demo_org;
+mod errors;
 mod inspect;
 mod job;
 mod oob;
@@ -64,6 +65,9 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
+        Command::Errors { job, limit } => {
+            errors::errors(&config, job.as_deref(), limit, json).await
+        }
         Command::Explain {
             connection,
             object,
