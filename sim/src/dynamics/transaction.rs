@@ -55,7 +55,7 @@ pub struct Author {
     pub now: DateTime<Utc>,
 }
 
-/// An open transaction; dropped without [`keep`](Self::keep), it leaves nothing.
+/// An open transaction; dropped without `keep`, it leaves nothing.
 #[derive(Debug)]
 pub struct Tx<'a> {
     pub store: &'a mut Store,
