@@ -63,7 +63,7 @@ pub(super) async fn rows(
         .map(|row| {
             let cells = filled.iter();
             cells
-                .map(|column| shown(&row.columns[*column].1.to_json()))
+                .map(|column| output::shown(&row.columns[*column].1.to_json()))
                 .collect()
         })
         .collect();
@@ -88,14 +88,6 @@ fn table_of(config: &Config, object: &str) -> Result<String, Fault> {
         )
         .remedy(format!("name one of {}", labels.join(", ")))
     })
-}
-
-fn shown(value: &Json) -> String {
-    match value {
-        Json::Null => "–".to_owned(),
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// Prints the hole ledger; exit code 3 while a hole is open.

@@ -204,8 +204,8 @@ impl Watcher for Printer<'_> {
                         let rule = self.rule(plan, destination, &column.column);
                         line(
                             &column.column,
-                            shown(&column.first),
-                            shown(&column.second),
+                            output::shown(&column.first),
+                            output::shown(&column.second),
                             rule,
                         )
                     })
@@ -231,14 +231,6 @@ impl Printer<'_> {
             "column": column.column, "live": column.first, "replay": column.second,
             "rule": self.rule(plan, destination, &column.column),
         })
-    }
-}
-
-fn shown(value: &Json) -> String {
-    match value {
-        Json::Null => "–".to_owned(),
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -35,6 +35,15 @@ pub(super) fn json(value: &impl serde::Serialize) {
     }
 }
 
+/// A value as a table's cell.
+pub(super) fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "–".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Prints a table: heads, then rows, columns as wide as their widest cell up to a limit.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) {
     const WIDEST: usize = 44;

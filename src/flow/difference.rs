@@ -13,6 +13,7 @@ use crate::model::name::ObjectKey;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::target::beside::{HeldRow, Holder, StoreBeside};
+use crate::target::port::StoredRow;
 
 /// Records compared at a time.
 const PAGE: usize = 500;
@@ -221,7 +222,7 @@ async fn names_of(
     Ok(names)
 }
 
-fn cell<'a>(row: &'a crate::target::port::StoredRow, column: &str) -> Option<&'a Cell> {
+fn cell<'a>(row: &'a StoredRow, column: &str) -> Option<&'a Cell> {
     let mut columns = row.columns.iter();
     columns
         .find(|(name, _)| name == column)
@@ -300,12 +301,7 @@ fn columns_of(plan: &DestinationPlan) -> impl Iterator<Item = (&str, Option<&str
     direct.chain(derived).chain([("crm_state", None)])
 }
 
-fn shown(
-    row: &crate::target::port::StoredRow,
-    column: &str,
-    table: Option<&str>,
-    names: &Names,
-) -> serde_json::Value {
+fn shown(row: &StoredRow, column: &str, table: Option<&str>, names: &Names) -> serde_json::Value {
     match (cell(row, column), table) {
         (None, _) => serde_json::Value::Null,
         (Some(Cell::Gsid(gsid)), Some(table)) => {

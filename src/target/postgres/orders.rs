@@ -42,6 +42,8 @@ macro_rules! order {
     };
 }
 
+pub(super) use order;
+
 order!(Ensure { objects: Vec<StoredObject> } -> () =
     |own, session| schema::ensure(session, &own.schemas, &own.objects));
 order!(Prepare { plan: JobPlan } -> () =

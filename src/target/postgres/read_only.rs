@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
+use super::orders::order;
 use super::{PostgresSettings, Schemas, read, read_held};
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
@@ -60,7 +61,9 @@ impl StoreBeside for ReadOnlyDatabase {
     ) -> Result<Vec<Traced>, Fault> {
         let order = Trace {
             schemas: Arc::clone(&self.schemas),
-            key: (connection.clone(), object.clone(), record.clone()),
+            connection: connection.clone(),
+            object: object.clone(),
+            record: record.clone(),
         };
         self.worker.run(order).await
     }
@@ -104,116 +107,31 @@ impl StoreBeside for ReadOnlyDatabase {
     }
 }
 
-struct Rows {
-    schemas: Arc<Schemas>,
-    table: String,
-    page: RowsPage,
+/// Runs a read in one transaction that writes nothing.
+macro_rules! read {
+    ($session:ident, $call:expr) => {
+        async move {
+            $session.run(BEGIN).await?;
+            let answer = $call.await?;
+            $session.run("COMMIT").await?;
+            Ok(answer)
+        }
+    };
 }
 
-impl Order for Rows {
-    type Answer = Vec<StoredRow>;
-
-    fn run<'a>(
-        &'a mut self,
-        session: &'a mut Session,
-    ) -> BoxFuture<'a, Result<Self::Answer, OrderError>> {
-        Box::pin(async move {
-            session.run(BEGIN).await?;
-            let rows = read::rows(session, &self.schemas, &self.table, &self.page).await?;
-            session.run("COMMIT").await?;
-            Ok(rows)
-        })
-    }
-}
-
-struct Trace {
-    schemas: Arc<Schemas>,
-    key: (ConnectionId, ObjectName, RecordId),
-}
-
-impl Order for Trace {
-    type Answer = Vec<Traced>;
-
-    fn run<'a>(
-        &'a mut self,
-        session: &'a mut Session,
-    ) -> BoxFuture<'a, Result<Self::Answer, OrderError>> {
-        Box::pin(async move {
-            let (connection, object, record) = &self.key;
-            session.run(BEGIN).await?;
-            let traced = read::trace(session, &self.schemas, connection, object, record).await?;
-            session.run("COMMIT").await?;
-            Ok(traced)
-        })
-    }
-}
-
-struct Held {
-    schemas: Arc<Schemas>,
-    key: ObjectKey,
-    table: String,
-    after: Option<RecordId>,
-    limit: usize,
-}
-
-impl Order for Held {
-    type Answer = Vec<HeldRow>;
-
-    fn run<'a>(
-        &'a mut self,
-        session: &'a mut Session,
-    ) -> BoxFuture<'a, Result<Self::Answer, OrderError>> {
-        Box::pin(async move {
-            let (key, after) = (&self.key, self.after.as_ref());
-            session.run(BEGIN).await?;
-            let held = read_held::held(session, &self.schemas, key, &self.table, after, self.limit)
-                .await?;
-            session.run("COMMIT").await?;
-            Ok(held)
-        })
-    }
-}
-
-struct Holders {
-    schemas: Arc<Schemas>,
-    table: String,
-    gsids: Vec<Uuid>,
-}
-
-impl Order for Holders {
-    type Answer = BTreeMap<Uuid, Vec<Holder>>;
-
-    fn run<'a>(
-        &'a mut self,
-        session: &'a mut Session,
-    ) -> BoxFuture<'a, Result<Self::Answer, OrderError>> {
-        Box::pin(async move {
-            session.run(BEGIN).await?;
-            let holders =
-                read_held::holders(session, &self.schemas, &self.table, &self.gsids).await?;
-            session.run("COMMIT").await?;
-            Ok(holders)
-        })
-    }
-}
-
-struct Newest {
-    schemas: Arc<Schemas>,
-    key: ObjectKey,
-}
-
-impl Order for Newest {
-    type Answer = Option<Version>;
-
-    fn run<'a>(
-        &'a mut self,
-        session: &'a mut Session,
-    ) -> BoxFuture<'a, Result<Self::Answer, OrderError>> {
-        Box::pin(async move {
-            session.run(BEGIN).await?;
-            let newest = read_held::newest(session, &self.schemas, &self.key).await?;
-            session.run("COMMIT").await?;
-            Ok(newest)
-        })
-    }
-}
+order!(Rows { table: String, page: RowsPage } -> Vec<StoredRow> =
+    |own, session| read!(session, read::rows(session, &own.schemas, &own.table, &own.page)));
+order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } -> Vec<Traced> =
+|own, session| read!(
+    session,
+    read::trace(session, &own.schemas, &own.connection, &own.object, &own.record)
+));
+order!(Held { key: ObjectKey, table: String, after: Option<RecordId>, limit: usize } -> Vec<HeldRow> =
+|own, session| read!(
+    session,
+    read_held::held(session, &own.schemas, &own.key, &own.table, own.after.as_ref(), own.limit)
+));
+order!(Newest { key: ObjectKey } -> Option<Version> =
+    |own, session| read!(session, read_held::newest(session, &own.schemas, &own.key)));
+order!(Holders { table: String, gsids: Vec<Uuid> } -> BTreeMap<Uuid, Vec<Holder>> =
+    |own, session| read!(session, read_held::holders(session, &own.schemas, &own.table, &own.gsids)));
