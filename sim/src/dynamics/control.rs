@@ -23,7 +23,7 @@
 //! | `POST /_sim/switches` | `{"expired_status":410}` | the status of an expired change token (400 by default) |
 //! | `GET /_sim/webhooks` | | `{"waiting":0,"log":[{"outcome":"delivered",…}],"settings":{…}}` |
 //! | `POST /_sim/webhooks` | any of `{"timeout_ms":60000,"parent_context":true,"dates":"milliseconds","newer_members":true}` | `dates` is `milliseconds`, `offset` or `iso` |
-//! | `GET /_sim/bus` | | `{"waiting":2}`; `DELETE` takes the oldest message and shows it |
+//! | `GET /_sim/bus` | | without `--amqp-listen`: `{"waiting":2}`; `DELETE` takes the oldest message and shows it |
 //!
 //! A script is `{"on":{…},"after":0,"times":1,"do":{"kind":…}}`: it passes `after` matches and fires `times` times (once
 //! if absent; `"forever":true` until cleared). The first script that fires is the only one.
@@ -88,6 +88,12 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
         .route("/_sim/privileges", post(privileges))
         .route("/_sim/switches", post(switches))
         .route("/_sim/webhooks", get(webhooks).post(set_webhooks))
+        .with_state(Arc::clone(org))
+}
+
+/// What the outbox holds, where no bus takes it.
+pub(super) fn outbox(org: &Arc<Org>) -> Router {
+    Router::new()
         .route("/_sim/bus", get(bus).delete(take_message))
         .with_state(Arc::clone(org))
 }

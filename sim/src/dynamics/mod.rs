@@ -1,5 +1,6 @@
-//! A Dynamics 365 organization on one machine: sign-in, Web API, change tracking and webhooks over one row store.
+//! A Dynamics 365 organization on one machine: sign-in, Web API, change tracking, webhooks and a service bus over one row store.
 
+mod bus;
 pub mod cell;
 mod control;
 pub mod counters;

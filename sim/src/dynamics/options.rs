@@ -68,9 +68,20 @@ pub struct SimOptions {
     /// The PEM private key of the certificate.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Where the service bus is to listen for AMQP.
+    /// Where a service bus is to listen for AMQP and AMQP over WebSocket, with TLS if there is a certificate.
     #[arg(long, value_name = "ADDR")]
     pub amqp_listen: Option<SocketAddr>,
+    /// A queue of the service bus (`topic/Subscriptions/name`: a topic's subscription).
+    #[arg(long, value_name = "NAME", default_value = "changes")]
+    pub bus_queue: Vec<String>,
+    /// The key of the service bus's policies RootManageSharedAccessKey, listen and send.
+    #[arg(
+        long,
+        default_value = "c2ltdWxhdGVkLWtleQ==",
+        env = "TRIBUTARY_SIM_BUS_KEY",
+        hide_env_values = true
+    )]
+    pub bus_key: String,
     /// Keep every transaction in this file and start from it: the organization survives a restart with its row versions.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
@@ -98,6 +109,8 @@ impl Default for SimOptions {
             tls_cert: None,
             tls_key: None,
             amqp_listen: None,
+            bus_queue: vec!["changes".to_owned()],
+            bus_key: "c2ltdWxhdGVkLWtleQ==".to_owned(),
             journal: None,
             request_limit: 6000,
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
 
 use chrono::{DateTime, Utc};
 
+use super::bus::Bus;
 use super::counters::Counters;
 use super::entra::Entra;
 use super::entra::client::{Certificate, Registration};
@@ -90,8 +91,9 @@ pub struct Org {
     pub profile: Profile,
     pub throttle: Throttle,
     pub counters: Counters,
-    /// Messages for queues and topics.
+    /// Messages for queues and topics, if there is no bus to take them.
     pub outbox: Outbox,
+    pub(crate) bus: Option<Arc<Bus>>,
     pub(crate) entra: Entra,
     pub(crate) faults: Faults,
     pub(crate) webhooks: Webhooks,
@@ -151,6 +153,7 @@ impl Org {
             throttle,
             counters: Counters::default(),
             outbox: Outbox::default(),
+            bus: options.amqp_listen.map(|_| Arc::new(Bus::new(options))),
             faults: Faults::default(),
             switches: Mutex::default(),
             store: RwLock::new(store),

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::options::SimOptions;
 use super::org::{OpenError, Org};
-use super::{control, entra, faults, web};
+use super::{bus, control, entra, faults, web};
 
 /// Why an organization could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub struct Running {
     pub url: String,
     pub address: SocketAddr,
     pub org: Arc<Org>,
+    /// Where the service bus listens.
+    pub amqp: Option<SocketAddr>,
+    bus: Option<bus::Served>,
     handle: Handle<SocketAddr>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -61,6 +64,9 @@ impl Running {
         self.org.webhooks.stop().await;
         self.handle
             .graceful_shutdown(Some(Duration::from_millis(200)));
+        if let Some(bus) = self.bus {
+            bus.stop().await;
+        }
         joined(self.task.await)
     }
 }
@@ -83,6 +89,7 @@ pub async fn run(options: SimOptions) -> Result<(), SimError> {
         "user_id": org.profile.user,
         "token_url": format!("{}/{}/oauth2/v2.0/token", running.url, org.entra.tenant),
         "tables": tables,
+        "amqp_address": running.amqp.map(|address| address.to_string()),
     });
     print_line(&ready.to_string()).map_err(SimError::Ready)?;
     stopped().await.map_err(SimError::Serve)?;
@@ -92,7 +99,7 @@ pub async fn run(options: SimOptions) -> Result<(), SimError> {
 /// Serves an organization from this process.
 #[allow(
     clippy::unused_async,
-    reason = "a service bus may have to be awaited here"
+    reason = "what is served here runs on the caller's runtime"
 )]
 pub async fn start(options: SimOptions) -> Result<Running, SimError> {
     let org = Org::open(&options)?;
@@ -117,6 +124,14 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
         org.entra.adopt(token, &url, org.profile.user, &org);
     }
 
+    let bus = match (&org.bus, options.amqp_listen) {
+        (Some(bus), Some(address)) => {
+            let tls = tls.as_ref().map(RustlsConfig::get_inner);
+            let served = bus::serve(&org, bus, address, tls);
+            Some(served.map_err(|source| SimError::Listen { address, source })?)
+        }
+        _ => None,
+    };
     let service = router(&org).into_make_service();
     let handle = Handle::new();
     let task = match tls {
@@ -133,6 +148,8 @@ pub async fn start(options: SimOptions) -> Result<Running, SimError> {
         url,
         address,
         org,
+        amqp: bus.as_ref().map(|bus| bus.address),
+        bus,
         handle,
         task,
     })
@@ -144,6 +161,10 @@ fn router(org: &Arc<Org>) -> Router {
         .merge(web::router(org))
         .layer(from_fn_with_state(Arc::clone(org), faults::apply))
         .merge(control::router(org))
+        .merge(match &org.bus {
+            Some(bus) => bus::router(org, bus),
+            None => control::outbox(org),
+        })
 }
 
 fn tls(cert: &Path, key: &Path) -> Result<RustlsConfig, SimError> {

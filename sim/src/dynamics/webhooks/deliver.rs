@@ -222,7 +222,7 @@ async fn queue(org: &Arc<Org>, post: &Post) {
         org.webhooks.note(post, 0, "failed", Some(problem.clone()));
         return finish(org, post, Some(problem)).await;
     }
-    org.outbox.post(BusMessage {
+    let message = BusMessage {
         endpoint: post.endpoint,
         entity: post.path.clone(),
         contract: post.contract,
@@ -234,7 +234,22 @@ async fn queue(org: &Arc<Org>, post: &Post) {
         body: post.body.clone(),
         properties,
         enqueued: org.clock.now(),
-    });
+    };
+    let refused = match &org.bus {
+        Some(bus) if !bus.post(&message) => Some(format!(
+            "The messaging entity '{}' could not be found.",
+            post.path
+        )),
+        Some(_) => None,
+        None => {
+            org.outbox.post(message);
+            None
+        }
+    };
+    if refused.is_some() {
+        org.webhooks.note(post, 1, "failed", refused.clone());
+        return finish(org, post, refused).await;
+    }
     org.webhooks.note(post, 1, "queued", None);
     finish(org, post, None).await;
 }
