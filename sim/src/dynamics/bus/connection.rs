@@ -72,9 +72,10 @@ impl Peer {
 
     /// Whether the client may have a link.
     pub fn may(&self, node: &Node, receives: bool, now: DateTime<Utc>) -> bool {
+        let path = node.path();
         let allows = |right| {
             let mut all = self.key.iter().chain(self.grants.values());
-            all.any(|grant| grant.allows(right, node.entity(), now))
+            all.any(|grant| grant.allows(right, &path, now))
         };
         match node {
             Node::Cbs => true,

@@ -43,6 +43,20 @@ impl Node {
         }
     }
 
+    /// The path that a token has to hold for.
+    pub fn path(&self) -> String {
+        let dead = if self.is_dead() {
+            "/$deadletterqueue"
+        } else {
+            ""
+        };
+        match self {
+            Self::Cbs => "$cbs".to_owned(),
+            Self::Management { entity, .. } => format!("{entity}{dead}/$management"),
+            Self::Entity { name, .. } => format!("{name}{dead}"),
+        }
+    }
+
     pub fn is_dead(&self) -> bool {
         match self {
             Self::Cbs => false,

@@ -511,6 +511,10 @@ impl Session {
                 continue;
             }
             let state = match result {
+                // The outcome comes back; a rejection with an error would mean that it was refused.
+                Ok(()) if matches!(outcome, Outcome::DeadLetter { .. }) => {
+                    Value::composite(REJECTED, Vec::new())
+                }
                 Ok(()) => field(fields, 4).clone(),
                 Err(lost) => {
                     let cause = error("com.microsoft:message-lock-lost", &lost.to_string());

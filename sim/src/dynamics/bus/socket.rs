@@ -10,7 +10,8 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 const PATH: &str = "/$servicebus/websocket";
-const PROTOCOL: &str = "amqp";
+/// The subprotocol, and the name that it had before the standard; clients of the vendor's still use it.
+const PROTOCOLS: [&str; 2] = ["amqp", "AMQPWSB10"];
 const BUFFER: usize = 128 * 1024;
 
 /// Accepts a WebSocket; what is read from and written to the returned end goes through it.
@@ -29,10 +30,14 @@ where
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','));
-        if !offered.any(|name| name.trim().eq_ignore_ascii_case(PROTOCOL)) {
-            return Err(refusal(StatusCode::BAD_REQUEST));
-        }
-        let chosen = HeaderValue::from_static(PROTOCOL);
+        let known = |name: &str| {
+            let mut all = PROTOCOLS.into_iter();
+            all.find(|known| known.eq_ignore_ascii_case(name.trim()))
+        };
+        let chosen = offered
+            .find_map(known)
+            .ok_or_else(|| refusal(StatusCode::BAD_REQUEST))?;
+        let chosen = HeaderValue::from_static(chosen);
         response
             .headers_mut()
             .insert("sec-websocket-protocol", chosen);
