@@ -5,15 +5,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::port::{
-    Evidence, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of, fenced,
-    insufficient, no_hole,
+    Evidence, Hinted, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of,
+    fenced, insufficient, no_hole,
 };
+
+/// A record's next hint is later than its last.
+const TICK: TimeDelta = TimeDelta::microseconds(1);
 
 /// State in memory.
 #[derive(Debug, Default)]
@@ -27,6 +30,7 @@ struct Inner {
     holes: Vec<Hole>,
     objects: HashMap<(ConnectionId, ObjectName), ObjectState>,
     republish: Vec<(ConnectionId, ObjectName, RecordId)>,
+    hints: BTreeMap<(ConnectionId, ObjectName, RecordId), DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone)]
@@ -145,6 +149,12 @@ impl State for MemoryState {
                     .iter()
                     .any(|done| (&done.0, &done.1) == (object, record))
         });
+        for met in progress.met {
+            let key = (connection.clone(), met.object, met.record);
+            if inner.hints.get(&key).is_some_and(|at| *at <= met.at) {
+                inner.hints.remove(&key);
+            }
+        }
         for new in progress.open {
             let known = inner.holes.iter().any(|hole| {
                 hole.connection == *connection
@@ -319,6 +329,33 @@ impl State for MemoryState {
             .take(limit)
             .map(|(_, object, record)| (object.clone(), record.clone()))
             .collect())
+    }
+
+    async fn hint(&self, connection: &ConnectionId, hints: Vec<Hinted>) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        for hint in hints {
+            let key = (connection.clone(), hint.object, hint.record);
+            let after = inner.hints.get(&key).map(|at| *at + TICK);
+            inner
+                .hints
+                .insert(key, hint.at.max(after.unwrap_or(hint.at)));
+        }
+        Ok(())
+    }
+
+    async fn hints(&self, connection: &ConnectionId, limit: usize) -> Result<Vec<Hinted>, Fault> {
+        let inner = self.lock();
+        let of = inner.hints.iter().filter(|((of, ..), _)| of == connection);
+        let mut hints: Vec<Hinted> = of
+            .map(|((_, object, record), at)| Hinted {
+                object: object.clone(),
+                record: record.clone(),
+                at: *at,
+            })
+            .collect();
+        hints.sort_by_key(|hint| hint.at);
+        hints.truncate(limit);
+        Ok(hints)
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -129,6 +129,14 @@ pub trait State: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(ObjectName, RecordId)>, Fault>;
 
+    /// Notes that records are said to have changed, all or none, durably; no term needed, as whoever is told need not
+    /// own the connection. Of a record only the newest hint stays, and each is later than the one before: made again,
+    /// it is a hint again.
+    async fn hint(&self, connection: &ConnectionId, hints: Vec<Hinted>) -> Result<(), Fault>;
+
+    /// Such hints, oldest first; each stays until a [`Progress`] says that it was met.
+    async fn hints(&self, connection: &ConnectionId, limit: usize) -> Result<Vec<Hinted>, Fault>;
+
     /// Finishes what was taken, and closes.
     async fn close(&self) -> Result<(), Fault>;
 }
@@ -153,6 +161,8 @@ pub struct Progress {
     pub settle: Vec<Settled>,
     /// Records that were published again because a job asked for it.
     pub republished: Vec<(ObjectName, RecordId)>,
+    /// Hints that were met, unless a newer one came meanwhile.
+    pub met: Vec<Hinted>,
     /// Holes that opened. One equal in cause, object and window to an open one is not opened twice.
     pub open: Vec<NewHole>,
 }
@@ -166,6 +176,17 @@ pub struct Owed {
     pub record: RecordId,
     /// C of the newest change that is not known.
     pub stamp: DateTime<Utc>,
+}
+
+/// A record that is said to have changed; nobody vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hinted {
+    /// The object.
+    pub object: ObjectName,
+    /// The record.
+    pub record: RecordId,
+    /// When it was told, by our own clock.
+    pub at: DateTime<Utc>,
 }
 
 /// A read that was believed: it settles the record's owed read unless a newer one than `stamp` came meanwhile.

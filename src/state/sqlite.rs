@@ -1,5 +1,8 @@
 //! The SQLite engine of the state: `state.db`.
 
+mod hints;
+mod holes;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,12 +22,13 @@ use crate::sqlite::lock::FileLock;
 use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 use crate::state::port::{
-    Evidence, Hole, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress, State,
-    StoredPosition, end_of, fenced, insufficient, next_term, no_hole,
+    Evidence, Hinted, Hole, HoleScope, ObjectState, Owed, Progress, State, StoredPosition, end_of,
+    fenced, insufficient, next_term, no_hole,
 };
 
 /// Its schema, step by step; steps are only ever added. Instants are microseconds since 1970, UTC.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE lease (
     connection TEXT PRIMARY KEY, owner TEXT NOT NULL, term INTEGER NOT NULL, until INTEGER NOT NULL
 ) STRICT;
@@ -50,7 +54,9 @@ CREATE TABLE republish (
     connection TEXT NOT NULL, object TEXT NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (connection, object, record)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    hints::TABLE,
+];
 const READERS: usize = 2;
 
 /// State in a SQLite file.
@@ -103,51 +109,12 @@ pub async fn read_holes(
     connection: Option<&ConnectionId>,
     all: bool,
 ) -> Result<Vec<Hole>, Fault> {
-    holes(
+    holes::list(
         &Readers::new(Database::new(dir.join("state.db"), STEPS), 1),
         connection,
         all,
     )
     .await
-}
-
-async fn holes(
-    readers: &Readers,
-    connection: Option<&ConnectionId>,
-    all: bool,
-) -> Result<Vec<Hole>, Fault> {
-    let connection = connection.cloned();
-    readers
-        .read(move |transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT id, connection, object, cause, scope, state, opened_at, closed_at, evidence
-                 FROM hole WHERE (?1 IS NULL OR connection = ?1) AND (?2 OR state <> '\"closed\"')
-                 ORDER BY id DESC",
-            )?;
-            let mut rows =
-                statement.query(params![connection.as_ref().map(ConnectionId::as_str), all])?;
-            let mut holes = Vec::new();
-            while let Some(row) = rows.next()? {
-                holes.push(hole(row)?);
-            }
-            Ok(holes)
-        })
-        .await
-}
-
-fn hole(row: &rusqlite::Row<'_>) -> Result<Hole, JobError> {
-    let evidence: Option<String> = row.get(8)?;
-    Ok(Hole {
-        id: row.get(0)?,
-        connection: ConnectionId::new(row.get::<_, String>(1)?),
-        object: ObjectName::new(row.get::<_, String>(2)?),
-        cause: parse::<HoleCause>(&row.get::<_, String>(3)?)?,
-        scope: parse::<HoleScope>(&row.get::<_, String>(4)?)?,
-        state: parse::<HoleState>(&row.get::<_, String>(5)?)?,
-        opened_at: instant(row.get(6)?)?,
-        closed_at: row.get::<_, Option<i64>>(7)?.map(instant).transpose()?,
-        evidence: evidence.as_deref().map(parse::<Evidence>).transpose()?,
-    })
 }
 
 fn corrupt(what: impl Into<String>) -> Fault {
@@ -201,27 +168,6 @@ fn check(
     }
 }
 
-fn open_hole(
-    transaction: &Transaction<'_>,
-    connection: &ConnectionId,
-    new: &NewHole,
-) -> Result<(), JobError> {
-    transaction.execute(
-        "INSERT INTO hole (connection, object, cause, scope, state, opened_at)
-         SELECT ?1, ?2, ?3, ?4, '\"open\"', ?5 WHERE NOT EXISTS (
-             SELECT 1 FROM hole WHERE connection = ?1 AND object = ?2 AND cause = ?3 AND scope = ?4
-             AND state <> '\"closed\"')",
-        params![
-            connection.as_str(),
-            new.object.as_str(),
-            render(&new.cause)?,
-            render(&new.scope)?,
-            micros(new.opened_at)
-        ],
-    )?;
-    Ok(())
-}
-
 fn store(
     transaction: &Transaction<'_>,
     connection: &ConnectionId,
@@ -271,8 +217,9 @@ fn store(
             record.as_str()
         ])?;
     }
+    hints::meet(transaction, connection, &progress.met)?;
     for new in &progress.open {
-        open_hole(transaction, connection, new)?;
+        holes::open(transaction, connection, new)?;
     }
     Ok(())
 }
@@ -423,7 +370,7 @@ impl State for SqliteState {
         connection: Option<&ConnectionId>,
         all: bool,
     ) -> Result<Vec<Hole>, Fault> {
-        holes(&self.readers, connection, all).await
+        holes::list(&self.readers, connection, all).await
     }
 
     async fn repairing(
@@ -574,6 +521,20 @@ impl State for SqliteState {
                 Ok(rows.collect::<Result<_, _>>()?)
             })
             .await
+    }
+
+    async fn hint(&self, connection: &ConnectionId, hints: Vec<Hinted>) -> Result<(), Fault> {
+        let connection = connection.clone();
+        let note =
+            move |transaction: &Transaction<'_>| hints::note(transaction, &connection, &hints);
+        self.writer.grouped(note).await
+    }
+
+    async fn hints(&self, connection: &ConnectionId, limit: usize) -> Result<Vec<Hinted>, Fault> {
+        let connection = connection.clone();
+        let list =
+            move |transaction: &Transaction<'_>| hints::list(transaction, &connection, limit);
+        self.readers.read(list).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

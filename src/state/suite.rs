@@ -13,7 +13,7 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::state::memory::MemoryState;
 use crate::state::port::{
-    Evidence, Fence, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
+    Evidence, Fence, Hinted, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
     Settled, SnapshotProgress, State, StoredPosition,
 };
 use crate::state::sqlite::SqliteState;
@@ -442,6 +442,47 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
     assert!(state.to_republish(acme(), 10).await.unwrap().is_empty());
 }
 
+fn hinted(record: &str, second: i64) -> Hinted {
+    Hinted {
+        object: account(),
+        record: RecordId::stored(record),
+        at: at(second),
+    }
+}
+
+async fn hints(state: &dyn State, term: u64) {
+    let told = vec![hinted("b", 5), hinted("a", 7), hinted("b", 4)];
+    state.hint(acme(), told).await.unwrap();
+    let seen = state.hints(acme(), 10).await.unwrap();
+    let order: Vec<&str> = seen.iter().map(|hint| hint.record.as_str()).collect();
+    assert_eq!(order, ["b", "a"], "one a record, oldest first");
+    assert_eq!(seen[1], hinted("a", 7));
+    assert_eq!(state.hints(acme(), 1).await.unwrap(), seen[..1]);
+    let other = ConnectionId::new("other");
+    assert!(state.hints(&other, 10).await.unwrap().is_empty());
+
+    // Told again meanwhile, by a clock that was set back: what was taken before does not meet it.
+    state.hint(acme(), vec![hinted("a", 1)]).await.unwrap();
+    let met = Progress {
+        met: seen,
+        ..Progress::default()
+    };
+    state.commit(acme(), term, met).await.unwrap();
+    let left = state.hints(acme(), 10).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].record.as_str(), "a");
+    assert!(left[0].at > at(7));
+    let met = Progress {
+        met: left,
+        ..Progress::default()
+    };
+    let late = state.commit(acme(), term - 1, met.clone()).await;
+    assert_eq!(late.unwrap_err().kind(), FaultKind::Fenced);
+    state.commit(acme(), term, met).await.unwrap();
+    assert!(state.hints(acme(), 10).await.unwrap().is_empty());
+    state.hint(acme(), vec![hinted("kept", 9)]).await.unwrap();
+}
+
 /// Everything that the port promises.
 pub async fn conforms(bench: &dyn Bench) {
     let term = one_owner(bench).await;
@@ -449,6 +490,7 @@ pub async fn conforms(bench: &dyn Bench) {
     positions_and_debts(state, term).await;
     holes(state, term).await;
     objects_and_requests(state, term).await;
+    hints(state, term).await;
     made_again(state, term).await;
     two_owners_at_once(bench).await;
     a_takeover(bench).await;
@@ -463,6 +505,10 @@ pub async fn has_kept(state: &dyn State) {
         vec![(account(), 2)]
     );
     assert_eq!(state.holes(Some(acme()), true).await.unwrap().len(), 2);
+    assert_eq!(
+        state.hints(acme(), 10).await.unwrap(),
+        vec![hinted("kept", 9)]
+    );
 }
 
 #[tokio::test]

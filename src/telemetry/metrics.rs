@@ -53,6 +53,10 @@ vocabulary! {
     OWED_READS = "tributary_owed_reads";
     /// References and changes that wait for a row.
     PARKED = "tributary_parked";
+    /// Hints that were pushed, by connection and outcome: queued, not_selected, or why they were refused.
+    HINTS = "tributary_hints_total";
+    /// Hints that were met, by connection and outcome: row (the push was quicker), gone, or delta (change tracking decides).
+    HINTS_MET = "tributary_hints_met_total";
     /// 1 for the state that a connection or an object is in, 0 for the others.
     STATE = "tributary_state";
     /// The time in the CRM up to which a connection's stream is confirmed, as unix seconds.

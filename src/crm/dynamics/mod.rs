@@ -1,6 +1,7 @@
 //! Microsoft Dynamics 365 (Dataverse): sign-in, reads, change tracking, and the rules by which they merge.
 
 pub mod merge;
+pub mod push;
 pub mod settings;
 
 mod assertion;

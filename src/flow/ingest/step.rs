@@ -273,6 +273,7 @@ impl Ingest {
             settle,
             republished: std::mem::take(&mut gathered.republished),
             open: std::mem::take(&mut gathered.holes),
+            ..Progress::default()
         })
         .await?;
         for ((name, object), by) in gathered.counts {

@@ -17,7 +17,9 @@ use crate::log::port::{Bounds, Entry, From, Log, Place, Reader, TopicSpec};
 use crate::model::change::Change;
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
-use crate::state::port::{Evidence, Hole, ObjectState, Owed, Progress, State, StoredPosition};
+use crate::state::port::{
+    Evidence, Hinted, Hole, ObjectState, Owed, Progress, State, StoredPosition,
+};
 
 use super::rng::Rng;
 use super::trace::Trace;
@@ -528,6 +530,16 @@ impl State for Guarded<dyn State> {
     ) -> Result<Vec<(ObjectName, RecordId)>, Fault> {
         let work = self.inner.to_republish(connection, limit);
         self.process.pass("state.to_republish", DISK, work).await
+    }
+
+    async fn hint(&self, connection: &ConnectionId, hints: Vec<Hinted>) -> Result<(), Fault> {
+        let work = self.inner.hint(connection, hints);
+        self.process.pass("state.hint", DISK, work).await
+    }
+
+    async fn hints(&self, connection: &ConnectionId, limit: usize) -> Result<Vec<Hinted>, Fault> {
+        let work = self.inner.hints(connection, limit);
+        self.process.pass("state.hints", DISK, work).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

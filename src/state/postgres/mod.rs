@@ -28,7 +28,9 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::{Order, Worker};
 use crate::postgres::{Server, Settings};
-use crate::state::port::{Evidence, Hole, ObjectState, Owed, Progress, State, StoredPosition};
+use crate::state::port::{
+    Evidence, Hinted, Hole, ObjectState, Owed, Progress, State, StoredPosition,
+};
 
 /// Connections that write, each for its own CRM connections; made when first needed.
 const WRITERS: usize = 4;
@@ -344,6 +346,26 @@ impl State for PostgresState {
             given: (self.schema(), connection.clone(), limit),
             run: |session, (schema, connection, limit)| {
                 Box::pin(read::to_republish(session, schema, connection, *limit))
+            },
+        };
+        self.run(&self.reader, order).await
+    }
+
+    async fn hint(&self, connection: &ConnectionId, hints: Vec<Hinted>) -> Result<(), Fault> {
+        let order = Call {
+            given: (self.schema(), connection.clone(), hints),
+            run: |session, (schema, connection, hints)| {
+                Box::pin(write::hint(session, schema, connection, hints))
+            },
+        };
+        self.run(self.writer(connection), order).await
+    }
+
+    async fn hints(&self, connection: &ConnectionId, limit: usize) -> Result<Vec<Hinted>, Fault> {
+        let order = Call {
+            given: (self.schema(), connection.clone(), limit),
+            run: |session, (schema, connection, limit)| {
+                Box::pin(read::hints(session, schema, connection, *limit))
             },
         };
         self.run(&self.reader, order).await

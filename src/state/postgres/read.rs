@@ -12,7 +12,7 @@ use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::state::port::{
-    Evidence, Hole, HoleCause, HoleScope, HoleState, ObjectState, Owed, StoredPosition,
+    Evidence, Hinted, Hole, HoleCause, HoleScope, HoleState, ObjectState, Owed, StoredPosition,
 };
 
 const POSITION: &str = "SELECT position, confirmed_at FROM {s}.position WHERE connection = $1";
@@ -27,6 +27,8 @@ const OBJECTS: &str = "SELECT object, state::text FROM {s}.object WHERE connecti
      ORDER BY object";
 const REPUBLISH: &str = "SELECT object, record FROM {s}.republish WHERE connection = $1
      ORDER BY object, record LIMIT $2";
+const HINTS: &str = "SELECT object, record, at FROM {s}.hint WHERE connection = $1
+     ORDER BY at LIMIT $2";
 
 /// Where the stream goes on.
 pub(super) async fn position(
@@ -179,6 +181,27 @@ pub(super) async fn to_republish(
         Ok((object, RecordId::stored(row.try_get::<_, String>(1)?)))
     });
     asked.collect()
+}
+
+/// Records that are said to have changed, oldest first.
+pub(super) async fn hints(
+    session: &mut Session,
+    schema: &Schema,
+    connection: &ConnectionId,
+    limit: usize,
+) -> Result<Vec<Hinted>, OrderError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = session
+        .query(&schema.sql(HINTS), &[&connection.as_str(), &limit])
+        .await?;
+    let hints = rows.iter().map(|row| {
+        Ok(Hinted {
+            object: ObjectName::new(row.try_get::<_, String>(0)?),
+            record: RecordId::stored(row.try_get::<_, String>(1)?),
+            at: row.try_get(2)?,
+        })
+    });
+    hints.collect()
 }
 
 /// Reads stored JSON.

@@ -32,6 +32,12 @@ CREATE TABLE {s}.republish (
     connection text COLLATE \"C\", object text COLLATE \"C\", record text COLLATE \"C\",
     PRIMARY KEY (connection, object, record)
 );
+", "
+CREATE TABLE {s}.hint (
+    connection text COLLATE \"C\", object text COLLATE \"C\", record text COLLATE \"C\", at timestamptz NOT NULL,
+    PRIMARY KEY (connection, object, record)
+);
+CREATE INDEX hint_by_age ON {s}.hint (connection, at);
 "];
 
 /// One daemon at a time makes tables.

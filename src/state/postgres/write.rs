@@ -13,7 +13,7 @@ use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::state::port::{
-    Evidence, HoleScope, NewHole, ObjectState, Owed, Progress, Settled, StoredPosition,
+    Evidence, Hinted, HoleScope, NewHole, ObjectState, Owed, Progress, Settled, StoredPosition,
     insufficient, no_hole,
 };
 
@@ -39,6 +39,15 @@ const SCOPE: &str = "SELECT scope::text FROM {s}.hole WHERE id = $1 AND connecti
 const CLOSE: &str = "UPDATE {s}.hole SET state = 'closed', closed_at = $2, evidence = $3::text::jsonb WHERE id = $1";
 const OBJECT: &str = "INSERT INTO {s}.object VALUES ($1, $2, $3::text::jsonb)
      ON CONFLICT (connection, object) DO UPDATE SET state = excluded.state";
+/// Rows are locked in their order.
+const HINT: &str = "INSERT INTO {s}.hint AS h
+     SELECT $1, object, record, max(at) FROM unnest($2::text[], $3::text[], $4::timestamptz[])
+        AS told (object, record, at) GROUP BY object, record ORDER BY object, record
+     ON CONFLICT (connection, object, record) DO UPDATE
+     SET at = greatest(h.at + interval '1 microsecond', excluded.at)";
+const MEET: &str = "DELETE FROM {s}.hint AS h
+     USING unnest($2::text[], $3::text[], $4::timestamptz[]) AS met (object, record, at)
+     WHERE h.connection = $1 AND h.object = met.object AND h.record = met.record AND h.at <= met.at";
 const REQUEST: &str = "INSERT INTO {s}.republish VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
 /// Stores progress, all or nothing.
@@ -61,6 +70,9 @@ pub(super) async fn commit(
     }
     if !progress.republished.is_empty() {
         republished(session, schema, connection, &progress.republished).await?;
+    }
+    if !progress.met.is_empty() {
+        hinted(session, &schema.sql(MEET), connection, &progress.met).await?;
     }
     for hole in &progress.open {
         open(session, schema, connection, hole).await?;
@@ -248,6 +260,31 @@ pub(super) async fn request(
             &schema.sql(REQUEST),
             &[&connection.as_str(), &object.as_str(), &record.as_str()],
         )
+        .await?;
+    Ok(())
+}
+
+/// Notes hints.
+pub(super) async fn hint(
+    session: &mut Session,
+    schema: &Schema,
+    connection: &ConnectionId,
+    hints: &[Hinted],
+) -> Result<(), OrderError> {
+    hinted(session, &schema.sql(HINT), connection, hints).await
+}
+
+async fn hinted(
+    session: &mut Session,
+    sql: &str,
+    connection: &ConnectionId,
+    hints: &[Hinted],
+) -> Result<(), OrderError> {
+    let objects: Vec<&str> = hints.iter().map(|hint| hint.object.as_str()).collect();
+    let records: Vec<&str> = hints.iter().map(|hint| hint.record.as_str()).collect();
+    let instants: Vec<DateTime<Utc>> = hints.iter().map(|hint| hint.at).collect();
+    session
+        .execute(sql, &[&connection.as_str(), &objects, &records, &instants])
         .await?;
     Ok(())
 }
