@@ -1,9 +1,15 @@
 //! TLS: the one cryptographic provider, and authorities of the operator's own beside the system's.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::fault::{Fault, FaultKind};
 
@@ -45,6 +51,56 @@ pub fn authorities(file: &Path) -> Result<Vec<Vec<u8>>, Fault> {
         )));
     }
     Ok(found)
+}
+
+/// Speaks TLS on a socket of one's own, for protocols whose libraries take a stream.
+pub struct ClientTls {
+    connector: TlsConnector,
+}
+
+impl ClientTls {
+    /// Trusts the system's authorities, and those of `ca_file` beside them.
+    ///
+    /// # Errors
+    /// `Config` if the file can't be read or holds no certificate, or if nothing is trusted at all.
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, Fault> {
+        let mut roots = RootCertStore::empty();
+        // What can't be loaded is not trusted; the others count.
+        let system = rustls_native_certs::load_native_certs().certs;
+        roots.add_parsable_certificates(system);
+        if let Some(file) = ca_file {
+            for der in authorities(file)? {
+                roots.add(CertificateDer::from(der)).map_err(|error| {
+                    let what = format!("certificate file `{}` is refused", file.display());
+                    Fault::new(FaultKind::Config, what).source(error)
+                })?;
+            }
+        }
+        if roots.is_empty() {
+            let what = "this system has no trusted authorities to check a certificate by";
+            return Err(Fault::new(FaultKind::Config, what)
+                .remedy("install ca-certificates, or set `ca_file`"));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Fault::new(FaultKind::Config, "setting up TLS").source(error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+        })
+    }
+
+    /// The handshake with `host`, whose certificate has to be its own and of an authority that is trusted.
+    ///
+    /// # Errors
+    /// The socket's; `InvalidData` for a certificate that is refused, `InvalidInput` for a host that is none.
+    pub async fn connect(&self, host: &str, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.connector.connect(name, socket).await
+    }
 }
 
 #[cfg(test)]

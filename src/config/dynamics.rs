@@ -12,6 +12,7 @@ use crate::config::notify;
 use crate::config::problem::{Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 use crate::config::secret::SecretRef;
+use crate::config::servicebus::ServiceBusConfig;
 use crate::config::web::WebUrl;
 use crate::model::name::ConnectionId;
 
@@ -32,6 +33,8 @@ pub struct DynamicsConfig {
     pub daily_requests: Option<u32>,
     /// `poll_interval`: how long after a table's changes were asked for they are asked for again.
     pub poll_interval: Duration,
+    /// `servicebus_url` and `servicebus`: messages of a queue tell of changes sooner than a poll.
+    pub servicebus: Option<ServiceBusConfig>,
     /// `auth`.
     pub auth: DynamicsAuth,
     /// `authority_url`: signs in there instead of where the org says.
@@ -117,7 +120,7 @@ impl DynamicsConfig {
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
         let company_resolution = company_resolution(&mut reader);
-        reader.refuse("servicebus_url", NOT_HERE, "remove it");
+        let servicebus = ServiceBusConfig::take(&mut reader, plain_text, root);
         reader.close();
         let org = org?;
         Some(Self {
@@ -130,6 +133,7 @@ impl DynamicsConfig {
                 .unwrap_or(1033),
             daily_requests: daily_requests.and_then(|calls| u32::try_from(calls).ok()),
             poll_interval: poll_interval.unwrap_or(LEAST_POLL),
+            servicebus,
             auth: auth?,
             authority_url,
             instance_url,

@@ -50,6 +50,7 @@ mod reader;
 mod rules;
 pub mod schedule;
 pub mod secret;
+pub mod servicebus;
 pub mod state;
 pub mod store;
 pub mod stream;

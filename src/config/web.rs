@@ -27,6 +27,13 @@ impl WebUrl {
         self.text.get(self.host.0..self.host.1).unwrap_or_default()
     }
 
+    /// The port, if it is written.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        let rest = self.text.get(self.host.1..)?.strip_prefix(':')?;
+        rest.split('/').next()?.parse().ok()
+    }
+
     /// Whether what is sent there is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {

@@ -73,6 +73,8 @@ vocabulary! {
     TARGET_WAITING = "tributary_target_waiting";
     /// Things waiting in a bounded queue.
     QUEUE_DEPTH = "tributary_queue_depth";
+    /// 1 while messages come from a connection's service bus, 0 while they do not.
+    PUSH_CONNECTED = "tributary_push_connected";
     /// Faults met and handled, by connection or job and kind.
     FAULTS = "tributary_faults_total";
     /// 1, labelled with the version.

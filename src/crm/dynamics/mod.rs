@@ -1,5 +1,6 @@
 //! Microsoft Dynamics 365 (Dataverse): sign-in, reads, change tracking, and the rules by which they merge.
 
+pub mod bus;
 pub mod merge;
 pub mod push;
 pub mod settings;
