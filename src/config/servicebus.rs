@@ -78,13 +78,19 @@ impl Queue {
     fn parse(node: &Node, root: &Path, report: &Report) -> Option<Self> {
         let mut reader = Reader::open(node, report)?;
         let queue = reader
-            .required_text("queue", "write the queue's name, or \"topic/Subscriptions/name\"")
+            .required_text(
+                "queue",
+                "write the queue's name, or \"topic/Subscriptions/name\"",
+            )
             .and_then(|text| queue(text, report));
         let key_name = reader.required_text("key_name", "write the shared access policy's name");
         let key = match reader.take("key") {
             Some(node) => SecretRef::parse(node, root, report),
             None => {
-                reader.missing("key", "write key = { env = \"NAME\" }: the policy's primary key");
+                reader.missing(
+                    "key",
+                    "write key = { env = \"NAME\" }: the policy's primary key",
+                );
                 None
             }
         };

@@ -56,11 +56,7 @@ pub async fn keep(
                 );
                 connected.set(1.0);
                 told(&BusState::Connected);
-                let desk = Desk {
-                    inbox: &inbox,
-                    told: &told,
-                    stop: &stop,
-                };
+                let desk = Desk::new(&inbox, &told, &stop);
                 let ended = receive::run(&mut link, &desk).await;
                 connected.set(0.0);
                 link.close().await;
@@ -97,3 +93,6 @@ fn report(settings: &BusSettings, metrics: &Metrics, fault: &Fault) {
     ];
     metrics.counter(metrics::FAULTS, &labels).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

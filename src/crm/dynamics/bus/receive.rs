@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,11 +28,25 @@ const INBOX: Backoff = Backoff {
 /// Whom messages are handed to, and who hears of it.
 pub(super) struct Desk<'d> {
     /// Where hints become durable.
-    pub inbox: &'d Inbox,
+    inbox: &'d Inbox,
     /// Hears of what is no hint.
-    pub told: &'d Told,
+    told: &'d Told,
     /// The stop, which lets what is in hand be settled first.
-    pub stop: &'d StopSignal,
+    stop: &'d StopSignal,
+    /// Whether the last message was no hint.
+    complained: AtomicBool,
+}
+
+impl<'d> Desk<'d> {
+    /// A desk at which nothing happened yet.
+    pub const fn new(inbox: &'d Inbox, told: &'d Told, stop: &'d StopSignal) -> Self {
+        Self {
+            inbox,
+            told,
+            stop,
+            complained: AtomicBool::new(false),
+        }
+    }
 }
 
 /// Messages in hand, each with its hint.
@@ -70,7 +85,9 @@ pub(super) async fn run(link: &mut Link, desk: &Desk<'_>) -> Result<(), Fault> {
             return Ok(());
         }
         link.complete(&batch.held).await?;
-        (desk.told)(&BusState::Connected);
+        if desk.complained.swap(false, Ordering::Relaxed) {
+            (desk.told)(&BusState::Connected);
+        }
         if desk.stop.is_stopping() {
             return Ok(());
         }
@@ -97,6 +114,7 @@ impl Batch {
                 let label = refusal.label();
                 let fault = Fault::from(refusal).context("a message went to the dead letters");
                 link.bury(&received.held, label, &fault).await?;
+                desk.complained.store(true, Ordering::Relaxed);
                 (desk.told)(&BusState::Unreadable(fault));
                 Ok(())
             }

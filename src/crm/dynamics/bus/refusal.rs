@@ -17,7 +17,7 @@ use crate::fault::{Fault, FaultKind};
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// The name of an error condition.
-pub(super) fn condition(error: &definitions::Error) -> String {
+fn condition(error: &definitions::Error) -> String {
     match &error.condition {
         definitions::ErrorCondition::AmqpError(known) => Symbol::from(known).to_string(),
         definitions::ErrorCondition::ConnectionError(known) => Symbol::from(known).to_string(),
@@ -27,13 +27,17 @@ pub(super) fn condition(error: &definitions::Error) -> String {
     }
 }
 
-/// The fault of an error that the bus told of.
-pub(super) fn fault(error: &definitions::Error) -> Fault {
-    let condition = condition(error);
+/// What the bus says, as a text.
+fn text(error: &definitions::Error) -> String {
     let told = error.description.as_deref().unwrap_or("no reason");
     let told: String = told.chars().take(300).collect();
-    let of = |kind| Fault::new(kind, format!("the service bus says {condition}: {told}"));
-    match condition.as_str() {
+    format!("the service bus says {}: {told}", condition(error))
+}
+
+/// The fault of an error that the bus told of.
+pub(super) fn fault(error: &definitions::Error) -> Fault {
+    let of = |kind| Fault::new(kind, text(error));
+    match condition(error).as_str() {
         "amqp:unauthorized-access" => of(FaultKind::Permission).remedy(
             "give the shared access policy the right Listen on the queue, or name another policy in `key_name`",
         ),
@@ -111,7 +115,7 @@ pub(super) fn of_state(error: LinkStateError) -> Fault {
             let fault = fault(&error);
             // The link was there: a token ran out, and a new one is brought with the next.
             if fault.kind() == FaultKind::Permission {
-                return Fault::new(FaultKind::Unavailable, fault.to_string());
+                return Fault::new(FaultKind::Unavailable, text(&error));
             }
             fault
         }

@@ -5,7 +5,7 @@
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::http::encode::percent;
 use crate::secret::Secret;
@@ -19,7 +19,8 @@ pub(super) fn token(
 ) -> Secret {
     // As the vendor's own clients write it.
     let resource = percent(audience).replace(':', "%3A");
-    let expiry = expires.timestamp();
+    // Whole seconds, and never fewer than was asked for.
+    let expiry = (expires + TimeDelta::milliseconds(999)).timestamp();
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
     let signature = hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
     let signature = percent(&STANDARD.encode(signature));
