@@ -87,6 +87,16 @@ pub trait Crm: Send + Sync {
         position.cloned()
     }
 
+    /// Whether records that a push named may be read one by one now. If not, the stream tells them in its time.
+    fn affords_hints(&self) -> bool {
+        true
+    }
+
+    /// Asks the stream to look at an object's changes as soon as it may: something is said to have happened.
+    fn look(&self, object: &ObjectName) {
+        let _ = object;
+    }
+
     /// The rules by which this CRM's events and rows merge.
     fn table(&self) -> &dyn MergeTable;
 

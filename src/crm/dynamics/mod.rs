@@ -298,6 +298,14 @@ impl Crm for Dynamics {
         )
     }
 
+    fn affords_hints(&self) -> bool {
+        self.rest.budget().affords_hints()
+    }
+
+    fn look(&self, object: &ObjectName) {
+        self.links.hasten(object);
+    }
+
     fn table(&self) -> &dyn MergeTable {
         &self.table
     }

@@ -1,6 +1,7 @@
-//! Repair: owed reads by id, open holes by the narrowest sufficient read. It never stops the stream: a read that
+//! Repair: what was hinted at and what is owed by id, open holes by the narrowest sufficient read. It never stops the stream: a read that
 //! fails is tried again here, and only a fault that concerns the owner or the credentials ends the connection.
 
+mod hints;
 mod holes;
 mod owed;
 mod scheduled;
