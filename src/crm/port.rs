@@ -87,6 +87,11 @@ pub trait Crm: Send + Sync {
         position.cloned()
     }
 
+    /// Whether an object's stream begins with a [`Crm::read_all`] and tells nothing of before it was sent.
+    fn whole_reads_begin_streams(&self) -> bool {
+        false
+    }
+
     /// Whether records that a push named may be read one by one now. If not, the stream tells them in its time.
     fn affords_hints(&self) -> bool {
         true

@@ -298,6 +298,10 @@ impl Crm for Dynamics {
         )
     }
 
+    fn whole_reads_begin_streams(&self) -> bool {
+        true
+    }
+
     fn affords_hints(&self) -> bool {
         self.rest.budget().affords_hints()
     }

@@ -88,6 +88,23 @@ impl Hints {
         true
     }
 
+    /// It can't be read before `due`.
+    fn put_off(&mut self, hint: &Hinted, due: Instant) {
+        let waiting = self.0.entry(key(hint)).or_insert(Waiting {
+            at: hint.at,
+            reads: 0,
+            due,
+        });
+        if waiting.at != hint.at {
+            *waiting = Waiting {
+                at: hint.at,
+                reads: 0,
+                due,
+            };
+        }
+        waiting.due = due;
+    }
+
     fn forget(&mut self, hint: &Hinted) {
         self.0.remove(&key(hint));
     }
@@ -167,6 +184,11 @@ impl Repair {
         if !crm.affords_hints() {
             crm.look(&object.key.object);
             return Ok(told.iter().map(to_delta).collect());
+        }
+        if let Err(wait) = self.gate.pass(&object.key.object) {
+            let due = Instant::now() + wait;
+            told.iter().for_each(|hint| hints.put_off(hint, due));
+            return Ok(Vec::new());
         }
         let ids: Vec<RecordId> = told.iter().map(|hint| hint.record.clone()).collect();
         let found = match crm.read_ids(&object.selection, &ids).await {

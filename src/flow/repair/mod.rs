@@ -23,6 +23,7 @@ use crate::telemetry::metrics;
 
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
+use super::gate::Gate;
 use super::road::{Objects, Road};
 
 use owed::Hydration;
@@ -46,6 +47,8 @@ pub struct Repair {
     pub covered: BTreeMap<ObjectName, DateTime<Utc>>,
     /// The way into ingest.
     pub inlet: Inlet,
+    /// When records may be read by id.
+    pub gate: Gate,
     /// Notified when something is newly owed.
     pub owed: Arc<Notify>,
 }

@@ -388,6 +388,10 @@ impl Crm for Tracked {
         Some(Position::new(format!("{}:-", incarnation + 1)))
     }
 
+    fn whole_reads_begin_streams(&self) -> bool {
+        true
+    }
+
     fn affords_hints(&self) -> bool {
         !self.org.lock().is_poor
     }
