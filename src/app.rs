@@ -278,6 +278,7 @@ impl Daemon {
             clock: Arc::clone(clock),
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
+            hinted: Arc::default(),
             settings: Arc::new(settings),
         })
     }

@@ -87,6 +87,21 @@ pub trait Crm: Send + Sync {
         position.cloned()
     }
 
+    /// Whether an object's stream begins with a [`Crm::read_all`] and tells nothing of before it was sent.
+    fn whole_reads_begin_streams(&self) -> bool {
+        false
+    }
+
+    /// Whether records that a push named may be read one by one now. If not, the stream tells them in its time.
+    fn affords_hints(&self) -> bool {
+        true
+    }
+
+    /// Asks the stream to look at an object's changes as soon as it may: something is said to have happened.
+    fn look(&self, object: &ObjectName) {
+        let _ = object;
+    }
+
     /// The rules by which this CRM's events and rows merge.
     fn table(&self) -> &dyn MergeTable;
 

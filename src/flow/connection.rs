@@ -16,6 +16,7 @@ use crate::telemetry::metrics;
 
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
+use super::gate::Gate;
 use super::ingest::{End, Ingest, Lease, QUEUE};
 use super::listen::listen;
 use super::repair::Repair;
@@ -227,17 +228,26 @@ async fn start(
         "listening",
         listen(listener, inlet.clone(), family.stop().clone()),
     );
+    let gap = road
+        .crm
+        .whole_reads_begin_streams()
+        .then_some(road.settings.read_lag);
     let repair = Arc::new(Repair {
         road: road.clone(),
         objects,
         term,
         covered,
         inlet: Inlet(inlet),
+        gate: Gate::new(gap),
         owed,
     });
     family.spawn(
         "reading what is owed",
         Arc::clone(&repair).run_quick(family.stop().clone()),
+    );
+    family.spawn(
+        "reading what was pushed",
+        Arc::clone(&repair).run_hints(family.stop().clone()),
     );
     family.spawn("reading", repair.run_deep(family.stop().clone()));
     road.board

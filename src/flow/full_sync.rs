@@ -12,6 +12,7 @@ use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::state::port::{Evidence, ObjectState, SnapshotProgress};
 
+use super::gate::Gate;
 use super::ingest::{Input, Read, ReadOutcome};
 use super::road::{ObjectRoad, Road};
 
@@ -92,6 +93,8 @@ pub struct FullSync<'a> {
     pub object: &'a ObjectRoad,
     /// The way into ingest.
     pub inlet: &'a Inlet,
+    /// Closed while the read is sent.
+    pub gate: &'a Gate,
     /// What the changes are published as.
     pub origin: Origin,
     /// Pages as of this or earlier are worth nothing: a sync that they began is begun anew.
@@ -107,15 +110,19 @@ impl FullSync<'_> {
     pub async fn run(&self) -> Result<Evidence, Fault> {
         let (connection, name) = (&self.road.connection, &self.object.key.object);
         let mut state = self.road.state.object(connection, name).await?;
-        let (mut progress, mut pages) = self.begin(state.snapshot.take()).await?;
+        self.gate.close(name).await;
+        let opened = self.open(state.snapshot.take()).await;
+        self.gate.open(name);
+        let (mut progress, mut pages, mut next) = opened?;
         let resumed = progress.resume.is_some();
-        while let Some(page) = pages.next().await? {
+        while let Some(page) = next {
             if !resumed {
                 check_total(self.object, &page, progress.rows)?;
             }
             self.take(page, &mut progress).await?;
             state.snapshot = Some(progress.clone());
             self.store(&state).await?;
+            next = pages.next().await?;
         }
         let as_of = match progress.as_of {
             Some(as_of) => as_of,
@@ -134,6 +141,16 @@ impl FullSync<'_> {
             rows: progress.rows,
             deleted,
         })
+    }
+
+    /// Begins, up to the first page.
+    async fn open(
+        &self,
+        stopped: Option<SnapshotProgress>,
+    ) -> Result<(SnapshotProgress, Box<dyn Pages>, Option<Page>), Fault> {
+        let (progress, mut pages) = self.begin(stopped).await?;
+        let first = pages.next().await?;
+        Ok((progress, pages, first))
     }
 
     /// Goes on where an earlier sync stopped, if its pages are worth it; else begins anew.
@@ -242,6 +259,7 @@ impl FullSync<'_> {
             if unseen.is_empty() {
                 continue;
             }
+            self.gate.passed(&self.object.key.object).await;
             let found = self
                 .road
                 .crm

@@ -5,6 +5,7 @@ pub mod catch_up;
 pub mod connection;
 pub mod difference;
 pub mod full_sync;
+pub mod gate;
 pub mod ingest;
 pub mod job;
 pub mod listen;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::sync::Notify;
 
 use crate::crm::port::{Crm, Selection};
 use crate::fault::{Fault, FaultKind};
@@ -43,6 +44,8 @@ pub struct Road {
     pub metrics: Metrics,
     /// What the health page shows.
     pub board: Arc<Board>,
+    /// Notified when records are said to have changed ([`State::hints`]).
+    pub hinted: Arc<Notify>,
     /// The settings.
     pub settings: Arc<Settings>,
 }

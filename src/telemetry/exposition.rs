@@ -23,12 +23,12 @@ impl Exposition {
     /// # Errors
     /// If the vocabulary's buckets are refused.
     pub fn new() -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(
-                Matcher::Full(metrics::LAG_SECONDS.to_owned()),
-                metrics::LAG_BUCKETS,
-            )?
-            .build_recorder();
+        let mut builder = PrometheusBuilder::new();
+        for name in metrics::HISTOGRAMS {
+            let matcher = Matcher::Full(name.to_owned());
+            builder = builder.set_buckets_for_metric(matcher, metrics::LAG_BUCKETS)?;
+        }
+        let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let metrics = Metrics::new(Arc::new(recorder));
         metrics

@@ -55,8 +55,10 @@ vocabulary! {
     PARKED = "tributary_parked";
     /// Hints that were pushed, by connection and outcome: queued, not_selected, or why they were refused.
     HINTS = "tributary_hints_total";
-    /// Hints that were met, by connection and outcome: row (the push was quicker), gone, or delta (change tracking decides).
+    /// Hints that were met, by connection and outcome: read, delta (change tracking tells it), not_selected.
     HINTS_MET = "tributary_hints_met_total";
+    /// Seconds from a hint's coming to its record's change being durable in the log, by connection.
+    HINT_SECONDS = "tributary_hint_seconds";
     /// 1 for the state that a connection or an object is in, 0 for the others.
     STATE = "tributary_state";
     /// The time in the CRM up to which a connection's stream is confirmed, as unix seconds.
@@ -81,7 +83,10 @@ vocabulary! {
     BUILD = "tributary_build_info";
 }
 
-/// Bucket bounds of [`LAG_SECONDS`].
+/// The histograms: durations.
+pub const HISTOGRAMS: [&str; 2] = [LAG_SECONDS, HINT_SECONDS];
+
+/// Bucket bounds of [`HISTOGRAMS`].
 pub const LAG_BUCKETS: &[f64] = &[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86400.0,
 ];
@@ -107,7 +112,7 @@ impl Metrics {
             let (name, help) = (description.name.into(), description.help.trim().into());
             if description.name.ends_with("_total") {
                 recorder.describe_counter(name, None, help);
-            } else if description.name == LAG_SECONDS {
+            } else if HISTOGRAMS.contains(&description.name) {
                 recorder.describe_histogram(name, None, help);
             } else {
                 recorder.describe_gauge(name, None, help);

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Timelike, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::runtime::clock::Clock;
 
 /// What part of a day's calls may go to questions for changes; the rest is for reads.
 const FOR_POLLS: f64 = 0.6;
+/// What part of a day's calls may be spent before their time.
+const HEAD_START: f64 = 0.1;
 
 /// Counts calls.
 pub struct Budget {
@@ -52,6 +54,25 @@ impl Budget {
         Ok(())
     }
 
+    /// Whether records that were pushed may be read one by one: while the day's calls are not spent faster than the day
+    /// goes by, but for a head start. Else they are left to the questions for changes.
+    #[must_use]
+    pub fn affords_hints(&self) -> bool {
+        const DAY: f64 = 86_400.0;
+        let Some(limit) = self.limit else {
+            return true;
+        };
+        let now = self.clock.now();
+        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let today = if spent.0 == now.date_naive() {
+            spent.1
+        } else {
+            0
+        };
+        let gone = f64::from(now.num_seconds_from_midnight()) / DAY;
+        f64::from(today) < f64::from(limit) * (HEAD_START + (1.0 - HEAD_START) * gone)
+    }
+
     /// The shortest time between two questions for the changes of one of `tables`.
     #[must_use]
     pub fn shortest_poll(&self, tables: usize) -> Duration {
@@ -86,6 +107,26 @@ mod tests {
         assert_eq!(fault.wait_hint(), Some(Duration::from_secs(60)));
         clock.advance(Duration::from_secs(61));
         budget.take().unwrap();
+    }
+
+    #[test]
+    fn hints_spend_no_more_than_the_day_has_given() {
+        let morning: DateTime<Utc> = "2026-01-05T06:00:00Z".parse().unwrap();
+        let clock = Arc::new(ManualClock::new(morning));
+        let budget = Budget::new(Some(1000), Arc::clone(&clock) as _);
+        let mut calls = 0;
+        while budget.affords_hints() {
+            budget.take().unwrap();
+            calls += 1;
+        }
+        assert_eq!(calls, 325, "a tenth, and a quarter of the rest");
+        clock.advance(Duration::from_secs(60 * 60));
+        assert!(budget.affords_hints());
+        // The next day begins with its head start.
+        clock.advance(Duration::from_secs(17 * 60 * 60));
+        assert!(budget.affords_hints());
+        let none = Budget::new(None, clock);
+        assert!(none.affords_hints());
     }
 
     #[test]

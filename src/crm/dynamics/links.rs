@@ -1,5 +1,6 @@
 //! The links of a connection's tables, shared by the reads that begin them and the listener that follows them.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -15,6 +16,9 @@ use super::place::{Link, Place};
 pub struct Links {
     place: Mutex<Place>,
     moved: Notify,
+    /// Tables of which something is said to have happened.
+    hastened: Mutex<BTreeSet<ObjectName>>,
+    haste: Notify,
 }
 
 impl Links {
@@ -77,6 +81,24 @@ impl Links {
     /// Waits until a table is begun. Cancel-safe.
     pub async fn moved(&self) {
         self.moved.notified().await;
+    }
+
+    /// Something is said to have happened in a table: it is to be asked as soon as it may.
+    pub fn hasten(&self, table: &ObjectName) {
+        let mut hastened = self.hastened.lock().unwrap_or_else(PoisonError::into_inner);
+        hastened.insert(table.clone());
+        self.haste.notify_one();
+    }
+
+    /// Waits until tables are hastened. Cancel-safe.
+    pub async fn hastened(&self) {
+        self.haste.notified().await;
+    }
+
+    /// The tables that were hastened since the last call.
+    #[must_use]
+    pub fn take_hastened(&self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut *self.hastened.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> MutexGuard<'_, Place> {

@@ -58,6 +58,8 @@ pub fn listener(desk: Desk, selections: &[Selection]) -> Box<dyn Listener> {
 /// One table's turn.
 struct Table {
     selection: Selection,
+    /// When it was last asked.
+    asked: Instant,
     /// When its changes are asked for next.
     due: Instant,
     /// The wait between two questions, while nothing changes.
@@ -70,6 +72,7 @@ impl Table {
     fn new(selection: &Selection) -> Self {
         Self {
             selection: selection.clone(),
+            asked: Instant::now(),
             due: Instant::now(),
             every: Duration::ZERO,
             refused: false,
@@ -132,6 +135,10 @@ impl Round {
             tokio::select! {
                 biased;
                 () = self.desk.links.moved() => return Ok(true),
+                () = self.desk.links.hastened() => {
+                    self.hasten();
+                    return Ok(false);
+                }
                 () = tokio::time::sleep_until(due) => {}
             }
         }
@@ -232,8 +239,7 @@ impl Round {
     /// When the table is asked next: soon if it lives, later if it rests, never above what a day may take.
     fn schedule(&mut self, name: &ObjectName, told: bool) {
         let settings = self.desk.rest.settings();
-        let budgeted = self.desk.rest.budget().shortest_poll(self.tables.len());
-        let least = settings.poll_interval.max(budgeted);
+        let least = self.least();
         let most = (settings.poll_interval * MOST_IDLE).max(least);
         let Some(table) = self.tables.get_mut(name) else {
             return;
@@ -244,7 +250,26 @@ impl Round {
         } else {
             (table.every * 3 / 2).clamp(least, most)
         };
-        table.due = Instant::now() + table.every;
+        table.asked = Instant::now();
+        table.due = table.asked + table.every;
+    }
+
+    /// The shortest time between two questions for one table.
+    fn least(&self) -> Duration {
+        let budgeted = self.desk.rest.budget().shortest_poll(self.tables.len());
+        self.desk.rest.settings().poll_interval.max(budgeted)
+    }
+
+    /// Tables of which something is said to have happened are asked as soon as they may, and no sooner. One that may
+    /// not be read waits its time.
+    fn hasten(&mut self) {
+        let least = self.least();
+        for name in self.desk.links.take_hastened() {
+            if let Some(table) = self.tables.get_mut(&name).filter(|table| !table.refused) {
+                table.every = least;
+                table.due = table.due.min(table.asked + least);
+            }
+        }
     }
 
     fn show(&self, name: &ObjectName) {

@@ -299,6 +299,18 @@ impl Crm for Dynamics {
         )
     }
 
+    fn whole_reads_begin_streams(&self) -> bool {
+        true
+    }
+
+    fn affords_hints(&self) -> bool {
+        self.rest.budget().affords_hints()
+    }
+
+    fn look(&self, object: &ObjectName) {
+        self.links.hasten(object);
+    }
+
     fn table(&self) -> &dyn MergeTable {
         &self.table
     }

@@ -1,5 +1,6 @@
 //! A CRM whose objects have places of their own: what is done when one is lost, and when the org was restored.
 
+mod hints;
 mod tracked;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use crate::image::merge::Life as RecordLife;
 use crate::image::port::ImageStore;
 use crate::log::memory::MemoryLog;
 use crate::model::name::{ConnectionId, ObjectKey};
+use crate::model::value::Value;
 use crate::runtime::clock::VirtualClock;
 use crate::state::memory::MemoryState;
 use crate::state::port::{HoleCause, HoleScope, State};
@@ -26,6 +28,7 @@ struct World {
     images: Arc<MemoryImages>,
     log: Arc<MemoryLog>,
     clock: VirtualClock,
+    hinted: Arc<tokio::sync::Notify>,
     running: Option<(StopSignal, tokio::task::JoinHandle<()>)>,
 }
 
@@ -47,6 +50,7 @@ impl World {
             images: Arc::default(),
             log: Arc::new(MemoryLog::new(Arc::new(clock))),
             clock,
+            hinted: Arc::default(),
             running: None,
         }
     }
@@ -61,6 +65,7 @@ impl World {
             clock: Arc::new(self.clock),
             metrics: Metrics::none(),
             board: Arc::new(Board::default()),
+            hinted: Arc::clone(&self.hinted),
             settings: Arc::new(Settings::default()),
         };
         let fields: BTreeSet<FieldName> = ["Id", "name"].map(FieldName::new).into();

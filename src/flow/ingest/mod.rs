@@ -12,7 +12,7 @@ mod redelivery;
 mod step;
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -84,6 +84,9 @@ pub struct ReadOutcome {
     pub deleted: u64,
     /// Records whose answer came too early to be believed. Those asked for by id are owed another read.
     pub again: u64,
+    /// Records asked for by id whose answer was no newer than what was held, and which owe nothing: a change that is
+    /// said to have happened may not be seen yet.
+    pub unmoved: HashSet<RecordId>,
 }
 
 /// Where a connection's ingest begins.

@@ -46,22 +46,37 @@ impl Ingest {
             // A full sync meets every record; only those that owe something are worth a row of the ledger.
             let settles = read.by_id || image.as_ref().is_some_and(|image| image.needs.is_some());
             let table = self.road.crm.table();
+            let held = image.as_ref().filter(|image| image.life == Life::Live);
+            let held = held.map(|image| image.row.map(|mark| mark.version));
+            let step = table.row(image, row, read.as_of, self.covered(road));
+            let is_held = match (held, row.version) {
+                (Some(Some(held)), Some(version)) => version <= held,
+                (Some(None), None) => step.changed.is_empty(),
+                _ => false,
+            };
+            let is_unmoved = read.by_id && is_held && step.owe.is_none();
             let answer = Answer {
                 record: &row.record,
-                step: table.row(image, row, read.as_of, self.covered(road)),
+                step,
                 committed_at: row.modified_at,
                 settles,
             };
             let taken = self.take_answer(road, &read, answer, gathered);
             outcome.published += u64::from(taken == Taken::Published);
             outcome.again += u64::from(taken == Taken::Again);
+            if is_unmoved && taken != Taken::Again {
+                outcome.unmoved.insert(row.record.clone());
+            }
         }
         for record in &read.absent {
             let image = gathered.image(&read.object, record);
             let table = self.road.crm.table();
+            let is_live = image.as_ref().is_some_and(|image| image.life == Life::Live);
+            let step = table.absent(image, read.as_of, self.covered(road));
+            let is_unmoved = read.by_id && !is_live && step.owe.is_none();
             let answer = Answer {
                 record,
-                step: table.absent(image, read.as_of, self.covered(road)),
+                step,
                 committed_at: Some(read.as_of),
                 settles: true,
             };
@@ -69,6 +84,9 @@ impl Ingest {
             outcome.published += u64::from(taken == Taken::Published);
             outcome.deleted += u64::from(taken == Taken::Published);
             outcome.again += u64::from(taken == Taken::Again);
+            if is_unmoved && taken != Taken::Again {
+                outcome.unmoved.insert(record.clone());
+            }
         }
         gathered.reads.push((read.done, outcome));
     }

@@ -153,6 +153,7 @@ impl Repair {
             term: self.term,
             object,
             inlet: &self.inlet,
+            gate: &self.gate,
             origin,
             later_than,
         };

@@ -1,6 +1,7 @@
-//! Repair: owed reads by id, open holes by the narrowest sufficient read. It never stops the stream: a read that
+//! Repair: what was hinted at and what is owed by id, open holes by the narrowest sufficient read. It never stops the stream: a read that
 //! fails is tried again here, and only a fault that concerns the owner or the credentials ends the connection.
 
+mod hints;
 mod holes;
 mod owed;
 mod scheduled;
@@ -22,6 +23,7 @@ use crate::telemetry::metrics;
 
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
+use super::gate::Gate;
 use super::road::{Objects, Road};
 
 use owed::Hydration;
@@ -45,6 +47,8 @@ pub struct Repair {
     pub covered: BTreeMap<ObjectName, DateTime<Utc>>,
     /// The way into ingest.
     pub inlet: Inlet,
+    /// When records may be read by id.
+    pub gate: Gate,
     /// Notified when something is newly owed.
     pub owed: Arc<Notify>,
 }

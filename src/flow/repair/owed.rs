@@ -109,6 +109,9 @@ impl Repair {
             if !settles && (now < covered || !hydration.may_be_early(name, lag)) {
                 return Ok(Some(wait_for(due, now)));
             }
+            if let Err(wait) = self.gate.pass(name) {
+                return Ok(Some(wait.clamp(SOON, LATE)));
+            }
             let read = self.read_by_id(object, &ids, Origin::Hydrate).await?;
             hydration.clock = Some((read.as_of, Instant::now()));
             // A read that was as of earlier than it looked settles less; the next look decides.
@@ -131,6 +134,7 @@ impl Repair {
             deleted: 0,
         };
         for some in ids.chunks(BY_ID) {
+            self.gate.passed(&object.key.object).await;
             let found = self.road.crm.read_ids(&object.selection, some).await?;
             done.as_of = done.as_of.min(found.as_of);
             done.rows += found.rows.len() as u64;

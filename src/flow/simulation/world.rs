@@ -147,6 +147,7 @@ impl World {
             clock: Arc::new(self.clock),
             metrics: Metrics::none(),
             board: Arc::default(),
+            hinted: Arc::default(),
             settings: Arc::new(Settings {
                 owner: process.name.to_owned(),
                 lease: LEASE,

@@ -49,6 +49,27 @@ struct Inner {
     /// How far the listener is; `None` until a whole read begins it.
     place: Option<usize>,
     sent: Option<DateTime<Utc>>,
+    /// What reads by id showed and when it ended; they may be behind.
+    past: Vec<(DateTime<Utc>, Rows)>,
+    lag: Duration,
+    reads_by_id: usize,
+    /// The stream tells nothing.
+    is_silent: bool,
+    is_poor: bool,
+    looks: Vec<ObjectName>,
+}
+
+impl Inner {
+    fn keep(&mut self, until: DateTime<Utc>) {
+        self.past.push((until, self.rows.clone()));
+    }
+
+    /// The rows as they were some time ago.
+    fn rows_behind(&self, now: DateTime<Utc>) -> &Rows {
+        let seen = now - TimeDelta::from_std(self.lag).unwrap();
+        let kept = self.past.iter().find(|(until, _)| *until > seen);
+        kept.map_or(&self.rows, |(_, rows)| rows)
+    }
 }
 
 impl Org {
@@ -71,6 +92,7 @@ impl Org {
 
     pub fn put_untold(&self, record: &str, name: &str) {
         let mut inner = self.lock();
+        inner.keep(self.clock.now());
         inner.number += 1;
         let row = (inner.number, name.to_owned());
         inner.rows.insert(record.to_owned(), row);
@@ -82,7 +104,36 @@ impl Org {
     }
 
     pub fn delete_untold(&self, record: &str) {
-        self.lock().rows.remove(record);
+        let mut inner = self.lock();
+        inner.keep(self.clock.now());
+        inner.rows.remove(record);
+    }
+
+    /// Reads by id are so far behind from now on.
+    pub fn lag(&self, lag: Duration) {
+        self.lock().lag = lag;
+    }
+
+    pub fn reads_by_id(&self) -> usize {
+        self.lock().reads_by_id
+    }
+
+    pub fn silence(&self) {
+        self.lock().is_silent = true;
+    }
+
+    pub fn speak(&self) {
+        self.lock().is_silent = false;
+        self.moved.notify_one();
+    }
+
+    pub fn afford_hints(&self, affords: bool) {
+        self.lock().is_poor = !affords;
+    }
+
+    /// Objects that the stream was asked to look at.
+    pub fn looks(&self) -> Vec<ObjectName> {
+        self.lock().looks.clone()
     }
 
     pub fn tell(&self, record: &str) {
@@ -157,7 +208,11 @@ impl Tracked {
     }
 
     fn row(inner: &Inner, record: &str) -> Option<Row> {
-        let (number, name) = inner.rows.get(record)?;
+        Self::row_of(inner, &inner.rows, record)
+    }
+
+    fn row_of(inner: &Inner, rows: &Rows, record: &str) -> Option<Row> {
+        let (number, name) = rows.get(record)?;
         Some(Row {
             record: RecordId::stored(record),
             fields: fields(name),
@@ -278,14 +333,16 @@ impl Crm for Tracked {
     }
 
     async fn read_ids(&self, _selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
-        let inner = self.org.lock();
+        let mut inner = self.org.lock();
+        inner.reads_by_id += 1;
+        let rows = inner.rows_behind(self.org.clock.now());
         let mut found = Found {
             rows: Vec::new(),
             absent: Vec::new(),
             as_of: self.as_of(),
         };
         for id in ids {
-            match Self::row(&inner, id.as_str()) {
+            match Self::row_of(&inner, rows, id.as_str()) {
                 Some(row) => found.rows.push(row),
                 None => found.absent.push(id.clone()),
             }
@@ -329,6 +386,18 @@ impl Crm for Tracked {
     fn after_restore(&self, position: Option<&Position>) -> Option<Position> {
         let incarnation = position.map_or(0, |position| read(position).0);
         Some(Position::new(format!("{}:-", incarnation + 1)))
+    }
+
+    fn whole_reads_begin_streams(&self) -> bool {
+        true
+    }
+
+    fn affords_hints(&self) -> bool {
+        !self.org.lock().is_poor
+    }
+
+    fn look(&self, object: &ObjectName) {
+        self.org.lock().looks.push(object.clone());
     }
 
     fn table(&self) -> &dyn MergeTable {
@@ -430,6 +499,7 @@ impl Listener for Changes {
                     });
                 }
                 match inner.place {
+                    _ if inner.is_silent => {}
                     Some(_) if inner.loses => return Ok(self.lost(&mut inner)),
                     Some(place) => return Ok(self.told(&mut inner, place)),
                     None => {}
