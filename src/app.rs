@@ -5,6 +5,7 @@ mod dynamics;
 pub mod postgres;
 pub mod replay;
 mod selection;
+mod servicebus;
 pub mod state;
 mod stores;
 mod target;
@@ -164,6 +165,10 @@ impl Daemon {
                 continue;
             }
             let road = daemon.road(&config, id, connection, &exposition, &clock)?;
+            let stop = daemon.work.stop().clone();
+            if let Some(bus) = servicebus::listener(connection, &road, &wanted, stop) {
+                daemon.work.spawn(format!("service bus of {id}"), bus);
+            }
             daemon.listen(road, wanted);
         }
         for mapping in mappings {

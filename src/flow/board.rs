@@ -62,8 +62,19 @@ pub struct ConnectionPicture {
     pub confirmed_at: Option<DateTime<Utc>>,
     /// Holes that are not closed.
     pub open_holes: u64,
+    /// The service bus that it listens to, if there is one.
+    pub servicebus: Option<BusPicture>,
     /// Its objects.
     pub objects: BTreeMap<ObjectName, ObjectPicture>,
+}
+
+/// A connection's service bus.
+#[derive(Debug, Clone, Serialize)]
+pub struct BusPicture {
+    /// `connecting`, `connected`, `retrying`, `refused` or `stopped`.
+    pub state: &'static str,
+    /// What is wrong, until messages come again; or what was wrong with the last one.
+    pub fault: Option<FaultPicture>,
 }
 
 /// One object.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tributary::config::dynamics::{DynamicsConfig, Proof};
 use tributary::config::problem::Problems;
 use tributary::config::secret::SecretRef;
+use tributary::config::servicebus::BusTransport;
 
 use super::load_single;
 
@@ -128,7 +129,7 @@ fn every_rule_refuses() {
         (
             "kind = \"dynamics\"",
             "kind = \"dynamics\"\nservicebus_url = \"sb://x\"",
-            "not available",
+            "`connection.contoso.servicebus`",
         ),
         ("auth = {", "oauth = {", "`connection.contoso.auth`"),
     ] {
@@ -148,4 +149,79 @@ fn tests_on_the_own_machine_may_be_quick_and_plain() {
     let contoso = load(&text).unwrap();
     assert_eq!(contoso.poll_interval, Duration::from_millis(100));
     assert_eq!(contoso.instance, "127");
+}
+
+const BUS: &str = "servicebus_url = \"sb://Contoso.servicebus.windows.net/\"\n\
+    servicebus = { queue = \"changes\", key_name = \"listen\", key = { env = \"BUS_KEY\" } }\n";
+
+#[test]
+fn a_service_bus_has_an_address_a_queue_and_a_key() {
+    let contoso = load(&format!("{CONNECTION}{BUS}")).unwrap();
+    let bus = contoso.servicebus.unwrap();
+    assert_eq!(bus.host, "contoso.servicebus.windows.net");
+    assert_eq!((bus.port, bus.encrypted), (None, true));
+    assert_eq!((&*bus.queue, &*bus.key_name), ("changes", "listen"));
+    assert_eq!(bus.key, SecretRef::Env("BUS_KEY".to_owned()));
+    assert_eq!(bus.transport, BusTransport::WebSocket);
+    let text = BUS.replace(
+        "sb://Contoso.servicebus.windows.net/",
+        "amqps://10.0.0.1:5671",
+    );
+    let text = text.replace("\"changes\"", "\"t/Subscriptions/s\", transport = \"tcp\"");
+    let bus = load(&format!("{CONNECTION}{text}"))
+        .unwrap()
+        .servicebus
+        .unwrap();
+    assert_eq!((&*bus.host, bus.port), ("10.0.0.1", Some(5671)));
+    assert_eq!(
+        (&*bus.queue, bus.transport),
+        ("t/Subscriptions/s", BusTransport::Tcp)
+    );
+}
+
+#[test]
+fn every_rule_of_a_service_bus_refuses() {
+    for (from, to, word) in [
+        ("sb://Contoso", "amqp://contoso", "plain text"),
+        ("sb://Contoso", "ftp://contoso", "no address of a namespace"),
+        ("windows.net/\"", "windows.net/changes\"", "up to the host"),
+        (
+            "servicebus_url = \"sb://Contoso.servicebus.windows.net/\"\n",
+            "",
+            "`connection.contoso.servicebus_url`",
+        ),
+        (
+            "queue = \"changes\", ",
+            "",
+            "`connection.contoso.servicebus.queue`",
+        ),
+        (
+            "\"changes\"",
+            "\"changes/$deadletterqueue\"",
+            "no name of a queue",
+        ),
+        (
+            "key_name = \"listen\", ",
+            "",
+            "`connection.contoso.servicebus.key_name`",
+        ),
+        (
+            ", key = { env = \"BUS_KEY\" }",
+            "",
+            "`connection.contoso.servicebus.key`",
+        ),
+        (
+            "{ env = \"BUS_KEY\" }",
+            "\"hunter2\"",
+            "a secret may not stand",
+        ),
+        ("key_name =", "transport = \"udp\", key_name =", "websocket"),
+        ("key_name =", "keyname = \"x\", key_name =", "unknown key"),
+    ] {
+        assert!(BUS.contains(from), "{from}");
+        let text = format!("{CONNECTION}{}", BUS.replacen(from, to, 1));
+        let problems = load(&text).unwrap_err().to_string();
+        assert!(problems.contains(word), "{from} → {to}: {problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
 }
