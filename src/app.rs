@@ -3,6 +3,7 @@
 pub mod beside;
 mod dynamics;
 pub mod postgres;
+mod push;
 pub mod replay;
 mod selection;
 pub mod state;
@@ -155,6 +156,12 @@ impl Daemon {
         if !made {
             daemon.wait_for_target();
         }
+        let mut receivers = BTreeMap::new();
+        let ground = push::Ground {
+            state: Arc::clone(&daemon.stores.state),
+            clock: Arc::clone(&clock),
+            metrics: exposition.metrics().clone(),
+        };
         for (id, connection) in &config.connections {
             let mine = mappings
                 .iter()
@@ -164,6 +171,10 @@ impl Daemon {
                 continue;
             }
             let road = daemon.road(&config, id, connection, &exposition, &clock)?;
+            let inbox = || push::inbox(&ground, id, &wanted, &road.hinted);
+            if let Some(receiver) = push::receiver(connection, inbox) {
+                receivers.insert(id.clone(), receiver);
+            }
             daemon.listen(road, wanted);
         }
         for mapping in mappings {
@@ -181,6 +192,7 @@ impl Daemon {
             log: Arc::clone(&daemon.stores.log),
             target: Arc::clone(&daemon.stores.target),
             ready: Arc::clone(&daemon.ready),
+            receivers: Arc::new(receivers),
         };
         let stop = daemon.house.stop().clone();
         daemon

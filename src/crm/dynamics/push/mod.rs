@@ -15,5 +15,6 @@
 
 pub mod hint;
 pub mod inbox;
+pub mod webhook;
 
 pub use inbox::Inbox;
