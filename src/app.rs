@@ -9,6 +9,7 @@ mod selection;
 pub mod state;
 mod stores;
 mod target;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -353,7 +354,8 @@ fn crm(
     match connection {
         ConnectionConfig::Salesforce(connection) => salesforce(id, connection, exposition, clock),
         ConnectionConfig::Dynamics(connection) => {
-            dynamics::connector(connection, exposition.metrics(), clock)
+            let connector = dynamics::connector(connection, exposition.metrics(), clock)?;
+            Ok(Arc::new(connector))
         }
     }
 }
