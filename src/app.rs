@@ -3,12 +3,14 @@
 pub mod beside;
 mod dynamics;
 pub mod postgres;
+mod push;
 pub mod replay;
 mod selection;
 mod servicebus;
 pub mod state;
 mod stores;
 mod target;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -156,6 +158,12 @@ impl Daemon {
         if !made {
             daemon.wait_for_target();
         }
+        let mut receivers = BTreeMap::new();
+        let ground = push::Ground {
+            state: Arc::clone(&daemon.stores.state),
+            clock: Arc::clone(&clock),
+            metrics: exposition.metrics().clone(),
+        };
         for (id, connection) in &config.connections {
             let mine = mappings
                 .iter()
@@ -165,8 +173,12 @@ impl Daemon {
                 continue;
             }
             let road = daemon.road(&config, id, connection, &exposition, &clock)?;
+            let inbox = || push::inbox(&ground, id, &wanted, &road.hinted);
+            if let Some(receiver) = push::receiver(connection, inbox) {
+                receivers.insert(id.clone(), receiver);
+            }
             let stop = daemon.work.stop().clone();
-            if let Some(bus) = servicebus::listener(connection, &road, &wanted, stop) {
+            if let Some(bus) = servicebus::listener(connection, &inbox, &road, stop) {
                 daemon.work.spawn(format!("service bus of {id}"), bus);
             }
             daemon.listen(road, wanted);
@@ -186,6 +198,7 @@ impl Daemon {
             log: Arc::clone(&daemon.stores.log),
             target: Arc::clone(&daemon.stores.target),
             ready: Arc::clone(&daemon.ready),
+            receivers: Arc::new(receivers),
         };
         let stop = daemon.house.stop().clone();
         daemon
@@ -346,7 +359,8 @@ fn crm(
     match connection {
         ConnectionConfig::Salesforce(connection) => salesforce(id, connection, exposition, clock),
         ConnectionConfig::Dynamics(connection) => {
-            dynamics::connector(connection, exposition.metrics(), clock)
+            let connector = dynamics::connector(connection, exposition.metrics(), clock)?;
+            Ok(Arc::new(connector))
         }
     }
 }

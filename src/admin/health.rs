@@ -107,6 +107,7 @@ mod tests {
             state: Arc::new(MemoryState::default()),
             log,
             target: Arc::new(target),
+            receivers: Arc::default(),
             ready: Arc::new(AtomicBool::new(true)),
             exposition,
         }

@@ -4,6 +4,7 @@ mod health;
 mod page;
 mod reply;
 mod rows;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct Sources {
     pub log: Arc<dyn Log>,
     /// The target.
     pub target: Arc<Watched>,
+    /// Where CRMs push what changed.
+    pub receivers: webhooks::Receivers,
     /// Set once the daemon is up; cleared when it drains.
     pub ready: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -88,7 +91,8 @@ pub async fn serve(
         .map_err(|error| Fault::new(FaultKind::Unavailable, "serving HTTP").source(error))
 }
 
-/// All routes. Without a token only loopback can reach them; with one, everything but the two probes needs it.
+/// All routes. Without a token only loopback can reach them; with one, everything but the two probes needs it, and the
+/// webhooks, which carry secrets of their own.
 pub fn router(sources: Sources, token: Option<Secret>) -> Router {
     let guarded = Router::new()
         .route("/", get(page::page))
@@ -100,16 +104,18 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
             token.map(Arc::new),
             authorize,
         ));
+    let webhooks = webhooks::routes(Arc::clone(&sources.receivers));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
         .merge(guarded)
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .with_state(sources)
+        .merge(webhooks)
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             TIMEOUT,
         ))
-        .with_state(sources)
 }
 
 async fn authorize(

@@ -6,7 +6,6 @@ use crate::config::dynamics::{DynamicsConfig, Proof as ProofConfig};
 use crate::config::web::WebUrl;
 use crate::crm::dynamics::Dynamics;
 use crate::crm::dynamics::settings::{DynamicsSettings, Proof};
-use crate::crm::port::Crm;
 use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -19,7 +18,7 @@ pub(super) fn connector(
     connection: &DynamicsConfig,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Crm>, Fault> {
+) -> Result<Dynamics, Fault> {
     let proof = match connection.auth.proof.clone() {
         ProofConfig::Secret(secret) => Proof::Secret(Arc::new(move || secret.read())),
         ProofConfig::Certificate(pem) => Proof::Certificate(Arc::new(move || pem.read())),
@@ -42,9 +41,5 @@ pub(super) fn connector(
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
-    Ok(Arc::new(Dynamics::new(
-        settings,
-        metrics.clone(),
-        Arc::clone(clock),
-    )?))
+    Dynamics::new(settings, metrics.clone(), Arc::clone(clock))
 }

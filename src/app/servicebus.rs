@@ -1,4 +1,4 @@
-//! A connection's service bus from its config: an inbox, and the task that fills it.
+//! A connection's service bus from its config: the task that listens to its queue.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use crate::crm::dynamics::bus::status::{BusState, Told};
 use crate::crm::dynamics::push::Inbox;
 use crate::fault::Fault;
 use crate::flow::board::{Board, BusPicture, FaultPicture};
-use crate::flow::connection::Selected;
 use crate::flow::road::Road;
 use crate::model::name::ConnectionId;
 use crate::runtime::clock::Clock;
@@ -21,22 +20,15 @@ use crate::runtime::shutdown::StopSignal;
 /// notes the hint, and the owner resolves it.
 pub(super) fn listener(
     connection: &ConnectionConfig,
+    inbox: &dyn Fn() -> Inbox,
     road: &Road,
-    wanted: &Selected,
     stop: StopSignal,
 ) -> Option<impl Future<Output = Result<(), Fault>> + Send + use<>> {
     let ConnectionConfig::Dynamics(connection) = connection else {
         return None;
     };
     let settings = settings(connection, connection.servicebus.as_ref()?);
-    let inbox = Inbox::new(
-        connection.id.clone(),
-        wanted.keys().cloned().collect(),
-        Arc::clone(&road.state),
-        Arc::clone(&road.hinted),
-        Arc::clone(&road.clock),
-        road.metrics.clone(),
-    );
+    let inbox = inbox();
     let metrics = road.metrics.clone();
     let told = told(&connection.id, &road.board, &road.clock);
     Some(async move {

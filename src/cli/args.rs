@@ -80,6 +80,9 @@ pub(super) enum Command {
         /// One job, as a file would have it.
         job: Option<String>,
     },
+    /// Have a Dynamics environment push its changes, or no longer.
+    #[command(subcommand)]
+    Dynamics(DynamicsCommand),
     /// Look at topics, and move them to and from files.
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -139,6 +142,35 @@ pub(super) enum JobCommand {
         /// Print so many of the records that differ; all are counted.
         #[arg(long, default_value_t = 20)]
         limit: usize,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DynamicsCommand {
+    /// The service endpoint and its steps.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WebhookCommand {
+    /// Register the webhook for every table that jobs select, or bring it up to date.
+    Add {
+        /// The connection.
+        connection: String,
+        /// Where the environment reaches the daemon, in place of the config's: https://HOST.
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Remove the webhook.
+    Remove {
+        /// The connection.
+        connection: String,
+    },
+    /// Print what is registered.
+    List {
+        /// The connection.
+        connection: String,
     },
 }
 

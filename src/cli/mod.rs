@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod demo;
 mod demo_org;
+mod dynamics;
 mod errors;
 mod inspect;
 mod job;
@@ -75,6 +76,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Job(command) => job::job(&config, command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
+        Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(command) => sim::sim(command).await,

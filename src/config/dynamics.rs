@@ -14,6 +14,7 @@ use crate::config::reader::{Reader, shown};
 use crate::config::secret::SecretRef;
 use crate::config::servicebus::ServiceBusConfig;
 use crate::config::web::WebUrl;
+use crate::config::webhook::WebhookConfig;
 use crate::model::name::ConnectionId;
 
 /// A connection to a Microsoft Dynamics 365 (Dataverse) environment.
@@ -49,6 +50,8 @@ pub struct DynamicsConfig {
     pub plain_text: bool,
     /// `read_lag`: how long a committed row may stay invisible to a query.
     pub read_lag: Duration,
+    /// `webhook`: changes are pushed, if it is there.
+    pub webhook: Option<WebhookConfig>,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
@@ -121,6 +124,9 @@ impl DynamicsConfig {
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
         let company_resolution = company_resolution(&mut reader);
         let servicebus = ServiceBusConfig::take(&mut reader, plain_text, root);
+        let webhook = reader
+            .take("webhook")
+            .and_then(|node| WebhookConfig::parse(node, root, plain_text, report));
         reader.close();
         let org = org?;
         Some(Self {
@@ -141,6 +147,7 @@ impl DynamicsConfig {
             ca_file,
             plain_text,
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
+            webhook,
             company_resolution,
         })
     }

@@ -56,6 +56,7 @@ pub mod store;
 pub mod stream;
 pub mod target;
 pub mod web;
+pub mod webhook;
 
 /// A whole config without mistakes.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,10 @@
 //! The Dataverse connector against the simulated org: calls one by one, and a daemon whose store must equal the org.
 
+mod servicebus;
+mod webhooks;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +54,7 @@ impl World {
             client_id: CLIENT.to_owned(),
             client_secret: SECRET.to_owned(),
             tenant_id: TENANT.to_owned(),
+            amqp_listen: Some(([127, 0, 0, 1], 0).into()),
             ..SimOptions::default()
         })
         .await
@@ -140,6 +145,12 @@ impl World {
 
     /// Starts a daemon in this process.
     async fn daemon_that_syncs(&self, full_sync: &str) -> Daemon {
+        let config = load(&self.configure(full_sync, "50ms", "")).unwrap();
+        Daemon::start(config).await.unwrap()
+    }
+
+    /// Writes the daemon's config, with more keys of the connection.
+    fn configure(&self, full_sync: &str, poll_interval: &str, more: &str) -> PathBuf {
         let url = &self.org.url;
         let text = format!(
             r#"
@@ -151,7 +162,8 @@ org = "{url}"
 authority_url = "{url}"
 plain_text = true
 read_lag = "0s"
-poll_interval = "50ms"
+poll_interval = "{poll_interval}"
+{more}
 auth = {{ flow = "client_credentials", client_id = "{CLIENT}", client_secret = {{ file = "secret" }} }}
 [job.contoso.company_sync]
 source = "account"
@@ -162,10 +174,10 @@ identifiers = ["dynamics_account_id"]
 map = {{ dynamics_account_id = "accountid", name = "name", employees = "numberofemployees" }}
 "#
         );
-        std::fs::write(self.home.path().join("all.toml"), text).unwrap();
+        let file = self.home.path().join("all.toml");
+        std::fs::write(&file, text).unwrap();
         std::fs::write(self.home.path().join("secret"), SECRET).unwrap();
-        let config = load(&self.home.path().join("all.toml")).unwrap();
-        Daemon::start(config).await.unwrap()
+        file
     }
 
     /// Accounts by id, as the org has them.

@@ -15,5 +15,4 @@ mod oob;
 mod postgres;
 mod road;
 mod salesforce;
-mod servicebus;
 mod wire;

@@ -44,6 +44,7 @@ use listener::{Desk, listener};
 use merge::DynamicsTable;
 use place::Place;
 use plan::fingerprint;
+use push::register::Registrar;
 use read::{Reader, Scope};
 use rest::Rest;
 use settings::DynamicsSettings;
@@ -119,6 +120,12 @@ impl Dynamics {
             metrics,
             table: DynamicsTable::new(lag),
         })
+    }
+
+    /// Registers, lists and removes the environment's webhook.
+    #[must_use]
+    pub fn registrar(&self) -> Registrar {
+        Registrar::new(Arc::clone(&self.rest), Arc::clone(&self.describer))
     }
 
     async fn who_am_i(&self) -> Result<WhoAmI, Fault> {

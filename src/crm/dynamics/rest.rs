@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::Answer;
-use crate::http::request::Request;
+use crate::http::request::{Method, Request};
 use crate::runtime::clock::Clock;
 
 use super::budget::Budget;
@@ -185,10 +185,42 @@ impl Rest {
         .remedy("set `org` to the environment's own URL"))
     }
 
+    /// Writes a row below `/api/data/vX.X`; a PATCH changes one that is there and makes none.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Answer, Refused> {
+        let url = format!(
+            "{}/api/data/v{}{path}",
+            self.settings.base(),
+            self.settings.api_version
+        );
+        self.send(|| {
+            let mut request = headed(Request::new(method, &url));
+            if method == Method::Patch {
+                request = request.header("If-Match", "*");
+            }
+            match body {
+                Some(body) => request.json(body.to_string()),
+                None => request,
+            }
+        })
+        .await
+    }
+
     async fn call(&self, url: &str, prefer: Option<&str>) -> Result<Answer, Refused> {
+        self.send(|| request(url, prefer)).await
+    }
+
+    async fn send(&self, request: impl Fn() -> Request) -> Result<Answer, Refused> {
         let token = self.sign_in.token().await?;
         self.budget.take()?;
-        let call = request(url, prefer).bearer(&token.access);
+        let call = request().bearer(&token.access);
         let answer = self.http.send(call).await?;
         if answer.status() != 401 {
             return told(answer);
@@ -196,22 +228,25 @@ impl Rest {
         // The token ended; once, and with one new one for all who find out.
         let token = self.sign_in.renewed(&token).await?;
         self.budget.take()?;
-        let call = request(url, prefer).bearer(&token.access);
+        let call = request().bearer(&token.access);
         told(self.http.send(call).await?)
     }
 }
 
-/// Headers of every call (Power Apps developer guide, "Compose HTTP requests and handle errors").
 fn request(url: &str, prefer: Option<&str>) -> Request {
-    let request = Request::get(url)
-        .header("Accept", "application/json")
-        .header("OData-Version", "4.0")
-        .header("OData-MaxVersion", "4.0")
-        .header("If-None-Match", "null");
+    let request = headed(Request::get(url)).header("If-None-Match", "null");
     match prefer {
         Some(prefer) => request.header("Prefer", prefer),
         None => request,
     }
+}
+
+/// Headers of every call (Power Apps developer guide, "Compose HTTP requests and handle errors").
+fn headed(request: Request) -> Request {
+    request
+        .header("Accept", "application/json")
+        .header("OData-Version", "4.0")
+        .header("OData-MaxVersion", "4.0")
 }
 
 /// The path of a link whose scheme, host and port are those of `own`.

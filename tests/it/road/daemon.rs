@@ -120,6 +120,12 @@ impl Daemon {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    pub async fn post(&self, path: &str, body: &Json) -> (u16, String) {
+        let call = self.http.post(format!("{}{path}", self.url)).json(body);
+        let answer = call.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     /// Waits until the health page fulfils `holds`.
     pub async fn wait_for(&self, what: &str, holds: impl Fn(&Json) -> bool) -> Json {
         let until = Instant::now() + PATIENCE;

@@ -2,7 +2,7 @@
 
 mod catching_up;
 mod changes;
-mod daemon;
+pub mod daemon;
 mod data;
 mod first_sync;
 mod jobs;

@@ -15,5 +15,7 @@
 
 pub mod hint;
 pub mod inbox;
+pub mod register;
+pub mod webhook;
 
 pub use inbox::Inbox;
