@@ -49,6 +49,8 @@ const HOMES: &[(&str, &[&str])] = &[
         &["telemetry", "app", "admin"],
     ),
     ("rdkafka", &["log"]),
+    ("fe2o3_amqp", &["crm"]),
+    ("fe2o3_amqp_ws", &["crm"]),
     ("tributary_sim", &["cli", "app"]),
 ];
 

@@ -32,7 +32,7 @@ pub(super) fn listener(
     let metrics = road.metrics.clone();
     let told = told(&connection.id, &road.board, &road.clock);
     Some(async move {
-        bus::keep(settings, inbox, metrics, told, stop).await;
+        Box::pin(bus::keep(settings, inbox, metrics, told, stop)).await;
         Ok(())
     })
 }

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use super::amqp::frame::{SOURCE, TARGET};
 use super::amqp::value::{Value, field};
+use super::connection::Peer;
 use super::message::Message;
 use super::node::Node;
+use super::sas::Right;
 
 /// Credit given to clients that send.
 pub(super) const INLET_CREDIT: u32 = 100;
@@ -114,6 +116,46 @@ impl<'f> Attach<'f> {
             Value::Ulong(LARGEST as u64),
         ]
     }
+}
+
+/// Where a link leads, if the client may have it.
+pub(super) fn admit(attach: &Attach<'_>, peer: &Peer) -> Result<Node, (&'static str, String)> {
+    let address = attach.address.unwrap_or_default();
+    let missing = || {
+        let text = format!(
+            "The messaging entity 'sb://{}/{address}' could not be found.",
+            peer.host
+        );
+        ("amqp:not-found", text)
+    };
+    let node = Node::parse(address).ok_or_else(missing)?;
+    if node == Node::Cbs {
+        if peer.has_cbs(attach.receives) {
+            let text = "Only one $cbs link of each direction is allowed on a connection.";
+            return Err(("amqp:not-allowed", text.to_owned()));
+        }
+        return Ok(node);
+    }
+    if !peer.may(&node, attach.receives, peer.org.clock.now()) {
+        let right = if attach.receives {
+            Right::Listen
+        } else {
+            Right::Send
+        };
+        let text = format!(
+            "Unauthorized access. '{right:?}' claim(s) are required to perform this operation. Resource: 'sb://{}/{address}'.",
+            peer.host
+        );
+        return Err(("amqp:unauthorized-access", text));
+    }
+    if !peer.bus().knows(&node) {
+        return Err(missing());
+    }
+    if !attach.receives && node.is_dead() && matches!(node, Node::Entity { .. }) {
+        let text = "Messages can't be sent to a dead-letter queue.";
+        return Err(("amqp:not-allowed", text.to_owned()));
+    }
+    Ok(node)
 }
 
 fn address(terminus: &Value, code: u64) -> Option<&str> {

@@ -16,6 +16,7 @@ mod sas;
 mod sasl;
 mod session;
 mod settings;
+mod settlement;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -248,3 +249,6 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

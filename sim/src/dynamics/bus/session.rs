@@ -5,17 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::amqp::frame::{
-    ACCEPTED, ATTACH, DETACH, DISPOSITION, FLOW, Frame, MODIFIED, REJECTED, RELEASED, TRANSFER,
-    error,
+    ACCEPTED, ATTACH, DETACH, DISPOSITION, FLOW, Frame, REJECTED, TRANSFER, error,
 };
 use super::amqp::value::{Value, field};
 use super::connection::{Broken, Peer};
-use super::link::{Attach, INLET_CREDIT, Inlet, LARGEST, Outlet, Partial};
+use super::link::{Attach, INLET_CREDIT, Inlet, LARGEST, Outlet, Partial, admit};
 use super::message::Message;
 use super::node::Node;
-use super::queue::Outcome;
 use super::request;
-use super::sas::Right;
+use super::settlement::{answer, outcome, tag};
 
 /// Frames that the client may send before it hears of the window again.
 pub(super) const WINDOW: u32 = 5000;
@@ -510,17 +508,7 @@ impl Session {
             if settled {
                 continue;
             }
-            let state = match result {
-                // The outcome comes back; a rejection with an error would mean that it was refused.
-                Ok(()) if matches!(outcome, Outcome::DeadLetter { .. }) => {
-                    Value::composite(REJECTED, Vec::new())
-                }
-                Ok(()) => field(fields, 4).clone(),
-                Err(lost) => {
-                    let cause = error("com.microsoft:message-lock-lost", &lost.to_string());
-                    Value::composite(REJECTED, vec![cause])
-                }
-            };
+            let state = answer(field(fields, 4), &outcome, result);
             let id = Value::Uint(id);
             let fields = vec![Value::Bool(false), id.clone(), id, Value::Bool(true), state];
             out.push(self.frame(DISPOSITION, fields));
@@ -537,86 +525,6 @@ impl Session {
     }
 }
 
-/// The delivery tag of a lock: a GUID's bytes as .NET orders them.
-fn tag(token: u128) -> [u8; 16] {
-    let mut bytes = token.to_be_bytes();
-    bytes[..4].reverse();
-    bytes[4..6].reverse();
-    bytes[6..8].reverse();
-    bytes
-}
-
 fn unattached() -> Broken {
     Broken::session("amqp:session:unattached-handle", "no link has this handle")
-}
-
-/// Where a link leads, if the client may have it.
-fn admit(attach: &Attach<'_>, peer: &Peer) -> Result<Node, (&'static str, String)> {
-    let address = attach.address.unwrap_or_default();
-    let missing = || {
-        let text = format!(
-            "The messaging entity 'sb://{}/{address}' could not be found.",
-            peer.host
-        );
-        ("amqp:not-found", text)
-    };
-    let node = Node::parse(address).ok_or_else(missing)?;
-    if node == Node::Cbs {
-        if peer.has_cbs(attach.receives) {
-            let text = "Only one $cbs link of each direction is allowed on a connection.";
-            return Err(("amqp:not-allowed", text.to_owned()));
-        }
-        return Ok(node);
-    }
-    if !peer.may(&node, attach.receives, peer.org.clock.now()) {
-        let right = if attach.receives {
-            Right::Listen
-        } else {
-            Right::Send
-        };
-        let text = format!(
-            "Unauthorized access. '{right:?}' claim(s) are required to perform this operation. Resource: 'sb://{}/{address}'.",
-            peer.host
-        );
-        return Err(("amqp:unauthorized-access", text));
-    }
-    if !peer.bus().knows(&node) {
-        return Err(missing());
-    }
-    if !attach.receives && node.is_dead() && matches!(node, Node::Entity { .. }) {
-        let text = "Messages can't be sent to a dead-letter queue.";
-        return Err(("amqp:not-allowed", text.to_owned()));
-    }
-    Ok(node)
-}
-
-/// What a delivery state asks for; settled without one is taken for completed.
-fn outcome(state: &Value, settled: bool) -> Option<Outcome> {
-    let Some((code, inner)) = state.parts() else {
-        return settled.then_some(Outcome::Complete);
-    };
-    let fields = inner.list();
-    Some(match code {
-        ACCEPTED => Outcome::Complete,
-        RELEASED => Outcome::Abandon,
-        MODIFIED if field(fields, 1).is_true() => Outcome::Defer,
-        MODIFIED => Outcome::Abandon,
-        REJECTED => {
-            let cause = field(fields, 0)
-                .parts()
-                .map_or(&[][..], |(_, inner)| inner.list());
-            let info = field(cause, 2);
-            let told = |name: &str| {
-                info.entry(name)
-                    .and_then(Value::word)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            Outcome::DeadLetter {
-                reason: told("DeadLetterReason"),
-                description: told("DeadLetterErrorDescription"),
-            }
-        }
-        _ => return None,
-    })
 }

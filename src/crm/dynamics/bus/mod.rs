@@ -49,7 +49,7 @@ pub async fn keep(
     while !stop.is_stopping() {
         told(&BusState::Connecting);
         let began = Instant::now();
-        let ended = match stop.or(Link::open(&settings)).await {
+        let ended = match stop.or(Box::pin(Link::open(&settings))).await {
             Ok(Ok(mut link)) => {
                 tracing::info!(
                     connection = %settings.connection, queue = %settings.queue, "listening to the service bus"
