@@ -331,3 +331,76 @@ impl Listener for PollingListener {
 
     async fn stop(self: Box<Self>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::crm::dynamics::Dynamics;
+    use crate::crm::dynamics::settings::{DynamicsSettings, Proof};
+    use crate::runtime::clock::SystemClock;
+    use crate::secret::Secret;
+
+    use super::*;
+
+    const LEAST: Duration = Duration::from_secs(15);
+
+    /// A table that rests, in a round that asks nobody.
+    fn resting(daily_requests: Option<u32>) -> (Round, ObjectName) {
+        let secret = Proof::Secret(Arc::new(|| Ok(Secret::new("s"))));
+        let org = "https://contoso.crm.dynamics.com";
+        let mut settings = DynamicsSettings::new("contoso".into(), org, "0000", secret);
+        settings.daily_requests = daily_requests;
+        let crm = Dynamics::new(settings, Metrics::none(), Arc::new(SystemClock)).unwrap();
+        let name = ObjectName::new("account");
+        let mut round = Round {
+            desk: Desk {
+                rest: Arc::clone(&crm.rest),
+                describer: Arc::clone(&crm.describer),
+                links: Arc::clone(&crm.links),
+                metrics: Metrics::none(),
+            },
+            tables: [(name.clone(), Table::new(&Selection::from("account")))].into(),
+            poll: None,
+            begun: true,
+        };
+        for _ in 0..10 {
+            round.schedule(&name, false);
+        }
+        (round, name)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hastened_table_is_asked_as_soon_as_it_may_and_no_sooner() {
+        let (mut round, name) = resting(None);
+        let asked = round.tables[&name].asked;
+        assert_eq!(round.tables[&name].due, asked + LEAST * MOST_IDLE);
+        for seconds in [1, 20] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            round.desk.links.hasten(&name);
+            round.desk.links.hastened().await;
+            round.hasten();
+            assert_eq!(round.tables[&name].due, asked + LEAST);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn haste_spends_no_more_than_a_day_has() {
+        let (mut round, name) = resting(Some(1000));
+        let asked = round.tables[&name].asked;
+        round.desk.links.hasten(&name);
+        round.hasten();
+        // Six tenths of a thousand questions a day.
+        assert_eq!(round.tables[&name].due, asked + Duration::from_secs(144));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_may_not_be_read_is_not_hastened() {
+        let (mut round, name) = resting(None);
+        if let Some(table) = round.tables.get_mut(&name) {
+            table.refused = true;
+        }
+        let due = round.tables[&name].due;
+        round.desk.links.hasten(&name);
+        round.hasten();
+        assert_eq!(round.tables[&name].due, due);
+    }
+}

@@ -146,6 +146,10 @@ impl World {
         if let Some(owed) = owed.iter().find(|owed| self.selected.contains_key(&owed.0)) {
             return Some(format!("owed {owed:?}"));
         }
+        let hints = self.state.hints(&self.connection, 10).await.unwrap();
+        if !hints.is_empty() {
+            return Some(format!("hints {hints:?} wait"));
+        }
         let stored = self.state.position(&self.connection).await.unwrap();
         let heard = stored
             .and_then(|stored| stored.position)

@@ -10,6 +10,8 @@ use crate::model::event::GapCause;
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::value::Fields;
+use crate::runtime::clock::Clock;
+use crate::state::port::{Hinted, State};
 
 use super::faults::Odds;
 use super::oracle::Stats;
@@ -32,6 +34,8 @@ pub struct Profile {
     pub selections: bool,
     /// No formula is selected, so that no update owes a read that heals what was merged wrongly.
     pub plain: bool,
+    /// A push tells of records to which something happened, or nothing.
+    pub hints: bool,
     /// The state is broken on purpose.
     pub forgets_debts: bool,
     pub deeds: usize,
@@ -67,6 +71,7 @@ impl Profile {
             plain: rng.one_in(3),
             forgets_debts: false,
             deeds: 20 + rng.below(60),
+            hints: rng.one_in(3),
         }
     }
 
@@ -161,6 +166,9 @@ impl Run {
 
     async fn deed(&mut self) -> Result<(), String> {
         let profile = self.profile;
+        if profile.hints && self.rng.one_in(4) {
+            self.hint().await;
+        }
         match self.rng.below(40) {
             0..=12 => self.commit_something(),
             13..=15 => self.begin(Telling::Events, 3),
@@ -344,6 +352,21 @@ impl Run {
         }
         self.world.start("one");
         Ok(())
+    }
+
+    /// Hints of any records, dead ones and such as nobody selects among them, as an inbox takes them.
+    async fn hint(&mut self) {
+        let all: Vec<Key> = self.world.org.lock().records.keys().cloned().collect();
+        let mut hints = Vec::new();
+        for _ in 0..=self.rng.below(3) {
+            if let Some((object, record)) = self.rng.pick(&all).cloned() {
+                let at = self.world.clock.now();
+                hints.push(Hinted { object, record, at });
+            }
+        }
+        self.world.say(|| format!("hints of {hints:?}"));
+        let (state, connection) = (&self.world.state, &self.world.connection);
+        state.hint(connection, hints).await.unwrap();
     }
 
     fn records(&self, life: Being) -> Vec<Key> {

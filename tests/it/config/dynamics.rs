@@ -6,6 +6,7 @@ use tributary::config::dynamics::{DynamicsConfig, Proof};
 use tributary::config::problem::Problems;
 use tributary::config::secret::SecretRef;
 use tributary::config::servicebus::BusTransport;
+use tributary::config::webhook::WebhookAuth;
 
 use super::load_single;
 
@@ -35,6 +36,7 @@ fn defaults_are_those_of_a_production_environment() {
     assert_eq!(contoso.instance, "contoso");
     assert_eq!(contoso.language, 1033);
     assert_eq!(contoso.daily_requests, None);
+    assert_eq!(contoso.webhook, None);
     assert_eq!(contoso.poll_interval, Duration::from_secs(15));
     assert_eq!(contoso.read_lag, Duration::from_secs(5));
     assert_eq!(contoso.auth.client_id, "0000");
@@ -50,6 +52,7 @@ fn every_key_has_its_say() {
         "certificate = { file = \"contoso.pem\" }",
     ) + "instance = \"europe\"\nlanguage = 1031\ndaily_requests = 20000\npoll_interval = \"1m\"\n\
            authority_url = \"https://login.microsoftonline.us/contoso.com\"\ninstance_url = \"https://proxy.example\"\n\
+           webhook = { auth = \"header\", name = \"X-Hook\", secret = { env = \"HOOK\" }, url = \"https://hooks.example\" }\n\
            api_version = \"9.1\"\nca_file = \"ca.pem\"\nread_lag = \"10s\"\n";
     let contoso = load(&text).unwrap();
     assert!(matches!(
@@ -70,6 +73,10 @@ fn every_key_has_its_say() {
     assert_eq!(contoso.api_version.as_deref(), Some("9.1"));
     assert!(contoso.ca_file.unwrap().ends_with("ca.pem"));
     assert_eq!(contoso.read_lag, Duration::from_secs(10));
+    let webhook = contoso.webhook.unwrap();
+    assert_eq!(webhook.auth, WebhookAuth::Header("x-hook".to_owned()));
+    assert_eq!(webhook.secret, SecretRef::Env("HOOK".to_owned()));
+    assert_eq!(webhook.url.unwrap().as_str(), "https://hooks.example");
 }
 
 #[test]
@@ -130,6 +137,36 @@ fn every_rule_refuses() {
             "kind = \"dynamics\"",
             "kind = \"dynamics\"\nservicebus_url = \"sb://x\"",
             "`connection.contoso.servicebus`",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { auth = \"key\" }",
+            "`connection.contoso.webhook.secret`",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { secret = \"hunter2\" }",
+            "a secret may not stand",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { auth = \"magic\", secret = { env = \"HOOK\" } }",
+            "not one of its values",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { name = \"k\", secret = { env = \"HOOK\" } }",
+            "whose query is `code`",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { auth = \"query\", name = \"a b\", secret = { env = \"HOOK\" } }",
+            "no name of a header or query",
+        ),
+        (
+            "kind = \"dynamics\"",
+            "kind = \"dynamics\"\nwebhook = { secret = { env = \"HOOK\" }, url = \"http://hooks.example\" }",
+            "plain text",
         ),
         ("auth = {", "oauth = {", "`connection.contoso.auth`"),
     ] {

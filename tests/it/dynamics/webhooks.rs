@@ -53,6 +53,24 @@ impl World {
         began.elapsed()
     }
 
+    /// Any save runs the step of Update.
+    async fn unfilter(&self) {
+        let rows = format!(
+            "{}/api/data/v9.2/sdkmessageprocessingsteps?$select=name",
+            self.org.url
+        );
+        let answer = self.http.get(rows).bearer_auth(&self.token).send().await;
+        let answer: Json = answer.unwrap().json().await.unwrap();
+        let steps = answer["value"].as_array().unwrap().iter();
+        let mut updates = steps.filter(|step| step["name"].as_str().unwrap().contains("Update"));
+        let id = updates.next().unwrap()["sdkmessageprocessingstepid"]
+            .as_str()
+            .unwrap();
+        let path = format!("sdkmessageprocessingsteps({id})");
+        let body = json!({"filteringattributes": null});
+        self.write(Method::PATCH, &path, Some(body)).await;
+    }
+
     async fn metric(&self, daemon: &Daemon, line: &str) -> f64 {
         let url = format!("http://{}/metrics", daemon.address());
         let text = self.http.get(url).send().await.unwrap();
@@ -83,6 +101,28 @@ impl World {
 
 fn hint(number: usize) -> Json {
     json!({"MessageName": "Update", "PrimaryEntityName": "account", "PrimaryEntityId": guid(number)})
+}
+
+/// The status that a call gets which says that its body is large, and sends none of it.
+async fn announced(address: std::net::SocketAddr, call: reqwest::RequestBuilder) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let call = call.build().unwrap();
+    let mut head = format!("POST {}", call.url().path());
+    if let Some(query) = call.url().query() {
+        head.push_str(&format!("?{query}"));
+    }
+    head.push_str(" HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n");
+    for (name, value) in call.headers() {
+        head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).await.unwrap();
+    std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,11 +197,13 @@ async fn a_double_update_and_a_cut_body_are_reads_like_any_other() {
     let table = json!({"table": "account", "definition": columns});
     world.control("tables", table).await;
     let daemon = world.hooked(HOOK).await;
+    world.unfilter().await;
     let path = format!("accounts({})", guid(1));
-    // One save, two events: with and without the state's columns. The second is not filtered in, the first is.
+    // One save, two events: without and with the state's columns.
     let body = json!({"name": "closed", "statecode": 1, "statuscode": 2});
     world.write(Method::PATCH, &path, Some(body)).await;
     world.comes(1, Some("closed")).await;
+    world.wait_queued(&daemon, 2.0).await;
     let body = json!({"name": "large", "new_notes": "x".repeat(140_000)});
     world.write(Method::PATCH, &path, Some(body)).await;
     world.comes(1, Some("large")).await;
@@ -219,9 +261,9 @@ async fn every_way_of_proof_is_taken_and_no_other_call() {
             assert_eq!(status(call(wrong).json(&hint(1))).await, 401, "{wrong:?}");
         }
         // A large body is not read for a stranger, nor for anybody.
-        let large = || "x".repeat(300 * 1024);
-        assert_eq!(status(call(None).body(large())).await, 401);
-        assert_eq!(status(call(Some(HOOK_SECRET)).body(large())).await, 413);
+        let address = daemon.address();
+        assert_eq!(announced(address, call(None)).await, 401);
+        assert_eq!(announced(address, call(Some(HOOK_SECRET))).await, 413);
         let bodies = [
             ("application/msbin1", "@x"),
             ("application/xml", "<a/>"),

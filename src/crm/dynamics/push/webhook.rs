@@ -122,7 +122,7 @@ impl Receiver {
         let hint = parse(content_type, body, is_cut).map_err(|refusal| self.no_hint(refusal))?;
         tracing::debug!(
             connection = %self.inbox.connection(), object = %hint.table, record = %hint.record,
-            message = hint.message, correlation = hint.correlation, cut = hint.is_cut, "a change was pushed"
+            told = hint.message, correlation = hint.correlation, cut = hint.is_cut, "a change was pushed"
         );
         let noted = self.inbox.enqueue(&[hint]).await;
         noted.map_err(|fault| self.not_now(fault))

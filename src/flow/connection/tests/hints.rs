@@ -114,7 +114,7 @@ async fn lives(deeds: Vec<Deed>) {
 }
 
 proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1000))]
     #[test]
     fn whatever_becomes_of_hints_images_end_as_the_org(deeds in deeds()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
