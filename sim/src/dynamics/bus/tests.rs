@@ -365,3 +365,28 @@ async fn a_silent_client_is_left() {
     client.attach(0, true, "changes", false).await;
     assert_eq!(client.refused(CLOSE).await, "amqp:connection:forced");
 }
+
+#[tokio::test]
+async fn a_topics_messages_go_to_each_subscription_and_nowhere_if_there_is_none() {
+    let client = Client::open(Some("listen"), 65_536).await;
+    let post = |entity: &str| BusMessage {
+        endpoint: client.org.draw(),
+        entity: entity.to_owned(),
+        contract: 5,
+        content_type: "application/json",
+        body: "{}".to_owned(),
+        properties: Vec::new(),
+        enqueued: client.org.clock.now(),
+    };
+    assert!(!client.bus.post(&post("t")));
+    for name in ["t/Subscriptions/a", "t/Subscriptions/b"] {
+        assert!(client.bus.create(name) && !client.bus.create(name));
+    }
+    assert!(client.bus.post(&post("T")));
+    for name in ["t/Subscriptions/a", "t/subscriptions/B"] {
+        let node = Node::parse(name).unwrap();
+        let ready = client.bus.with(&node, |queue, _| queue.counts().ready);
+        assert_eq!(ready, Some(1));
+    }
+    assert_eq!(client.counts().ready, 0);
+}

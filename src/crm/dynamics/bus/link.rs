@@ -198,12 +198,17 @@ impl Link {
         Ok(())
     }
 
-    /// Leaves. What the bus has not heard settled comes again.
+    /// Leaves: link, session, connection, in this order, so that no settlement is overtaken. What the bus has not heard
+    /// settled comes again.
     pub async fn close(mut self) {
-        // A connection that ended by itself has nobody to say good-bye to.
-        timeout(self.settings.call_timeout, self.connection.close())
-            .await
-            .ok();
+        let limit = self.settings.call_timeout;
+        let leaving = async {
+            // A connection that ended by itself has nobody to say good-bye to.
+            self.receiver.close().await.ok();
+            self.session.end().await.ok();
+            self.connection.close().await.ok();
+        };
+        timeout(limit, leaving).await.ok();
     }
 }
 

@@ -184,3 +184,28 @@ async fn locks_are_kept_while_the_inbox_is_slow() {
     assert_eq!(world.hints().await, guids(0..8));
     listening.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_what_is_in_hand_be_stored_and_settled() {
+    let world = World::new().await;
+    let listening = world.connected().await;
+    let held = world.hold_state();
+    for number in 0..30 {
+        world.post(number).await;
+    }
+    world.until(|counts| counts["locked"] == 30).await;
+    let stopped = tokio::spawn(listening.stop());
+    drop(held);
+    stopped.await.unwrap();
+    assert_eq!(world.shown("bus").await["connections"], 0);
+    let counts = world.queue().await;
+    let settled = counts["completed"].as_u64().unwrap();
+    // What came after the batch in hand was not begun, and comes again.
+    assert!(settled > 0, "{counts:#}");
+    assert_eq!(
+        settled + counts["locked"].as_u64().unwrap(),
+        30,
+        "{counts:#}"
+    );
+    assert_eq!(world.hints().await.len() as u64, settled);
+}
