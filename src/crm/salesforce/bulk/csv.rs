@@ -159,11 +159,7 @@ mod tests {
     #[test]
     fn the_last_line_may_lack_its_end_and_lines_may_end_in_two() {
         let row = "\"001A00000000001\",\"2024-04-09T20:26:27.000Z\",\"A\r\nB\",\"1.50\",\"true\",\"2024-04-09\",\"\",\"\"";
-        for text in [
-            format!("{HEADING}{row}"),
-            format!("{HEADING}{row}\r\n"),
-            format!("\u{feff}{HEADING}{row}\n"),
-        ] {
+        for text in [format!("{HEADING}{row}"), format!("{HEADING}{row}\r\n")] {
             for piece in [1, 3, 1000] {
                 let rows = read(&text, piece, 0).unwrap();
                 assert_eq!(rows.len(), 1);

@@ -113,7 +113,7 @@ impl Bulk {
             rows = place.rows,
             "going on with a bulk query where it stopped"
         );
-        Ok(BulkRead::on(Arc::clone(self), plan, place))
+        Ok(BulkRead::on(Arc::clone(self), plan, place, &job))
     }
 
     /// Whether an object has rows enough for a job.

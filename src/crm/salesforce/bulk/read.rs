@@ -14,7 +14,7 @@ use crate::model::event::{Page, Row};
 
 use super::super::plan::Plan;
 use super::csv::CsvPage;
-use super::job::{self, JobState};
+use super::job::{self, Job, JobState};
 use super::{Bulk, says_unsupported};
 
 /// Rows that one call for results asks for.
@@ -143,16 +143,16 @@ impl BulkRead {
         }
     }
 
-    /// Reads on from `place`.
-    pub const fn on(bulk: Arc<Bulk>, plan: Plan, place: Place) -> Self {
-        Self {
-            bulk,
-            plan,
-            place,
-            step: Step::Wait(WAITS.0),
-            total: 0,
-            rows: Vec::new(),
-        }
+    /// Reads on from `place` in a job that is as told.
+    pub fn on(bulk: Arc<Bulk>, plan: Plan, place: Place, job: &Job) -> Self {
+        let mut read = Self::new(bulk, plan, place);
+        read.step = if job.state == JobState::JobComplete {
+            Step::Open
+        } else {
+            Step::Wait(WAITS.0)
+        };
+        read.total = job.number_records_processed;
+        read
     }
 
     /// Looks how far the job is, and waits if it is not over.
