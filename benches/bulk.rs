@@ -100,7 +100,7 @@ impl Daemon {
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {
-            let line = lines.next().expect("the daemon ended").unwrap();
+            let line = lines.next().unwrap().unwrap();
             let told: Json = serde_json::from_str(&line).unwrap_or_default();
             if line.contains("daemon started") {
                 break told["address"].as_str().unwrap().to_owned();

@@ -21,6 +21,7 @@ mod sign_in;
 mod soql;
 mod stamp;
 mod text_diff;
+mod usage;
 mod value;
 
 use std::sync::Arc;
@@ -88,7 +89,8 @@ impl Salesforce {
             &metrics,
         )?;
         let sign_in = Arc::new(SignIn::new(http.clone(), settings.clone()));
-        let rest = Arc::new(Rest::new(http, Arc::clone(&sign_in), settings.clone()));
+        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), &metrics);
+        let rest = Arc::new(rest);
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
         let reader = Arc::new(Reader::new(
             Arc::clone(&rest),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::Gauge;
 use serde::Deserialize;
 
 use crate::fault::{Fault, FaultKind};
@@ -10,9 +11,11 @@ use crate::http::Http;
 use crate::http::answer::Answer;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Method, Request};
+use crate::telemetry::metrics::{self, Metrics};
 
 use super::settings::SalesforceSettings;
 use super::sign_in::SignIn;
+use super::usage;
 
 /// The longest that the org lets a job's results be on their way (Bulk API 2.0 and Bulk API Developer Guide, "Bulk
 /// API 2.0 Limits").
@@ -23,6 +26,8 @@ pub struct Rest {
     http: Http,
     sign_in: Arc<SignIn>,
     settings: SalesforceSettings,
+    /// Calls that the org says are left.
+    left: Gauge,
 }
 
 /// A call that the CRM refused, with the code that it gave.
@@ -81,11 +86,19 @@ enum Call<'a> {
 
 impl Rest {
     /// REST calls through `http`.
-    pub const fn new(http: Http, sign_in: Arc<SignIn>, settings: SalesforceSettings) -> Self {
+    pub fn new(
+        http: Http,
+        sign_in: Arc<SignIn>,
+        settings: SalesforceSettings,
+        metrics: &Metrics,
+    ) -> Self {
+        let labels = [("connection", settings.connection.as_str())];
+        let left = metrics.gauge(metrics::CRM_CALLS_LEFT, &labels);
         Self {
             http,
             sign_in,
             settings,
+            left,
         }
     }
 
@@ -182,14 +195,22 @@ impl Rest {
         let request = self.request(&token.instance_url, path, call);
         let incoming = self.http.open(request.bearer(&token.access)).await?;
         if incoming.head().status() != 401 {
-            return Ok(incoming);
+            return Ok(self.noted(incoming));
         }
         // Read to its end, so that the connection serves the next call too.
         self.http.whole(incoming).await?;
         // The session ended; once, and with one new token for all who find out.
         let token = self.sign_in.renewed(&token).await?;
         let request = self.request(&token.instance_url, path, call);
-        Ok(self.http.open(request.bearer(&token.access)).await?)
+        let incoming = self.http.open(request.bearer(&token.access)).await?;
+        Ok(self.noted(incoming))
+    }
+
+    fn noted(&self, incoming: Incoming) -> Incoming {
+        if let Some(left) = usage::left(incoming.head()) {
+            self.left.set(left as f64);
+        }
+        incoming
     }
 
     fn request(&self, instance_url: &str, path: &str, call: Call<'_>) -> Request {
