@@ -389,6 +389,9 @@ fn salesforce(
         settings.api_version.clone_from(version);
     }
     settings.read_lag = connection.read_lag;
+    if let Some(records) = connection.bulk_from {
+        settings.bulk_from = (records > 0).then_some(records);
+    }
     settings.transport = match connection.transport {
         stream::Transport::Cometd => Transport::Cometd,
         stream::Transport::PubSub => Transport::PubSub,

@@ -55,6 +55,8 @@ pub struct SalesforceConfig {
     pub plain_text: bool,
     /// `read_lag`: how long a committed row may stay invisible to a query.
     pub read_lag: Duration,
+    /// `bulk_from`: objects with at least so many records are read as a whole by the Bulk API; 0: none is.
+    pub bulk_from: Option<u64>,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
@@ -182,6 +184,7 @@ impl SalesforceConfig {
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
+        let bulk_from = reader.integer("bulk_from", 0..=1_000_000_000);
         let company_resolution = company_resolution(&mut reader);
         reader.close();
         Some(Self {
@@ -198,6 +201,7 @@ impl SalesforceConfig {
             ca_file,
             plain_text,
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
+            bulk_from: bulk_from.and_then(|records| u64::try_from(records).ok()),
             company_resolution,
         })
     }

@@ -119,7 +119,9 @@ impl FullSync<'_> {
             if !resumed {
                 check_total(self.object, &page, progress.rows)?;
             }
-            self.take(page, &mut progress).await?;
+            if self.take(page, &mut progress).await? > 0 {
+                return self.uncovered(state).await;
+            }
             state.snapshot = Some(progress.clone());
             self.store(&state).await?;
             next = pages.next().await?;
@@ -189,7 +191,21 @@ impl FullSync<'_> {
         progress.resume.is_some() && progress.fields == self.object.selection.fields && late
     }
 
-    async fn take(&self, page: Page, progress: &mut SnapshotProgress) -> Result<(), Fault> {
+    /// The read is true of a time that the stream does not reach back to, and stays so however often it is resumed.
+    async fn uncovered(&self, mut state: ObjectState) -> Result<Evidence, Fault> {
+        state.snapshot = None;
+        self.store(&state).await?;
+        Err(Fault::new(
+            FaultKind::Unavailable,
+            format!(
+                "full sync of {} began before its stream was covered",
+                self.object.key
+            ),
+        ))
+    }
+
+    /// Hands a page over; returns how many of its rows were not believed.
+    async fn take(&self, page: Page, progress: &mut SnapshotProgress) -> Result<u64, Fault> {
         let earliest = progress
             .as_of
             .map_or(page.as_of, |as_of| as_of.min(page.as_of));
@@ -208,13 +224,7 @@ impl FullSync<'_> {
             })
             .await?;
         if outcome.again > 0 {
-            return Err(Fault::new(
-                FaultKind::Unavailable,
-                format!(
-                    "full sync of {} began before its stream was covered",
-                    self.object.key
-                ),
-            ));
+            return Ok(outcome.again);
         }
         let (rows, total) = (progress.rows, page.total);
         let (connection, name) = (&self.road.connection, &self.object.key.object);
@@ -222,7 +232,7 @@ impl FullSync<'_> {
             entry.rows_read = rows;
             entry.rows_total = total.or(entry.rows_total);
         });
-        Ok(())
+        Ok(0)
     }
 
     async fn store(&self, state: &ObjectState) -> Result<(), Fault> {

@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod encode;
+pub mod incoming;
 pub mod one_token;
 pub mod raw_row;
 pub mod request;
@@ -18,6 +19,7 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::tls;
 
 use answer::Answer;
+use incoming::Incoming;
 use request::{Body, Request};
 
 /// Settings of a client.
@@ -119,6 +121,15 @@ impl Http {
     /// cuts its answer; `Protocol` for an answer past the limit. Faults name method, host and path, never the
     /// query, a header or the body.
     pub async fn send(&self, request: Request) -> Result<Answer, Fault> {
+        let incoming = self.open(request).await?;
+        self.whole(incoming).await
+    }
+
+    /// Sends a request and gives its answer's head; the body is taken piece by piece.
+    ///
+    /// # Errors
+    /// As [`Http::send`], without a limit on the body.
+    pub async fn open(&self, request: Request) -> Result<Incoming, Fault> {
         let what = request.shown();
         self.check(&request)?;
         let timeout = request.timeout.unwrap_or(self.settings.timeout);
@@ -144,15 +155,18 @@ impl Http {
             .await
             .map_err(|error| transport(error, &what, timeout))?;
         let round_trip = began.elapsed();
-        let mut answer = Answer {
+        let head = Answer {
             what,
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             round_trip,
             body: Bytes::new(),
         };
-        answer.body = self.body(response, &answer, timeout).await?;
-        Ok(answer)
+        Ok(Incoming {
+            head,
+            response,
+            timeout,
+        })
     }
 
     fn check(&self, request: &Request) -> Result<(), Fault> {
@@ -169,30 +183,25 @@ impl Http {
     }
 
     /// Reads the body piece by piece, so that the limit holds also for what a small answer unpacks to.
-    async fn body(
-        &self,
-        mut response: reqwest::Response,
-        answer: &Answer,
-        timeout: Duration,
-    ) -> Result<Bytes, Fault> {
+    ///
+    /// # Errors
+    /// `Unavailable` for a body that is cut off or too slow; `Protocol` past the limit.
+    pub async fn whole(&self, mut incoming: Incoming) -> Result<Answer, Fault> {
         let limit = self.settings.max_answer;
         let mut whole = BytesMut::new();
-        loop {
-            let piece = response
-                .chunk()
-                .await
-                .map_err(|error| transport(error, &answer.what, timeout))?;
-            let Some(piece) = piece else {
-                return Ok(whole.freeze());
-            };
+        while let Some(piece) = incoming.piece().await? {
             if whole.len().saturating_add(piece.len()) > limit {
+                let what = &incoming.head.what;
                 return Err(Fault::new(
                     FaultKind::Protocol,
-                    format!("answer to {} is larger than {limit} bytes", answer.what),
+                    format!("answer to {what} is larger than {limit} bytes"),
                 ));
             }
             whole.extend_from_slice(&piece);
         }
+        let mut answer = incoming.head;
+        answer.body = whole.freeze();
+        Ok(answer)
     }
 }
 

@@ -43,6 +43,10 @@ vocabulary! {
     DEAD_LETTERS = "tributary_dead_letters_total";
     /// Calls to a CRM, by connection.
     CRM_CALLS = "tributary_crm_calls_total";
+    /// Calls of its rolling day that an org says are left, for all its users, by connection.
+    CRM_CALLS_LEFT = "tributary_crm_calls_left";
+    /// Whole reads over REST because the Bulk API does not take the object, by connection and object.
+    BULK_REFUSED = "tributary_bulk_refused_total";
     /// Changes in the log that a job has not applied yet.
     LAG_RECORDS = "tributary_lag_records";
     /// Seconds from a commit in the CRM to the commit in the store; changes of origin stream only.

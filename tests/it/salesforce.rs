@@ -1,5 +1,6 @@
 //! The Salesforce connector against the simulated org: what each says of the wire must agree.
 
+mod bulk;
 mod pubsub;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ pub mod merge;
 pub mod pubsub;
 pub mod settings;
 
+mod bulk;
 mod compound;
 mod decode;
 mod deleted;
@@ -20,6 +21,7 @@ mod sign_in;
 mod soql;
 mod stamp;
 mod text_diff;
+mod usage;
 mod value;
 
 use std::sync::Arc;
@@ -87,9 +89,15 @@ impl Salesforce {
             &metrics,
         )?;
         let sign_in = Arc::new(SignIn::new(http.clone(), settings.clone()));
-        let rest = Arc::new(Rest::new(http, Arc::clone(&sign_in), settings.clone()));
+        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), &metrics);
+        let rest = Arc::new(rest);
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
-        let reader = Arc::new(Reader::new(Arc::clone(&rest), Arc::clone(&describer)));
+        let reader = Arc::new(Reader::new(
+            Arc::clone(&rest),
+            Arc::clone(&describer),
+            Arc::clone(&clock),
+            metrics.clone(),
+        ));
         let deletes = Deletes::new(
             Arc::clone(&rest),
             Arc::clone(&describer),
@@ -160,7 +168,7 @@ impl Crm for Salesforce {
         selection: &Selection,
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault> {
-        self.reader.pages(selection, Filter::All, resume).await
+        self.reader.all(selection, resume).await
     }
 
     async fn read_window(
@@ -169,9 +177,7 @@ impl Crm for Salesforce {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Box<dyn Pages>, Fault> {
-        self.reader
-            .pages(selection, Filter::Window(from, to), None)
-            .await
+        self.reader.pages(selection, Filter::Window(from, to)).await
     }
 
     async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {

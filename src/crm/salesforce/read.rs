@@ -15,7 +15,10 @@ use crate::http::raw_row::RawRow;
 use crate::model::event::{Found, Page, Row};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
+use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::Metrics;
 
+use super::bulk::{Bulk, Place};
 use super::describe::Describer;
 use super::plan::Plan;
 use super::rest::{Refused, Rest};
@@ -30,6 +33,7 @@ const BY_ID: usize = 2000;
 pub struct Reader {
     rest: Arc<Rest>,
     describer: Arc<Describer>,
+    bulk: Arc<Bulk>,
     lag: TimeDelta,
     /// Objects that can be read by id only through queries.
     by_query: Mutex<HashSet<ObjectName>>,
@@ -50,11 +54,24 @@ struct Part {
 
 impl Reader {
     /// Reads through `rest`; what is read is taken to be `lag` older than the CRM's clock.
-    pub fn new(rest: Arc<Rest>, describer: Arc<Describer>) -> Self {
+    pub fn new(
+        rest: Arc<Rest>,
+        describer: Arc<Describer>,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
         let lag = TimeDelta::from_std(rest.settings().read_lag).unwrap_or_default();
+        let bulk = Bulk::new(
+            Arc::clone(&rest),
+            Arc::clone(&describer),
+            clock,
+            metrics,
+            lag,
+        );
         Self {
             rest,
             describer,
+            bulk: Arc::new(bulk),
             lag,
             by_query: Mutex::default(),
         }
@@ -68,6 +85,28 @@ impl Reader {
         Ok(answer.began()? - self.lag)
     }
 
+    /// Begins a read of everything: by a job where there is much of it, else over pages.
+    ///
+    /// # Errors
+    /// As [`Reader::pages`]; `PositionLost` if the job to go on with is gone.
+    pub async fn all(
+        self: &Arc<Self>,
+        selection: &Selection,
+        resume: Option<&str>,
+    ) -> Result<Box<dyn Pages>, Fault> {
+        let plan = Plan::new(&self.describer, selection).await?;
+        if let Some(place) = resume.and_then(Place::parse) {
+            return Ok(Box::new(self.bulk.resume(plan, place).await?));
+        }
+        if resume.is_none() {
+            return match self.bulk.begin(plan).await? {
+                Ok(read) => Ok(Box::new(read)),
+                Err(plan) => Ok(self.planned(plan, Filter::All, None)),
+            };
+        }
+        Ok(self.planned(plan, Filter::All, resume))
+    }
+
     /// Begins a read over pages.
     ///
     /// # Errors
@@ -76,9 +115,17 @@ impl Reader {
         self: &Arc<Self>,
         selection: &Selection,
         filter: Filter,
-        resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault> {
         let plan = Plan::new(&self.describer, selection).await?;
+        Ok(self.planned(plan, filter, None))
+    }
+
+    fn planned(
+        self: &Arc<Self>,
+        plan: Plan,
+        filter: Filter,
+        resume: Option<&str>,
+    ) -> Box<dyn Pages> {
         let stamp = plan
             .description
             .stamp
@@ -95,7 +142,7 @@ impl Reader {
             Some(resumed) => (Some(resumed.after), resumed.rows),
             None => (None, 0),
         };
-        Ok(Box::new(Read {
+        Box::new(Read {
             reader: Arc::clone(self),
             plan,
             filter,
@@ -104,7 +151,7 @@ impl Reader {
             as_of: None,
             read,
             expected: 0,
-        }))
+        })
     }
 
     /// Reads records by id. An id is present only if every part of its row was found.
@@ -318,7 +365,7 @@ fn join(rows: &mut HashMap<RecordId, Row>, mut more: HashMap<RecordId, Row>) {
     });
 }
 
-fn query_path(text: &str) -> String {
+pub(super) fn query_path(text: &str) -> String {
     format!("/query?q={}", percent(text))
 }
 

@@ -3,21 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::Gauge;
 use serde::Deserialize;
 
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::Answer;
-use crate::http::request::Request;
+use crate::http::incoming::Incoming;
+use crate::http::request::{Method, Request};
+use crate::telemetry::metrics::{self, Metrics};
 
 use super::settings::SalesforceSettings;
 use super::sign_in::SignIn;
+use super::usage;
+
+/// The longest that the org lets a job's results be on their way (Bulk API 2.0 and Bulk API Developer Guide, "Bulk
+/// API 2.0 Limits").
+const DOWNLOAD: Duration = Duration::from_mins(20);
 
 /// REST calls of one connection.
 pub struct Rest {
     http: Http,
     sign_in: Arc<SignIn>,
     settings: SalesforceSettings,
+    /// Calls that the org says are left.
+    left: Gauge,
 }
 
 /// A call that the CRM refused, with the code that it gave.
@@ -70,15 +80,25 @@ struct ApiError {
 enum Call<'a> {
     Get,
     Post(&'a str),
+    Delete,
+    Csv,
 }
 
 impl Rest {
     /// REST calls through `http`.
-    pub const fn new(http: Http, sign_in: Arc<SignIn>, settings: SalesforceSettings) -> Self {
+    pub fn new(
+        http: Http,
+        sign_in: Arc<SignIn>,
+        settings: SalesforceSettings,
+        metrics: &Metrics,
+    ) -> Self {
+        let labels = [("connection", settings.connection.as_str())];
+        let left = metrics.gauge(metrics::CRM_CALLS_LEFT, &labels);
         Self {
             http,
             sign_in,
             settings,
+            left,
         }
     }
 
@@ -123,6 +143,26 @@ impl Rest {
         self.call(&self.versioned(path), Call::Post(json)).await
     }
 
+    /// DELETEs a path below `/services/data/vXX.X`.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub async fn delete(&self, path: &str) -> Result<Answer, Refused> {
+        self.call(&self.versioned(path), Call::Delete).await
+    }
+
+    /// GETs CSV from a path below `/services/data/vXX.X`; the body is taken piece by piece.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub async fn csv(&self, path: &str) -> Result<Incoming, Refused> {
+        let incoming = self.open(&self.versioned(path), Call::Csv).await?;
+        if incoming.head().is_success() {
+            return Ok(incoming);
+        }
+        Err(refusal(&self.http.whole(incoming).await?))
+    }
+
     /// GETs the list of API versions: it needs no session and counts against no limit.
     ///
     /// # Errors
@@ -142,26 +182,47 @@ impl Rest {
     }
 
     async fn call(&self, path: &str, call: Call<'_>) -> Result<Answer, Refused> {
+        let incoming = self.open(path, call).await?;
+        let answer = self.http.whole(incoming).await?;
+        if answer.is_success() {
+            return Ok(answer);
+        }
+        Err(refusal(&answer))
+    }
+
+    async fn open(&self, path: &str, call: Call<'_>) -> Result<Incoming, Refused> {
         let token = self.sign_in.token().await?;
         let request = self.request(&token.instance_url, path, call);
-        let answer = self.http.send(request.bearer(&token.access)).await?;
-        if answer.status() != 401 {
-            return told(answer);
+        let incoming = self.http.open(request.bearer(&token.access)).await?;
+        if incoming.head().status() != 401 {
+            return Ok(self.noted(incoming));
         }
+        // Read to its end, so that the connection serves the next call too.
+        self.http.whole(incoming).await?;
         // The session ended; once, and with one new token for all who find out.
         let token = self.sign_in.renewed(&token).await?;
         let request = self.request(&token.instance_url, path, call);
-        told(self.http.send(request.bearer(&token.access)).await?)
+        let incoming = self.http.open(request.bearer(&token.access)).await?;
+        Ok(self.noted(incoming))
+    }
+
+    fn noted(&self, incoming: Incoming) -> Incoming {
+        if let Some(left) = usage::left(incoming.head()) {
+            self.left.set(left as f64);
+        }
+        incoming
     }
 
     fn request(&self, instance_url: &str, path: &str, call: Call<'_>) -> Request {
         let url = format!("{instance_url}{path}");
-        let request = match call {
-            Call::Get => Request::get(url),
-            Call::Post(json) => Request::post(url).json(json.to_owned()),
+        let (request, accept) = match call {
+            Call::Get => (Request::get(url), "application/json"),
+            Call::Post(json) => (Request::post(url).json(json.to_owned()), "application/json"),
+            Call::Delete => (Request::new(Method::Delete, url), "application/json"),
+            Call::Csv => (Request::get(url).timeout(DOWNLOAD), "text/csv"),
         };
         request
-            .header("Accept", "application/json")
+            .header("Accept", accept)
             .header(
                 "Sforce-Call-Options",
                 format!("client={}", self.settings.call_tag),
@@ -170,14 +231,6 @@ impl Rest {
                 "Sforce-Query-Options",
                 format!("batchSize={}", self.settings.page_size),
             )
-    }
-}
-
-fn told(answer: Answer) -> Result<Answer, Refused> {
-    if answer.is_success() {
-        Ok(answer)
-    } else {
-        Err(refusal(&answer))
     }
 }
 
@@ -232,6 +285,10 @@ fn meaning(answer: &Answer, error: &ApiError) -> (FaultKind, Option<&'static str
             FaultKind::Throttled,
             Some("Setup → System Overview shows who spends the org's API calls"),
         ),
+        "LIMIT_EXCEEDED" => (
+            FaultKind::Throttled,
+            Some("Setup → Bulk Data Load Jobs shows who spends the day's bulk queries"),
+        ),
         "API_DISABLED_FOR_ORG" | "API_CURRENTLY_DISABLED" => (
             FaultKind::Permission,
             Some("the org's edition or the user's profile has no API access: enable it"),
@@ -266,7 +323,10 @@ fn meaning(answer: &Answer, error: &ApiError) -> (FaultKind, Option<&'static str
 /// How long to stay away where the CRM does not say: its daily quota rolls over 24 hours, its limit on
 /// concurrent calls passes with them.
 fn own_wait(error: &ApiError) -> Option<Duration> {
-    if error.error_code != "REQUEST_LIMIT_EXCEEDED" {
+    if !matches!(
+        error.error_code.as_str(),
+        "REQUEST_LIMIT_EXCEEDED" | "LIMIT_EXCEEDED"
+    ) {
         return None;
     }
     if error.message.contains("Concurrent") {

@@ -103,6 +103,78 @@ impl Columns {
     }
 }
 
+/// Columns and where a table has them.
+#[derive(Debug)]
+pub struct Bound {
+    width: usize,
+    id: usize,
+    stamp: Option<usize>,
+    fields: Vec<(FieldName, FieldKind, usize)>,
+}
+
+impl Columns {
+    /// Finds the columns under a table's heading.
+    ///
+    /// # Errors
+    /// `Protocol`, naming a column that it lacks.
+    pub fn bind(&self, heading: &[&str]) -> Result<Bound, Fault> {
+        let place = |name: &str| {
+            heading
+                .iter()
+                .position(|other| other.eq_ignore_ascii_case(name))
+                .ok_or_else(|| {
+                    let what = format!("a job's results have no column `{name}`");
+                    Fault::new(FaultKind::Protocol, what)
+                })
+        };
+        let fields = self
+            .own
+            .iter()
+            .chain(self.nested.iter().map(|(name, kind)| (name, kind)))
+            .map(|(name, kind)| Ok((name.clone(), *kind, place(name.as_str())?)))
+            .collect::<Result<_, Fault>>()?;
+        Ok(Bound {
+            width: heading.len(),
+            id: place("Id")?,
+            stamp: self.stamp.as_ref().map(|s| place(s.as_str())).transpose()?,
+            fields,
+        })
+    }
+}
+
+impl Bound {
+    /// How many columns the table has.
+    #[must_use]
+    pub const fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Reads a row whose values `cell` gives.
+    ///
+    /// # Errors
+    /// `Protocol` for a row without a readable id.
+    pub fn row<'a>(&self, cell: impl Fn(usize) -> &'a str) -> Result<Row, Fault> {
+        let record = RecordId::salesforce(cell(self.id)).map_err(|error| {
+            Fault::new(
+                FaultKind::Protocol,
+                "a row of a job's results has no readable `Id`",
+            )
+            .source(error)
+        })?;
+        let fields = self
+            .fields
+            .iter()
+            .map(|(name, kind, place)| (name.clone(), value::read_cell(*kind, cell(*place))))
+            .collect();
+        Ok(Row {
+            record,
+            fields,
+            modified_at: self.stamp.and_then(|place| stamp::instant(cell(place))),
+            version: None,
+        })
+    }
+}
+
 fn instant(json: &str) -> Option<DateTime<Utc>> {
     match value::read(FieldKind::DateTime, json).ok()? {
         Value::Text(text) => stamp::instant(&text),

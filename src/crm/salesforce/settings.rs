@@ -35,6 +35,8 @@ pub struct SalesforceSettings {
     pub plain_text: bool,
     /// Rows a page, 200 to 2000; the CRM may send fewer.
     pub page_size: u32,
+    /// Objects with at least so many records are read as a whole by the Bulk API; `None`: no object is.
+    pub bulk_from: Option<u64>,
     /// The tag that marks our calls (`Sforce-Call-Options`).
     pub call_tag: String,
     /// The longest wait for a connection.
@@ -87,6 +89,10 @@ pub enum Channels {
     PerObject,
 }
 
+/// From how many records on a job takes fewer calls than pages of 2000: it is created, looked at some times, read and
+/// deleted.
+pub const BULK_FROM: u64 = 20_000;
+
 impl SalesforceSettings {
     /// Settings with the defaults of a production org.
     pub fn new(
@@ -106,6 +112,7 @@ impl SalesforceSettings {
             ca_file: None,
             plain_text: false,
             page_size: 2000,
+            bulk_from: Some(BULK_FROM),
             call_tag: "tributary".to_owned(),
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(150),

@@ -76,6 +76,13 @@ pub fn literal(text: &str) -> String {
     quoted
 }
 
+/// A query over every row of `object` in no order, which lets the org split it (Bulk API 2.0 and Bulk API Developer
+/// Guide, "PK Chunking").
+#[must_use]
+pub fn unordered(object: &str, fields: &[&str]) -> String {
+    format!("SELECT {} FROM {object}", fields.join(","))
+}
+
 /// A query over `object`, in key order: by `stamp` and id, or by id alone where there is no stamp.
 #[must_use]
 pub fn query(

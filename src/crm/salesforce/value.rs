@@ -82,6 +82,13 @@ pub fn read_row(kind: FieldKind, json: &str) -> Value {
         .unwrap_or_else(|_| Value::text(json))
 }
 
+/// The value of a cell, equal to what [`read_row`] makes of the same value's JSON. CSV has one spelling for null and
+/// for empty text.
+#[must_use]
+pub fn read_cell(kind: FieldKind, cell: &str) -> Value {
+    fit(kind, Value::text(cell)).unwrap_or_else(|| Value::text(cell))
+}
+
 fn millis(digits: &str) -> Option<i64> {
     digits.strip_suffix(".0").unwrap_or(digits).parse().ok()
 }

@@ -60,6 +60,18 @@ async fn health_metrics_and_probes_tell_the_truth() {
         assert!(began.elapsed().as_secs() < 30, "no {missing:?} in\n{text}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    let (_, text) = daemon.get("/metrics").await;
+    let left = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tributary_crm_calls_left{connection=\"acme\"} "))
+        .and_then(|left| left.parse::<u64>().ok())
+        .unwrap();
+    let used = world.counts().await["api_usage"].as_u64().unwrap();
+    // Of the simulator's 100,000; calls that came after the page was made are counted too.
+    assert!(
+        left < 100_000 && left + used >= 100_000,
+        "{left} left, {used} used"
+    );
     let (_, page) = daemon.get("/").await;
     assert!(page.contains("<title>Tributary</title>"));
 }

@@ -39,24 +39,44 @@ impl World {
     pub async fn of(data: &[(&str, String)]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Store::chosen(&name_of(&home), &home.path().join("config/data")).await;
-        Self::with(data, home, store).await
+        Self::with(data, home, store, SimOptions::default()).await
     }
 
     /// The same with its rows in a database on `server`.
     pub async fn on_postgres(data: &[(&str, String)], server: &std::sync::Arc<Server>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Store::postgres(std::sync::Arc::clone(server), &name_of(&home)).await;
-        Self::with(data, home, store).await
+        Self::with(data, home, store, SimOptions::default()).await
     }
 
     /// The same with its rows in a file.
     pub async fn on_sqlite(data: &[(&str, String)]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Store::Sqlite(home.path().join("config/data/store.db"));
-        Self::with(data, home, store).await
+        Self::with(data, home, store, SimOptions::default()).await
     }
 
-    async fn with(data: &[(&str, String)], home: tempfile::TempDir, store: Store) -> Self {
+    /// The same with objects read by bulk queries, whose results have pages of so many rows.
+    pub async fn by_bulk(data: &[(&str, String)], page: usize) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::chosen(&name_of(&home), &home.path().join("config/data")).await;
+        let options = SimOptions {
+            bulk_page_size: page,
+            ..SimOptions::default()
+        };
+        let world = Self::with(data, home, store, options).await;
+        let file = world.config().join("connections/acme.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, format!("{text}bulk_from = 1\n")).unwrap();
+        world
+    }
+
+    async fn with(
+        data: &[(&str, String)],
+        home: tempfile::TempDir,
+        store: Store,
+        options: SimOptions,
+    ) -> Self {
         let folder = home.path().join("org");
         std::fs::create_dir_all(&folder).unwrap();
         for (name, text) in data {
@@ -66,7 +86,7 @@ impl World {
             data: Some(folder),
             client_id: CLIENT.to_owned(),
             client_secret: SECRET.to_owned(),
-            ..SimOptions::default()
+            ..options
         })
         .await
         .unwrap();

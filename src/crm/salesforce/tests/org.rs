@@ -105,6 +105,7 @@ impl Org {
             Arc::new(|| Ok(Secret::new("sesame"))),
         );
         settings.transport = Transport::Cometd;
+        settings.bulk_from = None;
         settings.plain_text = true;
         settings.call_timeout = Duration::from_secs(20);
         settings.poll_timeout = Duration::from_secs(20);
