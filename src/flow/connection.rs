@@ -219,7 +219,11 @@ async fn start(
         listener,
         beginning,
     } = begin(road, selected, term, lease).await?;
-    let covered = beginning.covered.clone();
+    let mut covered = beginning.covered.clone();
+    for (name, since) in &beginning.deaths_known {
+        let covered = covered.entry(name.clone()).or_insert(*since);
+        *covered = (*covered).max(*since);
+    }
     let owed = Arc::clone(&beginning.owed);
     let ingest = Ingest::new(road.clone(), Arc::clone(&objects), beginning);
     let (inlet, inputs) = mpsc::channel(QUEUE);

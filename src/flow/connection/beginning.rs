@@ -1,7 +1,7 @@
 //! How a life begins, in the order that loses nothing: what was missed is written down before anything is
 //! forgotten that tells of it, and before the stream goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -58,7 +58,7 @@ pub(super) async fn begin(
     let objects = Arc::new(describe(road, selected).await?);
     let mut states = prepare(road, &objects, term).await?;
     let stored = road.state.position(&road.connection).await?;
-    let (mut redelivery, ends) =
+    let (mut redelivery, ends, read_anew) =
         read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
 
     let (listener, opened) = open_stream(road, &objects, stored.as_ref()).await?;
@@ -67,6 +67,10 @@ pub(super) async fn begin(
     }
     let stored = write_down(road, &objects, term, opened, stored, &states).await?;
     let covered = cover(road, term, opened, &mut states).await?;
+    let deaths_known = read_anew
+        .into_iter()
+        .map(|name| (name, opened.since))
+        .collect();
     Ok(Begun {
         org,
         objects,
@@ -76,6 +80,7 @@ pub(super) async fn begin(
             lease,
             stored,
             covered,
+            deaths_known,
             redelivery,
             ends,
             owed: Arc::new(Notify::new()),
@@ -177,13 +182,14 @@ async fn read_back(
     states: &mut States,
     term: u64,
     stored: Option<&StoredPosition>,
-) -> Result<(Redelivery, Ends), Fault> {
+) -> Result<(Redelivery, Ends, BTreeSet<ObjectName>), Fault> {
     let position = stored.and_then(|stored| stored.position.as_ref());
     let mut redelivery = match (position, stored) {
         (Some(_), Some(stored)) => Redelivery::after(stored.confirmed_at),
         _ => Redelivery::none(),
     };
     let mut ends = Ends::new();
+    let mut read_anew = BTreeSet::new();
     for (name, object) in objects {
         let inspected = inspect(road, object).await?;
         let state = states.entry(name.clone()).or_default();
@@ -208,6 +214,7 @@ async fn read_back(
         let caught_up = catch_up(road, object, &inspected, owner, &mut redelivery).await?;
         if caught_up.read > 0 {
             tracing::info!(object = %object.key, records = caught_up.read, "topic read back");
+            read_anew.insert(name.clone());
         }
         let found = inspected.bounds.into_iter();
         let found: BTreeMap<u32, u64> =
@@ -219,7 +226,7 @@ async fn read_back(
         put(road, term, name, state).await?;
     }
     mark_imaged(road, position, &mut redelivery).await?;
-    Ok((redelivery, ends))
+    Ok((redelivery, ends, read_anew))
 }
 
 /// Images are stored before the position; after a crash between the two they are ahead.

@@ -101,6 +101,9 @@ pub struct Beginning {
     pub stored: StoredPosition,
     /// Reads as of before this are not believed: the object's stream is unbroken only since.
     pub covered: BTreeMap<ObjectName, DateTime<Utc>>,
+    /// Of objects whose images were read from their topics: reads by id as of before this say nothing of records
+    /// without an image. A delete of a record that no topic holds is known to the life that heard it, and to no other.
+    pub deaths_known: BTreeMap<ObjectName, DateTime<Utc>>,
     /// What the stream may repeat.
     pub redelivery: Redelivery,
     /// The end of every partition, up to which the images hold the topics.
@@ -119,6 +122,7 @@ pub struct Ingest {
     redelivery: Redelivery,
     recent: Recent,
     covered: BTreeMap<ObjectName, DateTime<Utc>>,
+    deaths_known: BTreeMap<ObjectName, DateTime<Utc>>,
     confirmed_at: DateTime<Utc>,
     position: Option<Position>,
     /// The newest event merged in this life.
@@ -143,6 +147,7 @@ impl Ingest {
             redelivery: beginning.redelivery,
             recent: Recent::default(),
             covered: beginning.covered,
+            deaths_known: beginning.deaths_known,
             confirmed_at: beginning.stored.confirmed_at,
             position: beginning.stored.position,
             mark: None,

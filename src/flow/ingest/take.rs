@@ -59,7 +59,11 @@ impl Ingest {
             let table = self.road.crm.table();
             let held = image.as_ref().filter(|image| image.life == Life::Live);
             let held = held.map(|image| image.row.map(|mark| mark.version));
-            let step = table.row(image, row, read.as_of, self.covered(road));
+            let step = if image.is_none() && read.by_id && self.may_have_died(&read) {
+                Step::read_again()
+            } else {
+                table.row(image, row, read.as_of, self.covered(road))
+            };
             let is_held = match (held, row.version) {
                 (Some(Some(held)), Some(version)) => version <= held,
                 (Some(None), None) => step.changed.is_empty(),
@@ -100,6 +104,12 @@ impl Ingest {
             }
         }
         gathered.reads.push((read.done, outcome));
+    }
+
+    /// Whether a record without an image may have been told dead, to an earlier life, after what a read shows.
+    fn may_have_died(&self, read: &Read) -> bool {
+        let known = self.deaths_known.get(&read.object);
+        known.is_some_and(|since| read.as_of < *since)
     }
 
     /// Takes one record's answer over, and settles what it answers.

@@ -79,6 +79,8 @@ struct Run {
     image: Option<Image>,
     owed: Option<DateTime<Utc>>,
     published: Option<Change>,
+    /// Since when deaths of records without an image are known, as ingest has it.
+    deaths_known: Option<DateTime<Utc>>,
 }
 
 fn date(ms: Ms) -> DateTime<Utc> {
@@ -115,6 +117,7 @@ impl Run {
             image: None,
             owed: None,
             published: None,
+            deaths_known: None,
         }
     }
 
@@ -218,6 +221,11 @@ impl Run {
                 self.told = after;
                 self.asking = false;
             }
+            Answer::Row { a, .. }
+                if self.image.is_none() && self.deaths_known.is_some_and(|since| a < since) =>
+            {
+                self.owed = self.owed.max(Some(a));
+            }
             Answer::Row { row, a } => {
                 let step = self.table.row(self.image.clone(), &row, a, None);
                 self.take(step, Origin::Hydrate, row.modified_at, Some(a));
@@ -275,6 +283,7 @@ impl Run {
             self.told = self.before;
         }
         self.before = self.told;
+        self.deaths_known = Some(date(cut(self.now) + 1000));
         self.image = self
             .published
             .as_ref()
