@@ -55,7 +55,7 @@ vocabulary! {
     PARKED = "tributary_parked";
     /// Hints that were pushed, by connection and outcome: queued, not_selected, or why they were refused.
     HINTS = "tributary_hints_total";
-    /// Hints that were met, by connection and outcome: read, delta (change tracking tells it), not_selected.
+    /// Hints that were met, by connection and outcome: read, owed (read once more), delta (change tracking tells it), not_selected.
     HINTS_MET = "tributary_hints_met_total";
     /// Seconds from a hint's coming to its record's change being durable in the log, by connection.
     HINT_SECONDS = "tributary_hint_seconds";

@@ -87,6 +87,8 @@ pub struct ReadOutcome {
     /// Records asked for by id whose answer was no newer than what was held, and which owe nothing: a change that is
     /// said to have happened may not be seen yet.
     pub unmoved: HashSet<RecordId>,
+    /// Records asked for by id that owe another read, which is written down.
+    pub owing: HashSet<RecordId>,
 }
 
 /// Where a connection's ingest begins.

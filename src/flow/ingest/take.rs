@@ -32,6 +32,17 @@ enum Taken {
     Again,
 }
 
+impl ReadOutcome {
+    /// What an answer by id means for whoever expects that its record changed.
+    fn note(&mut self, record: &RecordId, taken: &Taken, owes: bool, is_held: bool) {
+        if owes || *taken == Taken::Again {
+            self.owing.insert(record.clone());
+        } else if is_held {
+            self.unmoved.insert(record.clone());
+        }
+    }
+}
+
 impl Ingest {
     pub(super) fn take_read(&mut self, read: Read, gathered: &mut Gathered) {
         let mut outcome = ReadOutcome::default();
@@ -54,7 +65,7 @@ impl Ingest {
                 (Some(None), None) => step.changed.is_empty(),
                 _ => false,
             };
-            let is_unmoved = read.by_id && is_held && step.owe.is_none();
+            let owes = step.owe.is_some();
             let answer = Answer {
                 record: &row.record,
                 step,
@@ -64,8 +75,8 @@ impl Ingest {
             let taken = self.take_answer(road, &read, answer, gathered);
             outcome.published += u64::from(taken == Taken::Published);
             outcome.again += u64::from(taken == Taken::Again);
-            if is_unmoved && taken != Taken::Again {
-                outcome.unmoved.insert(row.record.clone());
+            if read.by_id {
+                outcome.note(&row.record, &taken, owes, is_held);
             }
         }
         for record in &read.absent {
@@ -73,7 +84,7 @@ impl Ingest {
             let table = self.road.crm.table();
             let is_live = image.as_ref().is_some_and(|image| image.life == Life::Live);
             let step = table.absent(image, read.as_of, self.covered(road));
-            let is_unmoved = read.by_id && !is_live && step.owe.is_none();
+            let owes = step.owe.is_some();
             let answer = Answer {
                 record,
                 step,
@@ -84,8 +95,8 @@ impl Ingest {
             outcome.published += u64::from(taken == Taken::Published);
             outcome.deleted += u64::from(taken == Taken::Published);
             outcome.again += u64::from(taken == Taken::Again);
-            if is_unmoved && taken != Taken::Again {
-                outcome.unmoved.insert(record.clone());
+            if read.by_id {
+                outcome.note(record, &taken, owes, !is_live);
             }
         }
         gathered.reads.push((read.done, outcome));

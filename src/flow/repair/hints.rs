@@ -45,8 +45,10 @@ struct Waiting {
 /// By what a hint was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Met {
-    /// A read answered it, or another read is owed for it.
+    /// A read answered it.
     Read,
+    /// The read could not be believed yet; another one is owed.
+    Owed,
     /// Change tracking tells it.
     Delta,
     /// No job selects its object any more.
@@ -57,6 +59,7 @@ impl Met {
     const fn label(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Owed => "owed",
             Self::Delta => "delta",
             Self::NotSelected => "not_selected",
         }
@@ -214,7 +217,9 @@ impl Repair {
         let outcome = self.inlet.read(read).await?;
         let mut met = Vec::with_capacity(told.len());
         for hint in told {
-            if !outcome.unmoved.contains(&hint.record) {
+            if outcome.owing.contains(&hint.record) {
+                met.push((hint.clone(), Met::Owed));
+            } else if !outcome.unmoved.contains(&hint.record) {
                 met.push((hint.clone(), Met::Read));
             } else if !hints.wait(hint) {
                 crm.look(&object.key.object);
