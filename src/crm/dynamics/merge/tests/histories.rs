@@ -75,6 +75,9 @@ struct Run {
     told: Told,
     before: Told,
     asking: bool,
+    /// When records are read by id again: a life keeps the lag's distance to the one before (`flow/gate.rs`), whose
+    /// tombstones of records that were never published are in no topic.
+    reads_from: Ms,
     answers: Vec<Answer>,
     image: Option<Image>,
     owed: Option<DateTime<Utc>>,
@@ -111,6 +114,7 @@ impl Run {
             told: begin,
             before: begin,
             asking: false,
+            reads_from: 0,
             answers: Vec::new(),
             image: None,
             owed: None,
@@ -190,6 +194,9 @@ impl Run {
     }
 
     fn read(&mut self, behind: Ms) {
+        if self.now < self.reads_from {
+            return;
+        }
         let a = date(cut(self.now) - LAG_MS);
         let shown = self.state(self.now - behind);
         self.answers.push(if shown.alive {
@@ -275,6 +282,7 @@ impl Run {
             self.told = self.before;
         }
         self.before = self.told;
+        self.reads_from = self.now + LAG_MS;
         self.image = self
             .published
             .as_ref()
