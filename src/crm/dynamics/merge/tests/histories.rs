@@ -75,12 +75,13 @@ struct Run {
     told: Told,
     before: Told,
     asking: bool,
+    /// When records are read by id again: a life keeps the lag's distance to the one before (`flow/gate.rs`), whose
+    /// tombstones of records that were never published are in no topic.
+    reads_from: Ms,
     answers: Vec<Answer>,
     image: Option<Image>,
     owed: Option<DateTime<Utc>>,
     published: Option<Change>,
-    /// Since when deaths of records without an image are known, as ingest has it.
-    deaths_known: Option<DateTime<Utc>>,
 }
 
 fn date(ms: Ms) -> DateTime<Utc> {
@@ -113,11 +114,11 @@ impl Run {
             told: begin,
             before: begin,
             asking: false,
+            reads_from: 0,
             answers: Vec::new(),
             image: None,
             owed: None,
             published: None,
-            deaths_known: None,
         }
     }
 
@@ -193,6 +194,9 @@ impl Run {
     }
 
     fn read(&mut self, behind: Ms) {
+        if self.now < self.reads_from {
+            return;
+        }
         let a = date(cut(self.now) - LAG_MS);
         let shown = self.state(self.now - behind);
         self.answers.push(if shown.alive {
@@ -220,11 +224,6 @@ impl Run {
                 self.before = self.told;
                 self.told = after;
                 self.asking = false;
-            }
-            Answer::Row { a, .. }
-                if self.image.is_none() && self.deaths_known.is_some_and(|since| a < since) =>
-            {
-                self.owed = self.owed.max(Some(a));
             }
             Answer::Row { row, a } => {
                 let step = self.table.row(self.image.clone(), &row, a, None);
@@ -283,7 +282,7 @@ impl Run {
             self.told = self.before;
         }
         self.before = self.told;
-        self.deaths_known = Some(date(cut(self.now) + 1000));
+        self.reads_from = self.now + LAG_MS;
         self.image = self
             .published
             .as_ref()
