@@ -1,5 +1,7 @@
 //! The SQLite engine of the state: `state.db`.
 
+mod credentials;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +26,8 @@ use crate::state::port::{
 };
 
 /// Its schema, step by step; steps are only ever added. Instants are microseconds since 1970, UTC.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE lease (
     connection TEXT PRIMARY KEY, owner TEXT NOT NULL, term INTEGER NOT NULL, until INTEGER NOT NULL
 ) STRICT;
@@ -50,7 +53,14 @@ CREATE TABLE republish (
     connection TEXT NOT NULL, object TEXT NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (connection, object, record)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE org (connection TEXT PRIMARY KEY, id TEXT NOT NULL, url TEXT NOT NULL) STRICT;
+CREATE TABLE credential (
+    connection TEXT PRIMARY KEY, revision INTEGER NOT NULL, key_id TEXT, sealed BLOB
+) STRICT;
+",
+];
 const READERS: usize = 2;
 
 /// State in a SQLite file.

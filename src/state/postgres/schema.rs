@@ -5,7 +5,8 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 
 /// Steps are only ever added; `{s}` is the schema.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE {s}.lease (
     connection text COLLATE \"C\" PRIMARY KEY, owner text NOT NULL, term bigint NOT NULL, until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
@@ -32,7 +33,14 @@ CREATE TABLE {s}.republish (
     connection text COLLATE \"C\", object text COLLATE \"C\", record text COLLATE \"C\",
     PRIMARY KEY (connection, object, record)
 );
-"];
+",
+    "
+CREATE TABLE {s}.org (connection text COLLATE \"C\" PRIMARY KEY, id text NOT NULL, url text NOT NULL);
+CREATE TABLE {s}.credential (
+    connection text COLLATE \"C\" PRIMARY KEY, revision bigint NOT NULL, key_id text, sealed bytea
+);
+",
+];
 
 /// One daemon at a time makes tables.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('tributary state', 0))";
