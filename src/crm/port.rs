@@ -8,9 +8,12 @@
 //!   included, compound fields themselves never.
 //! * What the signed-in user may not read is absent, never null.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::crm::consent::Consent;
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};
@@ -85,6 +88,16 @@ pub trait Crm: Send + Sync {
     /// [`Verdict::Restored`]: crate::image::merge::Verdict::Restored
     fn after_restore(&self, position: Option<&Position>) -> Option<Position> {
         position.cloned()
+    }
+
+    /// What a person authorises, where the connection is authorised by one.
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        None
+    }
+
+    /// Resolves when the connection was authorised anew: worth another try at once. Never, where nobody can.
+    async fn authorised(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// The rules by which this CRM's events and rows merge.

@@ -1,15 +1,24 @@
 //! What signing in keeps for one connection: the org it belongs to, and a sealed refresh token.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::secret::Secret;
 use crate::state::credentials::{Credential, Credentials, PinnedOrg};
 use crate::state::memory::MemoryState;
 use crate::state::seal::Keyring;
+
+/// Waits between tries to keep a token that has no other copy.
+const WAITS: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+];
 
 /// A connection's part of the credentials.
 pub struct Vault {
@@ -117,10 +126,21 @@ impl Vault {
     /// Keeps the successor of a refresh token, before it is used. Whether it was still the newest one.
     ///
     /// # Errors
-    /// As the store says; a fault that passes is worth another try, as the old token may be dead.
+    /// As the store says, after some patience with what passes: the old token may be dead.
     pub async fn renew(&self, old: &Grant, refresh_token: &Secret) -> Result<bool, Fault> {
         let sealed = self.keys()?.seal(&self.connection, refresh_token)?;
-        self.store.replace(&self.connection, old.revision, Some(sealed)).await
+        let mut waits = WAITS.into_iter();
+        loop {
+            let sealed = Some(sealed.clone());
+            let stored = self.store.replace(&self.connection, old.revision, sealed).await;
+            match (stored, waits.next()) {
+                (Err(fault), Some(wait)) if fault.fate() == Fate::Retry => {
+                    tracing::warn!(connection = %self.connection, error = %fault, "refresh token could not be kept yet");
+                    tokio::time::sleep(wait).await;
+                }
+                (stored, _) => return stored,
+            }
+        }
     }
 
     /// Keeps the refresh token of a new authorisation, whatever was there.
@@ -136,7 +156,7 @@ impl Vault {
                 break;
             }
         }
-        self.authorised.notify_waiters();
+        self.authorised.notify_one();
         Ok(())
     }
 
