@@ -107,6 +107,8 @@ mod tests {
             state: Arc::new(MemoryState::default()),
             log,
             target: Arc::new(target),
+            desk: Arc::default(),
+            callback: "http://localhost:8080/oauth/callback".into(),
             ready: Arc::new(AtomicBool::new(true)),
             exposition,
         }

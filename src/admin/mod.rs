@@ -1,5 +1,6 @@
 //! The daemon's HTTP side: metrics, health, the truth per connection and job, and the page.
 
+pub mod consent;
 mod health;
 mod page;
 mod reply;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::crm::consent::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
 use crate::log::port::Log;
@@ -46,6 +48,10 @@ pub struct Sources {
     pub target: Arc<Watched>,
     /// Set once the daemon is up; cleared when it drains.
     pub ready: Arc<std::sync::atomic::AtomicBool>,
+    /// Who asks people to authorise connections.
+    pub desk: Arc<Desk>,
+    /// Where the CRM sends them back to.
+    pub callback: Arc<str>,
 }
 
 /// Opens the listener.
@@ -88,7 +94,8 @@ pub async fn serve(
         .map_err(|error| Fault::new(FaultKind::Unavailable, "serving HTTP").source(error))
 }
 
-/// All routes. Without a token only loopback can reach them; with one, everything but the two probes needs it.
+/// All routes. Without a token only loopback can reach them; with one, everything but the two probes and the
+/// callback of an authorisation needs it.
 pub fn router(sources: Sources, token: Option<Secret>) -> Router {
     let guarded = Router::new()
         .route("/", get(page::page))
@@ -96,10 +103,17 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/holes", get(health::holes))
         .route("/api/v1/rows/{table}", get(rows::rows))
+        .route(
+            "/api/v1/connections/{connection}/authorization",
+            get(consent::ended)
+                .post(consent::ask)
+                .delete(consent::disconnect),
+        )
         .layer(middleware::from_fn_with_state(
             token.map(Arc::new),
             authorize,
         ));
+    let callback = consent::callback_router(Arc::clone(&sources.desk));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
@@ -110,6 +124,7 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
             TIMEOUT,
         ))
         .with_state(sources)
+        .merge(callback)
 }
 
 async fn authorize(

@@ -246,7 +246,9 @@ impl Desk {
         back: Callback,
     ) -> Result<OrgIdentity, Fault> {
         let Some(code) = back.code.filter(|_| back.error.is_none()) else {
-            let said = back.error.unwrap_or_else(|| "there is no code in the answer".to_owned());
+            let said = back
+                .error
+                .unwrap_or_else(|| "there is no code in the answer".to_owned());
             let what = format!("connection {connection} was not authorised: {said}");
             return Err(Fault::new(FaultKind::Credentials, what)
                 .remedy("ask again, and agree on the CRM's page"));
@@ -297,7 +299,10 @@ mod tests {
             verifier: Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
             redirect: String::new(),
         };
-        assert_eq!(asked.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert_eq!(
+            asked.challenge(),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -311,7 +316,10 @@ mod tests {
         let (found, asked) = waiting.answered(other.state.expose()).unwrap();
         assert_eq!((found, asked.redirect.as_str()), (beta, "http://b"));
         assert_eq!(asked.verifier, other.verifier);
-        assert!(waiting.answered(other.state.expose()).is_err(), "used twice");
+        assert!(
+            waiting.answered(other.state.expose()).is_err(),
+            "used twice"
+        );
         tokio::time::advance(PATIENCE).await;
         assert!(waiting.answered(one.state.expose()).is_err(), "used late");
     }

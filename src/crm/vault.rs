@@ -115,12 +115,22 @@ impl Vault {
         let refresh_token = keys.open(&self.connection, &sealed)?;
         if !keys.is_newest(&sealed) {
             let again = keys.seal(&self.connection, &refresh_token)?;
-            if self.store.replace(&self.connection, revision, Some(again)).await? {
+            if self
+                .store
+                .replace(&self.connection, revision, Some(again))
+                .await?
+            {
                 tracing::info!(connection = %self.connection, "stored authorisation sealed with the new key");
-                return Ok(Grant { refresh_token, revision: revision + 1 });
+                return Ok(Grant {
+                    refresh_token,
+                    revision: revision + 1,
+                });
             }
         }
-        Ok(Grant { refresh_token, revision })
+        Ok(Grant {
+            refresh_token,
+            revision,
+        })
     }
 
     /// Keeps the successor of a refresh token, before it is used. Whether it was still the newest one.
@@ -132,7 +142,10 @@ impl Vault {
         let mut waits = WAITS.into_iter();
         loop {
             let sealed = Some(sealed.clone());
-            let stored = self.store.replace(&self.connection, old.revision, sealed).await;
+            let stored = self
+                .store
+                .replace(&self.connection, old.revision, sealed)
+                .await;
             match (stored, waits.next()) {
                 (Err(fault), Some(wait)) if fault.fate() == Fate::Retry => {
                     tracing::warn!(connection = %self.connection, error = %fault, "refresh token could not be kept yet");
@@ -152,7 +165,11 @@ impl Vault {
         loop {
             let Credential { revision, .. } = self.store.credential(&self.connection).await?;
             let sealed = Some(sealed.clone());
-            if self.store.replace(&self.connection, revision, sealed).await? {
+            if self
+                .store
+                .replace(&self.connection, revision, sealed)
+                .await?
+            {
                 break;
             }
         }
@@ -170,7 +187,11 @@ impl Vault {
             let Some(sealed) = stored.sealed else {
                 return Ok(None);
             };
-            if self.store.replace(&self.connection, stored.revision, None).await? {
+            if self
+                .store
+                .replace(&self.connection, stored.revision, None)
+                .await?
+            {
                 let keys = self.keys.as_ref();
                 return Ok(keys.and_then(|keys| keys.open(&self.connection, &sealed).ok()));
             }
@@ -201,13 +222,17 @@ impl Vault {
                 "the authorisation of connection {} can't be kept: `[state]` has no `key`",
                 self.connection
             );
-            Fault::new(FaultKind::Config, what)
-                .remedy("set `[state] key = { env = \"…\" }` to the output of `openssl rand -base64 32`")
+            Fault::new(FaultKind::Config, what).remedy(
+                "set `[state] key = { env = \"…\" }` to the output of `openssl rand -base64 32`",
+            )
         })
     }
 
     fn again(&self, fault: Fault) -> Fault {
-        fault.remedy(format!("authorise it: `tributary auth {}`", self.connection))
+        fault.remedy(format!(
+            "authorise it: `tributary auth {}`",
+            self.connection
+        ))
     }
 
     fn refused(&self) -> MutexGuard<'_, Option<(u64, Refused)>> {
@@ -234,7 +259,10 @@ mod tests {
     #[tokio::test]
     async fn another_org_is_refused_and_the_first_one_stays() {
         let vault = Vault::in_memory("acme".into());
-        let org = |id: &str| PinnedOrg { id: id.to_owned(), url: "https://x".to_owned() };
+        let org = |id: &str| PinnedOrg {
+            id: id.to_owned(),
+            url: "https://x".to_owned(),
+        };
         vault.pin(&org("00D1")).await.unwrap();
         let fault = vault.pin(&org("00D2")).await.unwrap_err();
         assert_eq!(fault.kind(), FaultKind::Credentials);
@@ -245,14 +273,22 @@ mod tests {
     #[tokio::test]
     async fn a_refused_token_is_not_asked_with_again_until_another_comes() {
         let vault = vault(&Arc::default(), keys(1, &[]));
-        assert_eq!(vault.grant().await.unwrap_err().kind(), FaultKind::Credentials);
+        assert_eq!(
+            vault.grant().await.unwrap_err().kind(),
+            FaultKind::Credentials
+        );
         vault.authorise(&Secret::new("first")).await.unwrap();
         let grant = vault.grant().await.unwrap();
         vault.refuse(&grant, &Fault::new(FaultKind::Credentials, "expired"));
         let fault = vault.grant().await.unwrap_err();
-        assert!(fault.report().contains("expired") && fault.report().contains("tributary auth acme"));
+        assert!(
+            fault.report().contains("expired") && fault.report().contains("tributary auth acme")
+        );
         vault.authorise(&Secret::new("second")).await.unwrap();
-        assert_eq!(vault.grant().await.unwrap().refresh_token.expose(), "second");
+        assert_eq!(
+            vault.grant().await.unwrap().refresh_token.expose(),
+            "second"
+        );
     }
 
     #[tokio::test]
@@ -262,17 +298,29 @@ mod tests {
         let old = vault.grant().await.unwrap();
         vault.authorise(&Secret::new("by a person")).await.unwrap();
         assert!(!vault.renew(&old, &Secret::new("late")).await.unwrap());
-        assert_eq!(vault.grant().await.unwrap().refresh_token.expose(), "by a person");
-        assert_eq!(vault.forget().await.unwrap().unwrap().expose(), "by a person");
+        assert_eq!(
+            vault.grant().await.unwrap().refresh_token.expose(),
+            "by a person"
+        );
+        assert_eq!(
+            vault.forget().await.unwrap().unwrap().expose(),
+            "by a person"
+        );
         assert!(vault.grant().await.is_err() && vault.forget().await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn a_rotated_key_seals_anew_at_the_next_reading() {
         let store = Arc::new(MemoryState::default());
-        vault(&store, keys(1, &[])).authorise(&Secret::new("token")).await.unwrap();
+        vault(&store, keys(1, &[]))
+            .authorise(&Secret::new("token"))
+            .await
+            .unwrap();
         let rotated = vault(&store, keys(2, &[1]));
-        assert_eq!(rotated.grant().await.unwrap().refresh_token.expose(), "token");
+        assert_eq!(
+            rotated.grant().await.unwrap().refresh_token.expose(),
+            "token"
+        );
         // The old key may go now.
         let grant = vault(&store, keys(2, &[])).grant().await.unwrap();
         assert_eq!(grant.refresh_token.expose(), "token");

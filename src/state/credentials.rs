@@ -21,11 +21,8 @@ pub trait Credentials: Send + Sync {
     async fn org(&self, connection: &ConnectionId) -> Result<Option<PinnedOrg>, Fault>;
 
     /// Stores the connection's org unless one is stored; the stored one.
-    async fn pin_org(
-        &self,
-        connection: &ConnectionId,
-        org: &PinnedOrg,
-    ) -> Result<PinnedOrg, Fault>;
+    async fn pin_org(&self, connection: &ConnectionId, org: &PinnedOrg)
+    -> Result<PinnedOrg, Fault>;
 
     /// The connection's credential.
     async fn credential(&self, connection: &ConnectionId) -> Result<Credential, Fault>;

@@ -39,7 +39,10 @@ impl Keyring {
     /// # Errors
     /// `Credentials` for another text; what it is is not shown.
     pub fn new(current: &Secret, old: &[Secret]) -> Result<Self, Fault> {
-        let keys = std::iter::once(current).chain(old).map(Key::new).collect::<Result<_, _>>()?;
+        let keys = std::iter::once(current)
+            .chain(old)
+            .map(Key::new)
+            .collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 
@@ -57,7 +60,10 @@ impl Keyring {
             .map_err(|_| failed())?;
         let mut bytes = nonce.as_ref().to_vec();
         bytes.append(&mut text);
-        Ok(Sealed { key_id: newest.id.clone(), bytes })
+        Ok(Sealed {
+            key_id: newest.id.clone(),
+            bytes,
+        })
     }
 
     /// Opens what was sealed for the same connection.
@@ -75,11 +81,16 @@ impl Keyring {
             ))
         })?;
         let corrupt = || {
-            let what = format!("the stored authorisation of connection {connection} was changed, or is another's");
+            let what = format!(
+                "the stored authorisation of connection {connection} was changed, or is another's"
+            );
             Fault::new(FaultKind::Corrupt, what)
                 .remedy(format!("authorise again: `tributary auth {connection}`"))
         };
-        let (nonce, text) = sealed.bytes.split_at_checked(NONCE_BYTES).ok_or_else(corrupt)?;
+        let (nonce, text) = sealed
+            .bytes
+            .split_at_checked(NONCE_BYTES)
+            .ok_or_else(corrupt)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| corrupt())?;
         let mut text = text.to_vec();
         let opened = key
@@ -104,10 +115,15 @@ fn bound_to(connection: &ConnectionId) -> Aad<Vec<u8>> {
 impl Key {
     fn new(text: &Secret) -> Result<Self, Fault> {
         let refused = || {
-            Fault::new(FaultKind::Credentials, "a key of `[state]` is not 32 bytes in base64")
-                .remedy("make one with `openssl rand -base64 32`")
+            Fault::new(
+                FaultKind::Credentials,
+                "a key of `[state]` is not 32 bytes in base64",
+            )
+            .remedy("make one with `openssl rand -base64 32`")
         };
-        let bytes = STANDARD.decode(text.expose().trim()).map_err(|_| refused())?;
+        let bytes = STANDARD
+            .decode(text.expose().trim())
+            .map_err(|_| refused())?;
         if bytes.len() != KEY_BYTES {
             return Err(refused());
         }
@@ -115,14 +131,21 @@ impl Key {
         let mut named = b"tributary key id ".to_vec();
         named.extend_from_slice(&bytes);
         let digest = digest::digest(&digest::SHA256, &named);
-        let id = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let id = digest
+            .as_ref()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(Self { id, key })
     }
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("key_id", &self.key_id).finish_non_exhaustive()
+        f.debug_struct("Sealed")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,12 +204,25 @@ mod tests {
 
     #[test]
     fn a_key_is_32_bytes_and_never_shown() {
-        for text in ["", "hunter2", "aHVudGVyMg==", &STANDARD.encode([1; 31]), &STANDARD.encode([1; 33])] {
+        for text in [
+            "",
+            "hunter2",
+            "aHVudGVyMg==",
+            &STANDARD.encode([1; 31]),
+            &STANDARD.encode([1; 33]),
+        ] {
             let fault = Keyring::new(&Secret::new(text), &[]).unwrap_err();
             assert_eq!(fault.kind(), FaultKind::Credentials);
-            assert!(text.is_empty() || !fault.report().contains(text), "{}", fault.report());
+            assert!(
+                text.is_empty() || !fault.report().contains(text),
+                "{}",
+                fault.report()
+            );
         }
         let shown = format!("{:?}", ring(1, &[2]));
-        assert!(!shown.contains(key(1).expose()) && !shown.contains("[1, 1"), "{shown}");
+        assert!(
+            !shown.contains(key(1).expose()) && !shown.contains("[1, 1"),
+            "{shown}"
+        );
     }
 }

@@ -45,7 +45,10 @@ impl Consent for SignIn {
             ("code_verifier", asked.verifier().expose().to_owned()),
             ("scope", desk.user_scope()),
         ];
-        let (token, refresh) = desk.ask(form).await.map_err(|refused| redeeming(refused.fault))?;
+        let (token, refresh) = desk
+            .ask(form)
+            .await
+            .map_err(|refused| redeeming(refused.fault))?;
         let Some(refresh) = refresh else {
             let what = "the CRM gave no refresh token";
             let fault = Fault::new(FaultKind::Credentials, what)
@@ -58,7 +61,11 @@ impl Consent for SignIn {
             url: desk.settings.org_url.clone(),
         };
         desk.settings.vault.pin(&org).await.map_err(redeeming)?;
-        desk.settings.vault.authorise(&refresh).await.map_err(redeeming)?;
+        desk.settings
+            .vault
+            .authorise(&refresh)
+            .await
+            .map_err(redeeming)?;
         self.held.forget().await;
         tracing::info!(%connection, org = who.organization_id, user = who.user_id, "authorised");
         Ok(OrgIdentity {

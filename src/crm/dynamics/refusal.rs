@@ -57,7 +57,10 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
         None => fault,
     };
     // What a person has to answer stays refused until one does.
-    let asks_a_person = matches!(said.error.as_str(), "invalid_grant" | "interaction_required");
+    let asks_a_person = matches!(
+        said.error.as_str(),
+        "invalid_grant" | "interaction_required"
+    );
     Refusal {
         is_final: asks_a_person && kind == FaultKind::Credentials,
         fault: match answer.retry_after() {

@@ -139,8 +139,9 @@ impl TokenDesk {
             "`org = \"{url}\"`: connection {} was established with {}, and an environment's URL does not change",
             self.settings.connection, pinned.url
         );
-        Err(Fault::new(FaultKind::Config, what)
-            .remedy("write the first URL back; another environment needs a connection with another id"))
+        Err(Fault::new(FaultKind::Config, what).remedy(
+            "write the first URL back; another environment needs a connection with another id",
+        ))
     }
 
     /// Spends the refresh token. Its successor is kept before anybody uses what came with it.

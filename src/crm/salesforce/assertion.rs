@@ -34,8 +34,9 @@ pub fn assertion(
 ) -> Result<Secret, Fault> {
     // Errors of the key are not kept: they may quote it.
     let refused = || {
-        Fault::new(FaultKind::Credentials, "the private key can't sign")
-            .remedy("`private_key` names a PEM file with the PRIVATE KEY block of the app's RSA key")
+        Fault::new(FaultKind::Credentials, "the private key can't sign").remedy(
+            "`private_key` names a PEM file with the PRIVATE KEY block of the app's RSA key",
+        )
     };
     let claims = Claims {
         iss: client_id,

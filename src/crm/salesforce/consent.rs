@@ -43,7 +43,10 @@ impl Consent for SignIn {
             ("code_verifier", asked.verifier().expose().to_owned()),
         ];
         desk.add_client(&mut form).map_err(redeeming)?;
-        let (token, refresh) = desk.ask(form).await.map_err(|refused| redeeming(refused.fault))?;
+        let (token, refresh) = desk
+            .ask(form)
+            .await
+            .map_err(|refused| redeeming(refused.fault))?;
         let Some(refresh) = refresh else {
             let what = "the CRM gave no refresh token";
             let fault = Fault::new(FaultKind::Credentials, what)
@@ -54,7 +57,11 @@ impl Consent for SignIn {
             desk.revoke(&refresh).await;
             return Err(redeeming(fault));
         }
-        desk.settings.vault.authorise(&refresh).await.map_err(redeeming)?;
+        desk.settings
+            .vault
+            .authorise(&refresh)
+            .await
+            .map_err(redeeming)?;
         self.held.forget().await;
         tracing::info!(%connection, org = token.org_id, user = token.user_id, "authorised");
         Ok(OrgIdentity {

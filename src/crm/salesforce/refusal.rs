@@ -115,10 +115,9 @@ fn meaning(error: &str, description: &str) -> (FaultKind, Option<&'static str>) 
             FaultKind::Credentials,
             "check that the user is active and may use the API; a new app takes minutes to work: wait",
         ),
-        "unsupported_grant_type" | "invalid_request" => (
-            FaultKind::Config,
-            "turn on the flow in the app's settings",
-        ),
+        "unsupported_grant_type" | "invalid_request" => {
+            (FaultKind::Config, "turn on the flow in the app's settings")
+        }
         "invalid_app_access" => (
             FaultKind::Credentials,
             "let the app's policies admit the user (permitted users, permission set)",
@@ -222,7 +221,10 @@ mod tests {
     #[test]
     fn only_what_stays_dead_is_final() {
         assert!(is_final("invalid_grant", "expired access/refresh token"));
-        assert!(is_final("invalid_grant", "user hasn't approved this consumer"));
+        assert!(is_final(
+            "invalid_grant",
+            "user hasn't approved this consumer"
+        ));
         for (error, description) in [
             ("invalid_grant", "ip restricted"),
             ("invalid_client", "invalid client credentials"),

@@ -74,6 +74,16 @@ pub enum Auth {
     AuthorizationCode(Option<SecretSource>),
 }
 
+impl<S> From<Arc<S>> for Auth
+where
+    S: Fn() -> Result<Secret, Fault> + Send + Sync + 'static,
+{
+    /// A consumer secret alone is that of client credentials.
+    fn from(secret: Arc<S>) -> Self {
+        Self::ClientCredentials(secret)
+    }
+}
+
 /// By what the stream comes. Chosen, never switched by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
@@ -114,7 +124,7 @@ impl SalesforceSettings {
         connection: ConnectionId,
         login_url: impl Into<String>,
         client_id: impl Into<String>,
-        client_secret: SecretSource,
+        auth: impl Into<Auth>,
     ) -> Self {
         Self {
             vault: Vault::in_memory(connection.clone()),
@@ -123,7 +133,7 @@ impl SalesforceSettings {
             instance_url: None,
             api_version: "66.0".to_owned(),
             client_id: client_id.into(),
-            auth: Auth::ClientCredentials(client_secret),
+            auth: auth.into(),
             read_lag: Duration::from_secs(5),
             ca_file: None,
             plain_text: false,
@@ -266,7 +276,7 @@ mod tests {
     use super::*;
 
     fn settings(login_url: &str) -> SalesforceSettings {
-        let secret: SecretSource = Arc::new(|| Ok(Secret::new("s")));
+        let secret = Arc::new(|| Ok(Secret::new("s")));
         SalesforceSettings::new(ConnectionId::new("acme"), login_url, "3MVG9", secret)
     }
 

@@ -108,7 +108,8 @@ impl TokenDesk {
     async fn sign_in(self: &Arc<Self>) -> Result<Token, Fault> {
         let token = match &self.settings.auth {
             Auth::ClientCredentials(secret) => {
-                let secret = secret().map_err(|fault| fault.context("reading the client secret"))?;
+                let secret =
+                    secret().map_err(|fault| fault.context("reading the client secret"))?;
                 let form = vec![
                     ("grant_type", "client_credentials".to_owned()),
                     ("client_id", self.settings.client_id.clone()),

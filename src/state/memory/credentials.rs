@@ -25,7 +25,12 @@ impl Credentials for MemoryState {
     }
 
     async fn credential(&self, connection: &ConnectionId) -> Result<Credential, Fault> {
-        Ok(self.lock().credentials.get(connection).cloned().unwrap_or_default())
+        Ok(self
+            .lock()
+            .credentials
+            .get(connection)
+            .cloned()
+            .unwrap_or_default())
     }
 
     async fn replace(
@@ -39,7 +44,10 @@ impl Credentials for MemoryState {
         if stored.revision != after {
             return Ok(stored.is_left_by(after, sealed.as_ref()));
         }
-        *stored = Credential { revision: after + 1, sealed };
+        *stored = Credential {
+            revision: after + 1,
+            sealed,
+        };
         Ok(true)
     }
 }

@@ -13,7 +13,8 @@ use crate::state::seal::Sealed;
 
 const ORG: &str = "SELECT id, url FROM {s}.org WHERE connection = $1";
 const PIN: &str = "INSERT INTO {s}.org VALUES ($1, $2, $3) ON CONFLICT (connection) DO NOTHING";
-const CREDENTIAL: &str = "SELECT revision, key_id, sealed FROM {s}.credential WHERE connection = $1";
+const CREDENTIAL: &str =
+    "SELECT revision, key_id, sealed FROM {s}.credential WHERE connection = $1";
 const FIRST: &str =
     "INSERT INTO {s}.credential VALUES ($1, $2 + 1, $3, $4) ON CONFLICT (connection) DO NOTHING";
 const NEXT: &str = "UPDATE {s}.credential SET revision = $2 + 1, key_id = $3, sealed = $4
@@ -24,11 +25,16 @@ async fn org(
     schema: &Schema,
     connection: &ConnectionId,
 ) -> Result<Option<PinnedOrg>, OrderError> {
-    let rows = session.query(&schema.sql(ORG), &[&connection.as_str()]).await?;
+    let rows = session
+        .query(&schema.sql(ORG), &[&connection.as_str()])
+        .await?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    Ok(Some(PinnedOrg { id: row.try_get(0)?, url: row.try_get(1)? }))
+    Ok(Some(PinnedOrg {
+        id: row.try_get(0)?,
+        url: row.try_get(1)?,
+    }))
 }
 
 async fn pin(
@@ -40,7 +46,9 @@ async fn pin(
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
         [&connection.as_str(), &given.id, &given.url];
     session.execute(&schema.sql(PIN), &params).await?;
-    Ok(org(session, schema, connection).await?.unwrap_or_else(|| given.clone()))
+    Ok(org(session, schema, connection)
+        .await?
+        .unwrap_or_else(|| given.clone()))
 }
 
 async fn credential(
@@ -48,14 +56,18 @@ async fn credential(
     schema: &Schema,
     connection: &ConnectionId,
 ) -> Result<Credential, OrderError> {
-    let rows = session.query(&schema.sql(CREDENTIAL), &[&connection.as_str()]).await?;
+    let rows = session
+        .query(&schema.sql(CREDENTIAL), &[&connection.as_str()])
+        .await?;
     let Some(row) = rows.first() else {
         return Ok(Credential::default());
     };
     let (key_id, bytes): (Option<String>, Option<Vec<u8>>) = (row.try_get(1)?, row.try_get(2)?);
     Ok(Credential {
         revision: row.try_get::<_, i64>(0)?.cast_unsigned(),
-        sealed: key_id.zip(bytes).map(|(key_id, bytes)| Sealed { key_id, bytes }),
+        sealed: key_id
+            .zip(bytes)
+            .map(|(key_id, bytes)| Sealed { key_id, bytes }),
     })
 }
 
@@ -67,7 +79,10 @@ async fn replace(
     sealed: Option<&Sealed>,
 ) -> Result<bool, OrderError> {
     let sql = schema.sql(if after == 0 { FIRST } else { NEXT });
-    let (key_id, bytes) = (sealed.map(|sealed| &sealed.key_id), sealed.map(|sealed| &sealed.bytes));
+    let (key_id, bytes) = (
+        sealed.map(|sealed| &sealed.key_id),
+        sealed.map(|sealed| &sealed.bytes),
+    );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&connection.as_str(), &after.cast_signed(), &key_id, &bytes];
     if session.execute(&sql, &params).await? == 1 {
@@ -119,7 +134,13 @@ impl Credentials for PostgresState {
         let order = Call {
             given: (self.schema(), connection.clone(), after, sealed),
             run: |session, (schema, connection, after, sealed)| {
-                Box::pin(replace(session, schema, connection, *after, sealed.as_ref()))
+                Box::pin(replace(
+                    session,
+                    schema,
+                    connection,
+                    *after,
+                    sealed.as_ref(),
+                ))
             },
         };
         self.run(self.writer(connection), order).await

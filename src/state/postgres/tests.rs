@@ -17,8 +17,8 @@ use crate::postgres::trial::obstacle::{Obstacle, wait_until};
 use crate::postgres::trial::proxy::Proxy;
 use crate::postgres::trial::server::server;
 use crate::postgres::{Settings, SslMode};
-use crate::state::port::{Progress, State, StoredPosition};
 use crate::state::credentials::Credentials;
+use crate::state::port::{Progress, State, StoredPosition};
 use crate::state::suite::{Bench, LEASE, account, acme, at, conforms, has_kept, owed};
 
 /// A schema of its own, and an engine on it.

@@ -17,7 +17,10 @@ fn org(
     let sql = "SELECT id, url FROM org WHERE connection = ?1";
     Ok(transaction
         .query_row(sql, [connection.as_str()], |row| {
-            Ok(PinnedOrg { id: row.get(0)?, url: row.get(1)? })
+            Ok(PinnedOrg {
+                id: row.get(0)?,
+                url: row.get(1)?,
+            })
         })
         .optional()?)
 }
@@ -32,7 +35,9 @@ fn credential(
             let (key_id, bytes): (Option<String>, Option<Vec<u8>>) = (row.get(1)?, row.get(2)?);
             Ok(Credential {
                 revision: row.get::<_, i64>(0)?.cast_unsigned(),
-                sealed: key_id.zip(bytes).map(|(key_id, bytes)| Sealed { key_id, bytes }),
+                sealed: key_id
+                    .zip(bytes)
+                    .map(|(key_id, bytes)| Sealed { key_id, bytes }),
             })
         })
         .optional()?;
@@ -43,7 +48,9 @@ fn credential(
 impl Credentials for SqliteState {
     async fn org(&self, connection: &ConnectionId) -> Result<Option<PinnedOrg>, Fault> {
         let connection = connection.clone();
-        self.readers.read(move |transaction| org(transaction, &connection)).await
+        self.readers
+            .read(move |transaction| org(transaction, &connection))
+            .await
     }
 
     async fn pin_org(
@@ -65,7 +72,9 @@ impl Credentials for SqliteState {
 
     async fn credential(&self, connection: &ConnectionId) -> Result<Credential, Fault> {
         let connection = connection.clone();
-        self.readers.read(move |transaction| credential(transaction, &connection)).await
+        self.readers
+            .read(move |transaction| credential(transaction, &connection))
+            .await
     }
 
     async fn replace(
