@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::config::admin::CALLBACK;
 use crate::crm::consent::{Callback, Desk, Disconnected, Ended};
+use crate::crm::port::OrgIdentity;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::secret::Secret;
@@ -34,6 +35,20 @@ struct Answer {
     code: Option<String>,
     error: Option<String>,
     error_description: Option<String>,
+}
+
+impl From<Answer> for Callback {
+    fn from(answer: Answer) -> Self {
+        let error = answer.error.map(|error| {
+            let more = answer.error_description.unwrap_or_default();
+            format!("{error} {more}").trim().to_owned()
+        });
+        Self {
+            state: answer.state,
+            code: answer.code.map(Secret::new),
+            error,
+        }
+    }
 }
 
 /// `POST /api/v1/connections/{connection}/authorization`.
@@ -79,17 +94,24 @@ pub fn callback_router(desk: Arc<Desk>) -> Router {
         .with_state(desk)
 }
 
+/// Takes what came back in a callback's query.
+///
+/// # Errors
+/// `Config` for a query that can't be read; else as [`Desk::callback`].
+pub async fn take(
+    desk: &Desk,
+    query: &str,
+) -> Result<(ConnectionId, OrgIdentity), Fault> {
+    let unreadable = |_| Fault::new(FaultKind::Config, "the callback's query can't be read");
+    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|_| {
+        Fault::new(FaultKind::Config, "the callback's query can't be read")
+    })?;
+    let Query(answer) = Query::<Answer>::try_from_uri(&uri).map_err(unreadable)?;
+    desk.callback(answer.into()).await
+}
+
 async fn callback(State(desk): State<Arc<Desk>>, Query(answer): Query<Answer>) -> Response {
-    let error = answer.error.map(|error| {
-        let more = answer.error_description.unwrap_or_default();
-        format!("{error} {more}").trim().to_owned()
-    });
-    let back = Callback {
-        state: answer.state,
-        code: answer.code.map(Secret::new),
-        error,
-    };
-    match desk.callback(back).await {
+    match desk.callback(answer.into()).await {
         Ok((connection, org)) => {
             let text = format!(
                 "Connection {connection} is authorised for org {}. You may close this page.",

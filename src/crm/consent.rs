@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::fault::{Fault, FaultKind};
@@ -42,7 +42,7 @@ pub trait Consent: Send + Sync {
 }
 
 /// What became of an authorisation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnected {
     /// Whether there was a token.
     pub had_token: bool,
@@ -165,7 +165,7 @@ pub struct Desk {
 }
 
 /// How a link ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Ended {
     /// Nobody answered yet.
