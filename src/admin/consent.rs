@@ -98,14 +98,11 @@ pub fn callback_router(desk: Arc<Desk>) -> Router {
 ///
 /// # Errors
 /// `Config` for a query that can't be read; else as [`Desk::callback`].
-pub async fn take(
-    desk: &Desk,
-    query: &str,
-) -> Result<(ConnectionId, OrgIdentity), Fault> {
+pub async fn take(desk: &Desk, query: &str) -> Result<(ConnectionId, OrgIdentity), Fault> {
     let unreadable = |_| Fault::new(FaultKind::Config, "the callback's query can't be read");
-    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|_| {
-        Fault::new(FaultKind::Config, "the callback's query can't be read")
-    })?;
+    let uri: axum::http::Uri = format!("/?{query}")
+        .parse()
+        .map_err(|_| Fault::new(FaultKind::Config, "the callback's query can't be read"))?;
     let Query(answer) = Query::<Answer>::try_from_uri(&uri).map_err(unreadable)?;
     desk.callback(answer.into()).await
 }

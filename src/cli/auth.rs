@@ -211,10 +211,12 @@ async fn pasted(desk: &Either, id: &ConnectionId) -> Result<Ended, Fault> {
     let line = line.map_err(|_| unread())?.map_err(|_| unread())?;
     let query = line.trim().split_once('?').map(|(_, query)| query);
     let query = query.and_then(|query| query.split('#').next());
-    let query = query.filter(|query| query.contains("state=")).ok_or_else(|| {
-        Fault::new(FaultKind::Config, "this is not the address of the callback")
-            .remedy("paste the whole address, with `code=` and `state=` in it")
-    })?;
+    let query = query
+        .filter(|query| query.contains("state="))
+        .ok_or_else(|| {
+            Fault::new(FaultKind::Config, "this is not the address of the callback")
+                .remedy("paste the whole address, with `code=` and `state=` in it")
+        })?;
     let refused = match desk {
         Either::Daemon(daemon) => daemon.take(query).await?,
         Either::Alone(desk, _) => admin::consent::take(desk, query).await.err(),
@@ -297,7 +299,9 @@ impl Daemon {
         };
         let probe = Request::get(format!("{}/healthz", daemon.url)).timeout(Duration::from_secs(4));
         let answers = daemon.http.send(probe).await;
-        Ok(answers.is_ok_and(|answer| answer.is_success()).then_some(daemon))
+        Ok(answers
+            .is_ok_and(|answer| answer.is_success())
+            .then_some(daemon))
     }
 
     async fn call<T: DeserializeOwned>(

@@ -15,8 +15,7 @@ const ORG: &str = "SELECT id, url FROM {s}.org WHERE connection = $1";
 const PIN: &str = "INSERT INTO {s}.org VALUES ($1, $2, $3) ON CONFLICT (connection) DO NOTHING";
 const CREDENTIAL: &str =
     "SELECT revision, key_id, sealed FROM {s}.credential WHERE connection = $1";
-const FIRST: &str =
-    "INSERT INTO {s}.credential VALUES ($1, $2::bigint + 1, $3, $4) ON CONFLICT (connection) DO NOTHING";
+const FIRST: &str = "INSERT INTO {s}.credential VALUES ($1, $2::bigint + 1, $3, $4) ON CONFLICT (connection) DO NOTHING";
 const NEXT: &str = "UPDATE {s}.credential SET revision = $2::bigint + 1, key_id = $3, sealed = $4
      WHERE connection = $1 AND revision = $2::bigint";
 
