@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::config::admin::CALLBACK;
-use crate::crm::consent::{Callback, Desk, Disconnected, Ended};
 use crate::crm::port::OrgIdentity;
+use crate::crm::port::consent::{Callback, Desk, Disconnected, Ended};
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
+use crate::runtime::shutdown::StopSignal;
 use crate::secret::Secret;
 
 use super::Sources;
@@ -105,6 +106,21 @@ pub async fn take(desk: &Desk, query: &str) -> Result<(ConnectionId, OrgIdentity
         .map_err(|_| Fault::new(FaultKind::Config, "the callback's query can't be read"))?;
     let Query(answer) = Query::<Answer>::try_from_uri(&uri).map_err(unreadable)?;
     desk.callback(answer.into()).await
+}
+
+/// Serves the callback alone until the stop signal.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    desk: Arc<Desk>,
+    stop: StopSignal,
+) -> Result<(), Fault> {
+    axum::serve(listener, callback_router(desk))
+        .with_graceful_shutdown(async move { stop.stopped().await })
+        .await
+        .map_err(|error| Fault::new(FaultKind::Unavailable, "serving the callback").source(error))
 }
 
 async fn callback(State(desk): State<Arc<Desk>>, Query(answer): Query<Answer>) -> Response {

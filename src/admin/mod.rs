@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::crm::consent::Desk;
+use crate::crm::port::consent::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
 use crate::log::port::Log;

@@ -7,7 +7,7 @@ use crate::config::web::WebUrl;
 use crate::crm::dynamics::Dynamics;
 use crate::crm::dynamics::settings::{DynamicsSettings, Flow, Proof};
 use crate::crm::port::Crm;
-use crate::crm::vault::Vault;
+use crate::crm::port::vault::Vault;
 use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;

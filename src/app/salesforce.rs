@@ -9,11 +9,11 @@ use crate::config::secret::SecretRef;
 use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
 use crate::crm::port::Crm;
+use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::Salesforce;
 use crate::crm::salesforce::settings::{
     Auth, Channels, SalesforceSettings, SecretSource, Transport,
 };
-use crate::crm::vault::Vault;
 use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
-use crate::crm::consent::Desk;
+use crate::crm::port::consent::Desk;
+use crate::crm::port::vault::Vault;
 use crate::crm::port::{Crm, OrgIdentity};
-use crate::crm::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::runtime::clock::{Clock, SystemClock};

@@ -15,7 +15,7 @@ use crate::app;
 use crate::app::sign_in::desk_alone;
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
-use crate::crm::consent::{Desk, Disconnected, Ended};
+use crate::crm::port::consent::{Desk, Disconnected, Ended};
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::http::request::{Method, Request};
@@ -174,13 +174,8 @@ async fn waited(
     let stop = StopSignal::new();
     let serving = match (desk, listener) {
         (Either::Alone(desk, _), Some(listener)) => {
-            let router = admin::consent::callback_router(Arc::clone(desk));
-            let stop = stop.clone();
-            Some(tokio::spawn(async move {
-                axum::serve(listener, router)
-                    .with_graceful_shutdown(async move { stop.stopped().await })
-                    .await
-            }))
+            let (desk, stop) = (Arc::clone(desk), stop.clone());
+            Some(tokio::spawn(admin::consent::serve(listener, desk, stop)))
         }
         _ => None,
     };

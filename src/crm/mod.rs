@@ -1,7 +1,5 @@
 //! Connectors: the port that every CRM fills, and a folder per CRM.
 
-pub mod consent;
 pub mod dynamics;
 pub mod port;
 pub mod salesforce;
-pub mod vault;

@@ -8,12 +8,15 @@
 //!   included, compound fields themselves never.
 //! * What the signed-in user may not read is absent, never null.
 
+pub mod consent;
+pub mod vault;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::crm::consent::Consent;
+use crate::crm::port::consent::Consent;
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};

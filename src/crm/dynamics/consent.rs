@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 
-use crate::crm::consent::{Asked, Consent, Disconnected};
 use crate::crm::port::OrgIdentity;
+use crate::crm::port::consent::{Asked, Consent, Disconnected};
 use crate::fault::{Fault, FaultKind};
 use crate::http::encode::percent;
 use crate::http::request::Request;

@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
-use crate::crm::consent::Consent;
+use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::http::{Http, HttpSettings};

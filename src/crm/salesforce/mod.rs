@@ -30,7 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::crm::consent::Consent;
+use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};

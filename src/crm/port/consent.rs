@@ -16,7 +16,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::secret::Secret;
 
-use super::port::OrgIdentity;
+use super::OrgIdentity;
 
 /// A CRM that a person can authorise.
 #[async_trait]
