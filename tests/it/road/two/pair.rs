@@ -15,6 +15,8 @@ use crate::road::world::{LOOK, PATIENCE, SECRET, World};
 /// How long a lease lasts here, and a silent member of a consumer group is waited for, in seconds.
 pub const LEASE: u64 = 5;
 const SESSION: u64 = 4;
+/// What is synchronised here.
+pub const OBJECTS: [&str; 3] = ["User", "Account", "Opportunity"];
 
 /// A world whose log is the broker's, with rows and state in one database of its own server.
 pub struct Pair {
@@ -161,7 +163,7 @@ impl Pair {
     pub async fn one_owner_at_a_time(&self, daemon: &Daemon) -> usize {
         let mut late = 0;
         until("the healing of late appends", daemon, async || {
-            let counts = ["User", "Account", "Opportunity"].map(|object| self.late(object));
+            let counts = OBJECTS.map(|object| self.late(object));
             late = counts.iter().map(|(late, _)| late).sum();
             counts.iter().all(|(_, open)| *open == 0)
         })
