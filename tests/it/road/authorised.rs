@@ -100,6 +100,10 @@ fn holding(folder: &Path, texts: &[&str]) -> Vec<String> {
     found
 }
 
+fn rename(number: usize, name: &str) -> Json {
+    json!({"op": "update", "object": "Account", "id": id("001", number), "fields": {"Name": name}})
+}
+
 fn silent(world: &World, daemon: &Daemon, org: &str) {
     let session = format!("{org}!");
     let mut secrets = vec![SECRET, KEY, session.as_str()];
@@ -131,8 +135,7 @@ async fn a_person_authorises_once_and_a_kill_asks_nobody_again() {
     silent(&world, &first, org);
     first.kill();
 
-    let rename = json!({"op": "update", "object": "Account", "id": id("001", 3), "fields": {"Name": "Renamed"}});
-    world.commit(&[vec![rename]]).await;
+    world.commit(&[vec![rename(3, "Renamed")]]).await;
     let second = daemon(&world).await;
     world.settled(&second).await;
     is(&second, "streaming").await;
@@ -149,13 +152,15 @@ async fn a_revoked_connection_goes_on_without_a_restart() {
     assert!(status.success(), "{ended}");
     daemon.synced().await;
     is(&daemon, "streaming").await;
+    // A stream that has told nothing has no position to keep.
+    world.commit(&[vec![rename(4, "Before")]]).await;
+    world.settled(&daemon).await;
 
     for kind in ["expire_refresh_tokens", "expire_tokens_now"] {
         world.control("faults", json!({"do": {"kind": kind}})).await;
     }
     is(&daemon, "revoked").await;
-    let rename = json!({"op": "update", "object": "Account", "id": id("001", 5), "fields": {"Name": "Meanwhile"}});
-    world.commit(&[vec![rename]]).await;
+    world.commit(&[vec![rename(5, "Meanwhile")]]).await;
     let (status, ended) = authorise(&world).await;
     assert!(status.success(), "{ended}");
     is(&daemon, "streaming").await;

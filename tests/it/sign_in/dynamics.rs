@@ -27,6 +27,7 @@ fn crm(org: &Running, vault: Arc<Vault>) -> Dynamics {
     let client = SimOptions::default().client_id;
     let mut settings = DynamicsSettings::new("acme".into(), &org.url, client, proof);
     settings.flow = Flow::AuthorizationCode;
+    settings.authority_url = Some(org.url.clone());
     settings.plain_text = true;
     settings.vault = vault;
     Dynamics::new(settings, Metrics::none(), Arc::new(SystemClock)).unwrap()
