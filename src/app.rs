@@ -5,8 +5,10 @@ mod dynamics;
 pub mod postgres;
 mod push;
 pub mod replay;
+mod salesforce;
 mod selection;
 mod servicebus;
+pub mod sign_in;
 pub mod state;
 mod stores;
 mod target;
@@ -23,20 +25,15 @@ use chrono::TimeDelta;
 
 use crate::admin;
 use crate::config::Config;
-use crate::config::connection::{Auth, ConnectionConfig, SalesforceConfig};
+use crate::config::connection::ConnectionConfig;
 use crate::config::problem::Problems;
-use crate::config::stream::{self, Channel};
-use crate::config::web::WebUrl;
 use crate::crm::port::Crm;
-use crate::crm::salesforce::Salesforce;
-use crate::crm::salesforce::settings::{Channels, SalesforceSettings, Transport};
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, Life, Picture};
 use crate::flow::connection::{self, Selected};
 use crate::flow::job::{self, JobRoad};
 use crate::flow::road::{Road, Settings, topic_name};
 use crate::mapping::compile::Mapping;
-use crate::model::name::ConnectionId;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
@@ -164,6 +161,12 @@ impl Daemon {
             clock: Arc::clone(&clock),
             metrics: exposition.metrics().clone(),
         };
+        let crms = sign_in::crms(
+            &config,
+            &daemon.stores.credentials,
+            exposition.metrics(),
+            &clock,
+        )?;
         for (id, connection) in &config.connections {
             let mine = mappings
                 .iter()
@@ -172,7 +175,9 @@ impl Daemon {
             if wanted.is_empty() {
                 continue;
             }
-            let road = daemon.road(&config, id, connection, &exposition, &clock)?;
+            let Some(crm) = crms.get(id) else { continue };
+            let crm = Arc::clone(crm);
+            let road = daemon.road(&config, connection, crm, &exposition, &clock)?;
             let inbox = || push::inbox(&ground, id, &wanted, &road.hinted);
             if let Some(receiver) = push::receiver(connection, inbox) {
                 receivers.insert(id.clone(), receiver);
@@ -199,6 +204,8 @@ impl Daemon {
             target: Arc::clone(&daemon.stores.target),
             ready: Arc::clone(&daemon.ready),
             receivers: Arc::new(receivers),
+            desk: Arc::new(sign_in::desk(&crms)),
+            callback: config.admin.callback(address).into(),
         };
         let stop = daemon.house.stop().clone();
         daemon
@@ -274,11 +281,12 @@ impl Daemon {
     fn road(
         &self,
         config: &Config,
-        id: &ConnectionId,
         connection: &ConnectionConfig,
+        crm: Arc<dyn Crm>,
         exposition: &Exposition,
         clock: &Arc<dyn Clock>,
     ) -> Result<Road, Fault> {
+        let id = connection.id();
         let settings = Settings {
             prefix: config.log.prefix.clone(),
             owner: state::owner(&config.daemon.data_dir)?,
@@ -289,7 +297,7 @@ impl Daemon {
         };
         Ok(Road {
             connection: id.clone(),
-            crm: crm(id, connection, exposition, clock)?,
+            crm,
             log: Arc::clone(&self.stores.log),
             images: Arc::clone(&self.stores.images) as _,
             state: Arc::clone(&self.stores.state),
@@ -348,69 +356,6 @@ impl Daemon {
             Ok(())
         });
     }
-}
-
-fn crm(
-    id: &ConnectionId,
-    connection: &ConnectionConfig,
-    exposition: &Exposition,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Crm>, Fault> {
-    match connection {
-        ConnectionConfig::Salesforce(connection) => salesforce(id, connection, exposition, clock),
-        ConnectionConfig::Dynamics(connection) => {
-            let connector = dynamics::connector(connection, exposition.metrics(), clock)?;
-            Ok(Arc::new(connector))
-        }
-    }
-}
-
-fn salesforce(
-    id: &ConnectionId,
-    connection: &SalesforceConfig,
-    exposition: &Exposition,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Crm>, Fault> {
-    let Auth::ClientCredentials {
-        client_id,
-        client_secret,
-        ..
-    } = &connection.auth;
-    let secret = client_secret.clone();
-    let url = |url: &WebUrl| url.as_str().to_owned();
-    let mut settings = SalesforceSettings::new(
-        id.clone(),
-        connection.login_url(),
-        client_id,
-        Arc::new(move || secret.read()),
-    );
-    settings.instance_url = connection.instance_url.as_ref().map(url);
-    if let Some(version) = &connection.api_version {
-        settings.api_version.clone_from(version);
-    }
-    settings.read_lag = connection.read_lag;
-    if let Some(records) = connection.bulk_from {
-        settings.bulk_from = (records > 0).then_some(records);
-    }
-    settings.transport = match connection.transport {
-        stream::Transport::Cometd => Transport::Cometd,
-        stream::Transport::PubSub => Transport::PubSub,
-    };
-    settings.channels = match &connection.channel {
-        Channel::Standard => Channels::Standard,
-        Channel::PerObject => Channels::PerObject,
-        Channel::Custom(name) => Channels::Named(name.clone()),
-    };
-    if let Some(address) = &connection.pubsub_address {
-        settings.pubsub_address.clone_from(address);
-    }
-    settings.ca_file.clone_from(&connection.ca_file);
-    settings.plain_text = connection.plain_text;
-    Ok(Arc::new(Salesforce::new(
-        settings,
-        exposition.metrics().clone(),
-        Arc::clone(clock),
-    )?))
 }
 
 /// What an operator's signal asks for.

@@ -108,6 +108,8 @@ mod tests {
             log,
             target: Arc::new(target),
             receivers: Arc::default(),
+            desk: Arc::default(),
+            callback: "http://localhost:8080/oauth/callback".into(),
             ready: Arc::new(AtomicBool::new(true)),
             exposition,
         }

@@ -1,5 +1,6 @@
 //! The daemon's HTTP side: metrics, health, the truth per connection and job, and the page.
 
+pub mod consent;
 mod health;
 mod page;
 mod reply;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::crm::port::consent::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
 use crate::log::port::Log;
@@ -49,6 +51,10 @@ pub struct Sources {
     pub receivers: webhooks::Receivers,
     /// Set once the daemon is up; cleared when it drains.
     pub ready: Arc<std::sync::atomic::AtomicBool>,
+    /// Who asks people to authorise connections.
+    pub desk: Arc<Desk>,
+    /// Where the CRM sends them back to.
+    pub callback: Arc<str>,
 }
 
 /// Opens the listener.
@@ -91,8 +97,8 @@ pub async fn serve(
         .map_err(|error| Fault::new(FaultKind::Unavailable, "serving HTTP").source(error))
 }
 
-/// All routes. Without a token only loopback can reach them; with one, everything but the two probes needs it, and the
-/// webhooks, which carry secrets of their own.
+/// All routes. Without a token only loopback can reach them; with one, everything needs it but the two probes, the
+/// callback of an authorisation, and the webhooks, which carry secrets of their own.
 pub fn router(sources: Sources, token: Option<Secret>) -> Router {
     let guarded = Router::new()
         .route("/", get(page::page))
@@ -100,11 +106,18 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/holes", get(health::holes))
         .route("/api/v1/rows/{table}", get(rows::rows))
+        .route(
+            "/api/v1/connections/{connection}/authorization",
+            get(consent::ended)
+                .post(consent::ask)
+                .delete(consent::disconnect),
+        )
         .layer(middleware::from_fn_with_state(
             token.map(Arc::new),
             authorize,
         ));
     let webhooks = webhooks::routes(Arc::clone(&sources.receivers));
+    let callback = consent::callback_router(Arc::clone(&sources.desk));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
@@ -112,6 +125,7 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .with_state(sources)
         .merge(webhooks)
+        .merge(callback)
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             TIMEOUT,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::config::dynamics::{DynamicsConfig, Proof as ProofConfig};
 use crate::config::web::WebUrl;
 use crate::crm::dynamics::Dynamics;
-use crate::crm::dynamics::settings::{DynamicsSettings, Proof};
+use crate::crm::dynamics::settings::{DynamicsSettings, Flow, Proof};
+use crate::crm::port::vault::Vault;
 use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -16,12 +17,14 @@ use crate::telemetry::metrics::Metrics;
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &DynamicsConfig,
+    vault: Arc<Vault>,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Dynamics, Fault> {
     let proof = match connection.auth.proof.clone() {
         ProofConfig::Secret(secret) => Proof::Secret(Arc::new(move || secret.read())),
         ProofConfig::Certificate(pem) => Proof::Certificate(Arc::new(move || pem.read())),
+        ProofConfig::Public => Proof::Public,
     };
     let url = |url: &WebUrl| url.as_str().to_owned();
     let mut settings = DynamicsSettings::new(
@@ -30,6 +33,10 @@ pub(super) fn connector(
         &connection.auth.client_id,
         proof,
     );
+    settings.vault = vault;
+    if connection.auth.is_by_person {
+        settings.flow = Flow::AuthorizationCode;
+    }
     settings.instance_url = connection.instance_url.as_ref().map(url);
     settings.authority_url = connection.authority_url.as_ref().map(url);
     if let Some(version) = &connection.api_version {

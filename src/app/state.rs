@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::config::state::{SCHEMA, StateEngine};
 use crate::fault::{Fault, FaultKind};
+use crate::state::credentials::Credentials;
 use crate::state::port::{Hole, State};
 use crate::state::postgres::PostgresState;
 use crate::state::sqlite::{SqliteState, read_holes};
@@ -20,14 +21,30 @@ const ID_FILE: &str = "daemon.id";
 ///
 /// # Errors
 /// `Config` if another daemon has the file; else as the file or the server says.
-pub(super) async fn open(config: &Config) -> Result<Arc<dyn State>, Fault> {
+pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     Ok(match &config.state.engine {
-        StateEngine::Sqlite => Arc::new(SqliteState::open(&config.daemon.data_dir).await?),
-        StateEngine::Postgres(server) => Arc::new(PostgresState::new(
+        StateEngine::Sqlite => Opened::of(SqliteState::open(&config.daemon.data_dir).await?),
+        StateEngine::Postgres(server) => Opened::of(PostgresState::new(
             &super::postgres::server(server)?,
             SCHEMA,
         )?),
     })
+}
+
+/// One store, by both of its ports.
+pub(super) struct Opened {
+    pub state: Arc<dyn State>,
+    pub credentials: Arc<dyn Credentials>,
+}
+
+impl Opened {
+    fn of<S: State + Credentials + 'static>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self {
+            state: Arc::clone(&store) as _,
+            credentials: store,
+        }
+    }
 }
 
 /// Reads the hole ledger beside a daemon.

@@ -13,6 +13,7 @@ use crate::log::kafka::KafkaLog;
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::Log;
 use crate::runtime::clock::Clock;
+use crate::state::credentials::Credentials;
 use crate::state::port::State;
 use crate::target::port::Target;
 use crate::target::postgres::PostgresTarget;
@@ -27,6 +28,7 @@ pub(super) struct Stores {
     pub embedded: Option<Arc<EmbeddedLog>>,
     pub images: Arc<SqliteImages>,
     pub state: Arc<dyn State>,
+    pub credentials: Arc<dyn Credentials>,
     pub target: Arc<Watched>,
 }
 
@@ -69,12 +71,14 @@ impl Stores {
                 (Arc::new(KafkaLog::open(settings, metrics)?), None)
             }
         };
+        let opened = super::state::open(config).await?;
         let objects = config.objects.values().cloned().collect();
         Ok(Self {
             log,
             embedded,
             images: Arc::new(SqliteImages::open(dir).await?),
-            state: super::state::open(config).await?,
+            state: opened.state,
+            credentials: opened.credentials,
             target: Arc::new(Watched::new(target, objects, clock, metrics)),
         })
     }

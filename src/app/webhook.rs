@@ -7,8 +7,9 @@ use crate::config::connection::ConnectionConfig;
 use crate::config::dynamics::DynamicsConfig;
 use crate::crm::dynamics::push::register::{Done, Registrar, Wanted};
 use crate::crm::port::Selection;
+use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
-use crate::runtime::clock::SystemClock;
+use crate::runtime::clock::{Clock, SystemClock};
 use crate::telemetry::metrics::Metrics;
 
 use super::selection::selected;
@@ -25,7 +26,7 @@ pub struct Webhook {
 /// The webhook of connection `id`.
 ///
 /// # Errors
-/// `Missing` if there is no such connection, `Config` if it is not Dynamics'.
+/// `Missing` if there is no such connection, `Config` if it is not Dynamics' or a person authorises it.
 pub fn open(config: &Config, id: &str) -> Result<Webhook, Fault> {
     let connection = match config.connections.get(id) {
         Some(ConnectionConfig::Dynamics(connection)) => (**connection).clone(),
@@ -41,6 +42,13 @@ pub fn open(config: &Config, id: &str) -> Result<Webhook, Fault> {
                 .remedy(format!("write one of {}", known.join(", "))));
         }
     };
+    if connection.auth.is_by_person {
+        let what =
+            format!("a person authorises connection `{id}`, and its token is the daemon's alone");
+        return Err(Fault::new(FaultKind::Config, what).remedy(
+            "register the webhook from a config whose connection signs in by client_credentials",
+        ));
+    }
     let mappings = super::compile(config)?;
     let mine = mappings
         .iter()
@@ -52,8 +60,9 @@ pub fn open(config: &Config, id: &str) -> Result<Webhook, Fault> {
             fields: fields.into_iter().collect(),
         })
         .collect();
-    let crm =
-        super::dynamics::connector(&connection, &Metrics::none(), &(Arc::new(SystemClock) as _))?;
+    let vault = Vault::in_memory(connection.id.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let crm = super::dynamics::connector(&connection, vault, &Metrics::none(), &clock)?;
     let own = connection
         .webhook
         .as_ref()

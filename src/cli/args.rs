@@ -34,6 +34,8 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon.
     Serve,
+    /// Have a person authorise a connection, or end its authorisation.
+    Auth(AuthOptions),
     /// Check the config and run its mapping tests, offline.
     Check,
     /// Everything on one machine: a simulated org with changes, the daemon, a store, a page.
@@ -95,6 +97,18 @@ pub(super) enum Command {
     /// Run a simulated CRM.
     #[command(subcommand)]
     Sim(SimCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuthOptions {
+    /// The connection.
+    pub connection: String,
+    /// Read the address that the browser ends at from the standard input: for containers and other machines.
+    #[arg(long, conflicts_with = "revoke")]
+    pub paste: bool,
+    /// Delete the token, and revoke it at the CRM where that is possible.
+    #[arg(long)]
+    pub revoke: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 it failed; 2 the arguments or the config are wrong; 3 it ran and found problems.
 
 mod args;
+mod auth;
 mod check;
 mod demo;
 mod demo_org;
@@ -62,6 +63,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     let (config, json) = (arguments.config, arguments.json);
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Auth(options) => auth::auth(&config, &options, json).await,
         Command::Check => check::check(&config, json).await,
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,

@@ -20,9 +20,22 @@ pub struct AdminConfig {
     pub token: Option<SecretRef>,
 }
 
+/// Where a CRM sends people after they agreed.
+pub const CALLBACK: &str = "/oauth/callback";
+
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl AdminConfig {
+    /// The callback URL, for a daemon that listens at `address`: by its name for this machine, as CRMs take plain
+    /// `http` for `localhost` only.
+    #[must_use]
+    pub fn callback(&self, address: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => format!("{}{CALLBACK}", url.as_str()),
+            None => format!("http://localhost:{}{CALLBACK}", address.port()),
+        }
+    }
+
     pub(super) fn parse(tree: &Node, root: &Path, report: &Report) -> Self {
         let mut reader = Reader::open_section(tree, "admin", report);
         let at = reader.spot_of("listen");

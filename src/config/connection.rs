@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::NaiveDate;
-
-use crate::config::document::{Node, Report, Shape};
+use crate::config::auth::Auth;
+use crate::config::document::{Node, Report};
 use crate::config::dynamics::DynamicsConfig;
 use crate::config::notify;
 use crate::config::org::Org;
 use crate::config::problem::{Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
-use crate::config::secret::SecretRef;
 use crate::config::stream::{Channel, Stream, Transport};
 use crate::config::web::WebUrl;
 use crate::model::name::ConnectionId;
@@ -61,20 +59,6 @@ pub struct SalesforceConfig {
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
 
-/// `auth`: how to sign in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// `flow = "client_credentials"`: as the app's run-as user.
-    ClientCredentials {
-        /// `client_id`.
-        client_id: String,
-        /// `client_secret`.
-        client_secret: SecretRef,
-        /// `secret_expires`: the last day on which it works.
-        secret_expires: Option<NaiveDate>,
-    },
-}
-
 pub(super) const NOT_HERE: &str = "is not available in this version";
 
 impl ConnectionConfig {
@@ -84,6 +68,24 @@ impl ConnectionConfig {
         match self {
             Self::Salesforce(connection) => &connection.id,
             Self::Dynamics(connection) => &connection.id,
+        }
+    }
+
+    /// Whether a person has to agree to it, once.
+    #[must_use]
+    pub fn is_by_person(&self) -> bool {
+        match self {
+            Self::Salesforce(connection) => connection.auth.is_by_person(),
+            Self::Dynamics(connection) => connection.auth.is_by_person,
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn spot(&self) -> &Spot {
+        match self {
+            Self::Salesforce(connection) => &connection.spot,
+            Self::Dynamics(connection) => &connection.spot,
         }
     }
 
@@ -171,7 +173,8 @@ impl SalesforceConfig {
                 .and_then(|text| WebUrl::parse(&text, plain_text, report))
         };
         let (login_url, instance_url) = (url("login_url"), url("instance_url"));
-        if let (Some(org), None) = (&org, reader.take("login_url")) {
+        let by_secret = matches!(auth, Some(Auth::ClientCredentials { .. }) | None);
+        if let (Some(org), None, true) = (&org, reader.take("login_url"), by_secret) {
             own_host_only(org, report);
         }
         let Stream {
@@ -284,56 +287,4 @@ pub(super) fn company_resolution(
             Some((column, node.text(report)?))
         })
         .collect()
-}
-
-impl Auth {
-    fn parse(node: &Node, root: &Path, report: &Report) -> Option<Self> {
-        let mut reader = Reader::open(node, report)?;
-        if let Some(flow) = reader.required_text("flow", "write \"client_credentials\"")
-            && flow.value != "client_credentials"
-        {
-            let known = ["jwt_bearer", "web_server", "device", "refresh_token"];
-            let what = if known.contains(&flow.value.as_str()) {
-                NOT_HERE
-            } else {
-                "no way to sign in that this version knows"
-            };
-            let problem = Problem::new(&flow.spot, what, "write \"client_credentials\"");
-            report.add(problem.value(shown(&flow.value)));
-            return None;
-        }
-        let client_id = reader.required_text("client_id", "write the app's consumer key");
-        if reader.take("client_secret").is_none() {
-            reader.missing(
-                "client_secret",
-                "write { env = \"NAME\" } or { file = \"PATH\" }",
-            );
-        }
-        let client_secret = reader
-            .take("client_secret")
-            .and_then(|node| SecretRef::parse(node, root, report));
-        let secret_expires = reader
-            .take("secret_expires")
-            .and_then(|node| day(node, report));
-        reader.close();
-        Some(Self::ClientCredentials {
-            client_id: client_id?.value,
-            client_secret: client_secret?,
-            secret_expires,
-        })
-    }
-}
-
-/// A day without quotes.
-pub(super) fn day(node: &Node, report: &Report) -> Option<NaiveDate> {
-    let date = match &node.shape {
-        Shape::Date(date) => Some(*date),
-        Shape::Given(text) => text.parse().ok(),
-        Shape::Unreadable => return None,
-        _ => None,
-    };
-    if date.is_none() {
-        node.mistyped("a date", "write a day without quotes: 2027-01-31", report);
-    }
-    date
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 
-use crate::config::connection::{NOT_HERE, company_resolution, day, oob};
+use crate::config::auth::day;
+use crate::config::connection::{NOT_HERE, company_resolution, oob};
 use crate::config::document::{Node, Report};
 use crate::config::notify;
 use crate::config::problem::{Located, Problem, Spot};
@@ -59,6 +60,8 @@ pub struct DynamicsConfig {
 /// `auth`, whose `flow` is `"client_credentials"`: as an application user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DynamicsAuth {
+    /// `flow = "authorization_code"`: as the person who agrees, in place of the application itself.
+    pub is_by_person: bool,
     /// `client_id`: the application's id.
     pub client_id: String,
     /// What proves that we are the application.
@@ -74,6 +77,8 @@ pub enum Proof {
     Secret(SecretRef),
     /// `certificate`: PEM with a certificate and its private key.
     Certificate(SecretRef),
+    /// Neither: a public client, which a person has to agree to.
+    Public,
 }
 
 /// Without a push nothing is asked for more often (service protection limits are shared with people's work).
@@ -153,6 +158,7 @@ impl DynamicsConfig {
     }
 }
 
+const FLOWS: &str = "write \"client_credentials\" or \"authorization_code\"";
 const AUTH: &str =
     "write { flow = \"client_credentials\", client_id = \"…\", client_secret = { env = \"…\" } }";
 
@@ -196,22 +202,28 @@ fn api_version(reader: &mut Reader<'_>) -> Option<String> {
 impl DynamicsAuth {
     fn parse(node: &Node, root: &Path, report: &Report) -> Option<Self> {
         let mut reader = Reader::open(node, report)?;
-        if let Some(flow) = reader.required_text("flow", "write \"client_credentials\"")
-            && flow.value != "client_credentials"
-        {
-            let what = match flow.value.as_str() {
-                "authorization_code" | "web_server" | "device_code" => NOT_HERE,
-                _ => "no way to sign in that this version knows",
-            };
-            let problem = Problem::new(&flow.spot, what, "write \"client_credentials\"");
-            report.add(problem.value(shown(&flow.value)));
-            return None;
-        }
+        let flow = reader.required_text("flow", FLOWS);
+        let flow_name = flow
+            .as_ref()
+            .map_or("client_credentials", |flow| flow.value.as_str());
+        let is_by_person = match flow_name {
+            "client_credentials" => false,
+            "authorization_code" => true,
+            other => {
+                let what = match other {
+                    "web_server" | "device_code" => NOT_HERE,
+                    _ => "no way to sign in that this version knows",
+                };
+                let spot = flow.as_ref().map_or(&node.spot, |flow| &flow.spot);
+                report.add(Problem::new(spot, what, FLOWS).value(shown(other)));
+                return None;
+            }
+        };
         let client_id = reader.required_text("client_id", "write the application (client) id");
         let has = |key, reader: &mut Reader<'_>| reader.take(key).is_some();
         let count = usize::from(has("client_secret", &mut reader))
             + usize::from(has("certificate", &mut reader));
-        if count != 1 {
+        if count > 1 || (count == 0 && !is_by_person) {
             let what = "names not exactly one of `client_secret` and `certificate`";
             report.wrong(
                 &node.spot,
@@ -226,12 +238,14 @@ impl DynamicsAuth {
         };
         let proof = secret("client_secret")
             .map(Proof::Secret)
-            .or_else(|| secret("certificate").map(Proof::Certificate));
+            .or_else(|| secret("certificate").map(Proof::Certificate))
+            .or_else(|| (count == 0 && is_by_person).then_some(Proof::Public));
         let secret_expires = reader
             .take("secret_expires")
             .and_then(|node| day(node, report));
         reader.close();
         Some(Self {
+            is_by_person,
             client_id: client_id?.value,
             proof: proof?,
             secret_expires,

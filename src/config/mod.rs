@@ -27,6 +27,7 @@ use crate::model::name::{ConnectionId, JobId};
 use crate::model::stored::StoredObject;
 
 pub mod admin;
+pub mod auth;
 mod chain;
 pub mod connection;
 pub mod daemon;
@@ -155,6 +156,7 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
         check_id(id, "connection's id", &node.spot, report);
         if let Some(connection) = ConnectionConfig::parse(id, node, &root, names, report) {
             company_columns(&connection, &objects, report);
+            by_person(&connection, &admin, &state, &tree, report);
             connections.insert(connection.id().clone(), connection);
         }
     }
@@ -255,6 +257,39 @@ fn person_key(store: &StoreConfig, objects: &Objects, report: &Report) {
     };
     for column in &store.person_key {
         objects.column(person, column, report);
+    }
+}
+
+/// A person's consent is kept sealed, and comes back to an address that the CRM can send people to.
+fn by_person(
+    connection: &ConnectionConfig,
+    admin: &AdminConfig,
+    state: &StateConfig,
+    tree: &Node,
+    report: &Report,
+) {
+    if !connection.is_by_person() {
+        return;
+    }
+    let named = Reader::open_section(tree, "state", report).spot_of("key");
+    if state.key.is_none() {
+        let what = format!(
+            "is missing: connection {} keeps a refresh token, sealed with it",
+            connection.id()
+        );
+        report.wrong(&named, what, state::KEY);
+    }
+    if admin.public_url.is_none() && !admin.listen.ip().to_canonical().is_loopback() {
+        let what = format!(
+            "is missing: the person who authorises connection {} is sent back there",
+            connection.id()
+        );
+        let spot = Reader::open_section(tree, "admin", report).spot_of("public_url");
+        report.wrong(
+            &spot,
+            what,
+            "write public_url = \"https://sync.example.com\"",
+        );
     }
 }
 

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::document::{Node, Report};
+use crate::config::document::{Node, Report, Shape};
 use crate::config::log::{LogConfig, LogEngine};
 use crate::config::postgres::PostgresConfig;
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
+use crate::config::secret::SecretRef;
 use crate::config::target::TargetConfig;
 
 /// The schema of the state; nothing else may lie in it.
@@ -20,6 +21,10 @@ pub struct StateConfig {
     pub engine: StateEngine,
     /// `lease`: how long a connection stays with a daemon that is not heard of.
     pub lease: Duration,
+    /// `key`: seals what signing in keeps.
+    pub key: Option<SecretRef>,
+    /// `old_keys`: they still open what they sealed.
+    pub old_keys: Vec<SecretRef>,
 }
 
 /// Where state is kept.
@@ -31,6 +36,8 @@ pub enum StateEngine {
     Postgres(Box<PostgresConfig>),
 }
 
+/// How to make a key.
+pub(super) const KEY: &str = "write key = { env = \"TRIBUTARY_STATE_KEY\" } and put the output of `openssl rand -base64 32` there";
 const REMEDY: &str = "write \"sqlite\" or \"postgres://USER@HOST:5432/DATABASE\"";
 
 impl StateConfig {
@@ -50,8 +57,28 @@ impl StateConfig {
         };
         let least = Duration::from_secs(3);
         let lease = reader.duration("lease", least, Duration::from_mins(10));
+        let key = reader
+            .take("key")
+            .and_then(|node| SecretRef::parse(node, root, report));
+        let old_keys = match reader.take("old_keys").map(|node| (&node.shape, node)) {
+            None => Vec::new(),
+            Some((Shape::List(nodes), _)) => nodes
+                .iter()
+                .filter_map(|node| SecretRef::parse(node, root, report))
+                .collect(),
+            Some((_, node)) => {
+                let remedy = "write [{ env = \"OLD_KEY\" }]";
+                report.wrong(&node.spot, "no list of places of secrets", remedy);
+                Vec::new()
+            }
+        };
+        if key.is_none() && !old_keys.is_empty() {
+            reader.missing("key", KEY);
+        }
         reader.close();
         Self {
+            key,
+            old_keys,
             engine: engine.unwrap_or(StateEngine::Sqlite),
             lease: lease.unwrap_or(Duration::from_secs(30)),
         }

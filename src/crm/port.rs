@@ -8,9 +8,15 @@
 //!   included, compound fields themselves never.
 //! * What the signed-in user may not read is absent, never null.
 
+pub mod consent;
+pub mod vault;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::crm::port::consent::Consent;
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};
@@ -100,6 +106,16 @@ pub trait Crm: Send + Sync {
     /// Asks the stream to look at an object's changes as soon as it may: something is said to have happened.
     fn look(&self, object: &ObjectName) {
         let _ = object;
+    }
+
+    /// What a person authorises, where the connection is authorised by one.
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        None
+    }
+
+    /// Resolves when the connection was authorised anew: worth another try at once. Never, where nobody can.
+    async fn authorised(&self) {
+        std::future::pending::<()>().await;
     }
 
     /// The rules by which this CRM's events and rows merge.

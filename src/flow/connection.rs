@@ -73,6 +73,7 @@ pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
         tokio::select! {
             biased;
             () = stop.stopped() => break,
+            () = road.crm.authorised(), if life == Life::Revoked => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -42,6 +42,11 @@ impl<T> Default for OneToken<T> {
 }
 
 impl<T> OneToken<T> {
+    /// Drops the held token.
+    pub async fn forget(&self) {
+        self.held.lock().await.token = None;
+    }
+
     /// The held token if it is usable, else that of a sign-in.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The memory engine of the state.
 
+mod credentials;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectName};
 use crate::model::record_id::RecordId;
+use crate::state::credentials::{Credential, PinnedOrg};
 use crate::state::port::{
     Evidence, Hinted, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of,
     fenced, insufficient, no_hole,
@@ -31,6 +34,8 @@ struct Inner {
     objects: HashMap<(ConnectionId, ObjectName), ObjectState>,
     republish: Vec<(ConnectionId, ObjectName, RecordId)>,
     hints: BTreeMap<(ConnectionId, ObjectName, RecordId), DateTime<Utc>>,
+    orgs: HashMap<ConnectionId, PinnedOrg>,
+    credentials: HashMap<ConnectionId, Credential>,
 }
 
 #[derive(Debug, Clone)]

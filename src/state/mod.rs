@@ -1,8 +1,10 @@
 //! State: owners, positions, owed reads, holes, what is known of objects; behind one port.
 
+pub mod credentials;
 pub mod memory;
 pub mod port;
 pub mod postgres;
+pub mod seal;
 pub mod sqlite;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The SQLite engine of the state: `state.db`.
 
+mod credentials;
 mod hints;
 mod holes;
 
@@ -56,6 +57,12 @@ CREATE TABLE republish (
 ) STRICT, WITHOUT ROWID;
 ",
     hints::TABLE,
+    "
+CREATE TABLE org (connection TEXT PRIMARY KEY, id TEXT NOT NULL, url TEXT NOT NULL) STRICT;
+CREATE TABLE credential (
+    connection TEXT PRIMARY KEY, revision INTEGER NOT NULL, key_id TEXT, sealed BLOB
+) STRICT;
+",
 ];
 const READERS: usize = 2;
 

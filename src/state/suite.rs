@@ -1,5 +1,7 @@
 //! The conformance suite of the state, run on every engine.
 
+mod credentials;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use crate::fault::FaultKind;
 use crate::model::name::{ConnectionId, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
+use crate::state::credentials::Credentials;
 use crate::state::memory::MemoryState;
 use crate::state::port::{
     Evidence, Fence, Hinted, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
@@ -23,6 +26,9 @@ use crate::state::sqlite::SqliteState;
 pub trait Bench: Send + Sync {
     /// The engine.
     fn state(&self) -> Arc<dyn State>;
+
+    /// Its port of credentials.
+    fn credentials(&self) -> Arc<dyn Credentials>;
 
     /// An engine on the same store, as another daemon has it; the same one, where only one process may.
     async fn another(&self) -> Arc<dyn State> {
@@ -52,8 +58,12 @@ impl<S> Told<S> {
 }
 
 #[async_trait]
-impl<S: State + 'static> Bench for Told<S> {
+impl<S: State + Credentials + 'static> Bench for Told<S> {
     fn state(&self) -> Arc<dyn State> {
+        Arc::clone(&self.state) as _
+    }
+
+    fn credentials(&self) -> Arc<dyn Credentials> {
         Arc::clone(&self.state) as _
     }
 
@@ -494,10 +504,13 @@ pub async fn conforms(bench: &dyn Bench) {
     made_again(state, term).await;
     two_owners_at_once(bench).await;
     a_takeover(bench).await;
+    let (one, other) = (bench.credentials(), bench.credentials());
+    credentials::conforms(&*one, &*other).await;
 }
 
 /// What [`conforms`] leaves is there when the store is opened again.
-pub async fn has_kept(state: &dyn State) {
+pub async fn has_kept<S: State + Credentials>(state: &S) {
+    credentials::has_kept(state).await;
     let stored = state.position(acme()).await.unwrap().unwrap();
     assert_eq!(stored.confirmed_at + TimeDelta::zero(), at(9));
     assert_eq!(

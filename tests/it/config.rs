@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tributary::config::Config;
-use tributary::config::connection::Auth;
+use tributary::config::auth::Auth;
 use tributary::config::job::{DeriveSource, Expected, MapSource};
 use tributary::config::kafka::KafkaProperty;
 use tributary::config::log::LogEngine;
@@ -155,7 +155,10 @@ fn the_example_says_what_it_says() {
         client_id,
         client_secret,
         ..
-    } = &acme.auth;
+    } = &acme.auth
+    else {
+        panic!("another flow");
+    };
     assert_eq!(client_id, "demo");
     assert_eq!(*client_secret, SecretRef::Env("ACME_SECRET".to_owned()));
 
@@ -498,7 +501,10 @@ fn overrides_stand_above_files() {
         client_secret,
         secret_expires,
         ..
-    } = &acme.auth;
+    } = &acme.auth
+    else {
+        panic!("another flow");
+    };
     assert_eq!(*client_secret, SecretRef::File(config.root.join("s")));
     assert_eq!(secret_expires.unwrap().to_string(), "2027-01-31");
     let user = config
@@ -580,7 +586,9 @@ fn secrets_show_nowhere() {
     let config = fixture.load("all.toml", &[]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     let acme = config.connections["acme"].salesforce().unwrap();
-    let Auth::ClientCredentials { client_secret, .. } = &acme.auth;
+    let Auth::ClientCredentials { client_secret, .. } = &acme.auth else {
+        panic!("another flow");
+    };
     let secret = client_secret.read().unwrap();
     assert_eq!(secret.expose(), "hunter2");
     assert_eq!(format!("{secret:?}{secret}"), "******");

@@ -15,4 +15,5 @@ mod oob;
 mod postgres;
 mod road;
 mod salesforce;
+mod sign_in;
 mod wire;

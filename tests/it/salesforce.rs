@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tributary::crm::port::{Crm, Heard, Listener, Selection, Start};
 use tributary::crm::salesforce::Salesforce;
-use tributary::crm::salesforce::settings::{Channels, SalesforceSettings, Transport};
+use tributary::crm::salesforce::settings::{Auth, Channels, SalesforceSettings, Transport};
 use tributary::fault::{Fault, FaultKind};
 use tributary::model::event::{Event, EventKind, GapCause, Page};
 use tributary::model::name::FieldName;
@@ -176,7 +176,7 @@ async fn sign_in_and_descriptions() {
     let missing = crm.describe(&"Nothing__c".into()).await.unwrap_err();
     assert_eq!(missing.kind(), FaultKind::Missing);
     let wrong = world.with(|settings| {
-        settings.client_secret = Arc::new(|| Ok(Secret::new("wrong")));
+        settings.auth = Auth::ClientCredentials(Arc::new(|| Ok(Secret::new("wrong"))));
     });
     let fault = wrong.identify().await.unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Credentials);

@@ -8,6 +8,7 @@ pub mod settings;
 mod assertion;
 mod authority;
 mod budget;
+mod consent;
 mod describe;
 mod labels;
 mod links;
@@ -16,9 +17,11 @@ mod place;
 mod plan;
 mod poll;
 mod read;
+mod refusal;
 mod rest;
 mod row;
 mod sign_in;
+mod who;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::http::{Http, HttpSettings};
@@ -36,6 +40,7 @@ use crate::model::position::Position;
 use crate::model::record_id::{InvalidRecordId, RecordId};
 use crate::model::schema::ObjectSchema;
 use crate::runtime::clock::Clock;
+use crate::state::credentials::PinnedOrg;
 use crate::telemetry::metrics::{self, Metrics};
 
 use describe::Describer;
@@ -47,25 +52,20 @@ use plan::fingerprint;
 use push::register::Registrar;
 use read::{Reader, Scope};
 use rest::Rest;
-use settings::DynamicsSettings;
+use settings::{DynamicsSettings, Flow};
 use sign_in::SignIn;
+use who::WhoAmI;
 
 /// One environment.
 pub struct Dynamics {
     settings: DynamicsSettings,
+    sign_in: Arc<SignIn>,
     rest: Arc<Rest>,
     describer: Arc<Describer>,
     reader: Arc<Reader>,
     links: Arc<Links>,
     metrics: Metrics,
     table: DynamicsTable,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WhoAmI {
-    user_id: String,
-    organization_id: String,
 }
 
 #[derive(Deserialize)]
@@ -101,8 +101,17 @@ impl Dynamics {
             },
             &metrics,
         )?;
-        let sign_in = SignIn::new(http.clone(), settings.clone(), Arc::clone(&clock));
-        let rest = Arc::new(Rest::new(http, Arc::new(sign_in), settings.clone(), clock));
+        let sign_in = Arc::new(SignIn::new(
+            http.clone(),
+            settings.clone(),
+            Arc::clone(&clock),
+        ));
+        let rest = Arc::new(Rest::new(
+            http,
+            Arc::clone(&sign_in),
+            settings.clone(),
+            clock,
+        ));
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
         let links = Arc::new(Links::default());
         let reader = Arc::new(Reader::new(
@@ -113,6 +122,7 @@ impl Dynamics {
         let lag = TimeDelta::from_std(settings.read_lag).unwrap_or_default();
         Ok(Self {
             settings,
+            sign_in,
             rest,
             describer,
             reader,
@@ -144,20 +154,13 @@ impl Dynamics {
                 fault
             }
         })?;
-        let told: WhoAmI = serde_json::from_slice(answer.body()).map_err(|error| {
-            let what = "the answer of WhoAmI can't be read";
-            reaching(Fault::new(FaultKind::Protocol, what).source(error))
-        })?;
-        let normal = |id: &str| {
-            RecordId::guid(id).map_err(|error| {
-                let what = "the answer of WhoAmI names no org";
-                reaching(Fault::new(FaultKind::Protocol, what).source(error))
-            })
+        let who = WhoAmI::read(answer.body()).map_err(reaching)?;
+        let org = PinnedOrg {
+            id: who.organization_id.clone(),
+            url: self.settings.org_url.clone(),
         };
-        Ok(WhoAmI {
-            user_id: normal(&told.user_id)?.to_string(),
-            organization_id: normal(&told.organization_id)?.to_string(),
-        })
+        self.settings.vault.pin(&org).await.map_err(reaching)?;
+        Ok(who)
     }
 
     /// Shows how long a place in the changes is taken. Who may not read it listens all the same.
@@ -316,6 +319,15 @@ impl Crm for Dynamics {
 
     fn look(&self, object: &ObjectName) {
         self.links.hasten(object);
+    }
+
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        let by_person = self.settings.flow == Flow::AuthorizationCode;
+        by_person.then(|| Arc::clone(&self.sign_in) as _)
+    }
+
+    async fn authorised(&self) {
+        self.settings.vault.authorised().await;
     }
 
     fn table(&self) -> &dyn MergeTable {

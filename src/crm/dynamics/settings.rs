@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::secret::Secret;
@@ -29,8 +30,12 @@ pub struct DynamicsSettings {
     pub language: u32,
     /// The application's id.
     pub client_id: String,
+    /// Whom we sign in as.
+    pub flow: Flow,
     /// What proves that we are the application.
     pub proof: Proof,
+    /// What signing in keeps.
+    pub vault: Arc<Vault>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -53,6 +58,16 @@ pub struct DynamicsSettings {
     pub call_timeout: Duration,
 }
 
+/// Whom we sign in as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flow {
+    /// The application itself.
+    #[default]
+    ClientCredentials,
+    /// The person who agreed.
+    AuthorizationCode,
+}
+
 /// What an application proves itself by; read anew at each sign-in.
 #[derive(Clone)]
 pub enum Proof {
@@ -60,6 +75,8 @@ pub enum Proof {
     Secret(SecretSource),
     /// PEM with a certificate and its private key.
     Certificate(SecretSource),
+    /// Nothing: a public client, for a person only.
+    Public,
 }
 
 impl DynamicsSettings {
@@ -71,6 +88,8 @@ impl DynamicsSettings {
         proof: Proof,
     ) -> Self {
         Self {
+            vault: Vault::in_memory(connection.clone()),
+            flow: Flow::default(),
             connection,
             org_url: org_url.into(),
             instance_url: None,

@@ -1,5 +1,5 @@
-//! Sign-in of an application (OAuth 2.0 client credentials, Microsoft identity platform v2.0): one token, one sign-in
-//! at a time.
+//! Sign-in (OAuth 2.0, Microsoft identity platform v2.0) of the application or of a person who agreed: one token, one
+//! sign-in at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
-use crate::http::answer::{Answer, status_kind};
 use crate::http::one_token::OneToken;
 use crate::http::request::Request;
 use crate::runtime::clock::Clock;
@@ -16,12 +15,13 @@ use crate::secret::Secret;
 
 use super::assertion::assertion;
 use super::authority::authority;
-use super::settings::{DynamicsSettings, Proof};
+use super::refusal::{Refusal, refusal};
+use super::settings::{DynamicsSettings, Flow, Proof};
 
 /// How long before its end a token is no longer used.
 const SPARE: Duration = Duration::from_mins(5);
 
-/// A session of the connection's application user.
+/// A session of the connection's user.
 #[derive(Debug)]
 pub struct Token {
     /// The bearer token.
@@ -32,43 +32,43 @@ pub struct Token {
 
 /// Signs in and keeps the token.
 pub struct SignIn {
-    http: Http,
-    settings: DynamicsSettings,
+    pub(super) desk: Arc<TokenDesk>,
+    pub(super) held: OneToken<Token>,
+}
+
+/// Asks for tokens.
+pub(super) struct TokenDesk {
+    pub http: Http,
+    pub settings: DynamicsSettings,
     clock: Arc<dyn Clock>,
     /// Where to sign in, once the environment has said it.
     authority: Mutex<Option<String>>,
-    held: OneToken<Token>,
+    /// Held while a refresh token is spent.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
     #[serde(default)]
+    refresh_token: Option<String>,
+    #[serde(default)]
     expires_in: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
-struct Refusal {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    error_description: String,
-    #[serde(default)]
-    error_codes: Vec<u64>,
-    #[serde(default)]
-    trace_id: String,
-    #[serde(default)]
-    correlation_id: String,
-}
+type Form = Vec<(&'static str, String)>;
 
 impl SignIn {
     /// Signs in with `settings` through `http`; nothing is sent yet.
     pub fn new(http: Http, settings: DynamicsSettings, clock: Arc<dyn Clock>) -> Self {
         Self {
-            http,
-            settings,
-            clock,
-            authority: Mutex::default(),
+            desk: Arc::new(TokenDesk {
+                http,
+                settings,
+                clock,
+                authority: Mutex::default(),
+                refreshing: tokio::sync::Mutex::default(),
+            }),
             held: OneToken::default(),
         }
     }
@@ -94,41 +94,125 @@ impl SignIn {
     }
 
     async fn sign_in(&self) -> Result<Token, Fault> {
-        let connection = &self.settings.connection;
-        let signing_in =
-            |fault: Fault| fault.context(format_args!("signing in to connection {connection}"));
-        let authority = self.authority().await.map_err(signing_in)?;
+        let connection = &self.desk.settings.connection;
+        let token = self.desk.sign_in().await.map_err(|fault| {
+            fault.context(format_args!("signing in to connection {connection}"))
+        })?;
+        tracing::info!(%connection, "signed in");
+        Ok(token)
+    }
+}
+
+impl TokenDesk {
+    async fn sign_in(self: &Arc<Self>) -> Result<Token, Fault> {
+        self.check_org().await?;
+        match self.settings.flow {
+            Flow::ClientCredentials => {
+                let form = vec![
+                    ("grant_type", "client_credentials".to_owned()),
+                    ("scope", format!("{}/.default", self.settings.org_url)),
+                ];
+                let asked = self.ask(form).await;
+                Ok(asked.map_err(|refused| refused.fault)?.0)
+            }
+            Flow::AuthorizationCode => {
+                // Whoever waits may leave; a successor that the CRM told must be kept all the same.
+                let desk = Arc::clone(self);
+                let spent = tokio::spawn(async move { desk.refresh().await }).await;
+                spent.map_err(|error| {
+                    Fault::new(FaultKind::Stopping, "the refresh was cut off").source(error)
+                })?
+            }
+        }
+    }
+
+    /// Refuses a URL that is not the one which the connection was established with.
+    pub async fn check_org(&self) -> Result<(), Fault> {
+        let url = &self.settings.org_url;
+        let Some(pinned) = self.settings.vault.org().await? else {
+            return Ok(());
+        };
+        if pinned.url == *url {
+            return Ok(());
+        }
+        let what = format!(
+            "`org = \"{url}\"`: connection {} was established with {}, and an environment's URL does not change",
+            self.settings.connection, pinned.url
+        );
+        Err(Fault::new(FaultKind::Config, what).remedy(
+            "write the first URL back; another environment needs a connection with another id",
+        ))
+    }
+
+    /// Spends the refresh token. Its successor is kept before anybody uses what came with it.
+    async fn refresh(&self) -> Result<Token, Fault> {
+        let _alone = self.refreshing.lock().await;
+        let vault = &self.settings.vault;
+        let grant = vault.grant().await?;
+        let form = vec![
+            ("grant_type", "refresh_token".to_owned()),
+            ("refresh_token", grant.refresh_token.expose().to_owned()),
+            ("scope", self.user_scope()),
+        ];
+        let (token, successor) = self.ask(form).await.map_err(|refused| {
+            if refused.is_final {
+                vault.refuse(&grant, &refused.fault);
+            }
+            refused.fault
+        })?;
+        if let Some(successor) = successor
+            && successor != grant.refresh_token
+            && !vault.renew(&grant, &successor).await?
+        {
+            tracing::info!(connection = %self.settings.connection, "authorised anew during a refresh");
+        }
+        Ok(token)
+    }
+
+    /// What a person is asked for: to act as them, and a token that lasts.
+    pub fn user_scope(&self) -> String {
+        format!(
+            "{}/user_impersonation offline_access",
+            self.settings.org_url
+        )
+    }
+
+    /// Asks the token endpoint; the token, and the refresh token that came with it.
+    pub async fn ask(&self, mut form: Form) -> Result<(Token, Option<Secret>), Refusal> {
+        let failed = |fault| Refusal {
+            fault,
+            is_final: false,
+        };
+        let authority = self.authority().await.map_err(failed)?;
         let url = format!("{authority}/oauth2/v2.0/token");
-        let form = self.form(&url).map_err(signing_in)?;
+        self.add_client(&mut form, &url).map_err(failed)?;
         let request = Request::post(url)
             .header("Accept", "application/json")
             .form(form);
-        let answer = self.http.send(request).await.map_err(signing_in)?;
+        let answer = self.http.send(request).await.map_err(failed)?;
         if !answer.is_success() {
-            return Err(signing_in(refusal(&answer)));
+            return Err(refusal(&answer));
         }
         // The parser's own error may quote the token.
-        let token: TokenAnswer = serde_json::from_slice(answer.body()).map_err(|_| {
-            signing_in(Fault::new(
+        let answer: TokenAnswer = serde_json::from_slice(answer.body()).map_err(|_| {
+            failed(Fault::new(
                 FaultKind::Protocol,
                 "the token answer can't be read",
             ))
         })?;
-        tracing::info!(%connection, authority, "signed in");
-        let life = Duration::from_secs(token.expires_in.unwrap_or(3600));
-        Ok(Token {
-            access: Secret::new(token.access_token),
+        let life = Duration::from_secs(answer.expires_in.unwrap_or(3600));
+        let token = Token {
+            access: Secret::new(answer.access_token),
             until: Instant::now() + life.saturating_sub(SPARE).max(life / 2),
-        })
+        };
+        Ok((token, answer.refresh_token.map(Secret::new)))
     }
 
-    fn form(&self, url: &str) -> Result<Vec<(&'static str, String)>, Fault> {
-        let mut form = vec![
-            ("grant_type", "client_credentials".to_owned()),
-            ("client_id", self.settings.client_id.clone()),
-            ("scope", format!("{}/.default", self.settings.org_url)),
-        ];
+    /// Who we are, and its proof.
+    fn add_client(&self, form: &mut Form, url: &str) -> Result<(), Fault> {
+        form.push(("client_id", self.settings.client_id.clone()));
         match &self.settings.proof {
+            Proof::Public => {}
             Proof::Secret(secret) => {
                 let secret =
                     secret().map_err(|fault| fault.context("reading the client secret"))?;
@@ -142,11 +226,11 @@ impl SignIn {
                 form.push(("client_assertion", signed.expose().to_owned()));
             }
         }
-        Ok(form)
+        Ok(())
     }
 
     /// Where to sign in: the operator's word, else that of the environment, which a call without a token asks.
-    async fn authority(&self) -> Result<String, Fault> {
+    pub async fn authority(&self) -> Result<String, Fault> {
         let own = self.settings.authority_url.as_deref();
         if let Some(known) = self.known().clone() {
             return Ok(known);
@@ -180,135 +264,5 @@ impl SignIn {
         self.authority
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a refused token call means (Microsoft identity platform, "Authentication and authorization error codes"):
-/// by `error`, as the texts and most codes may change.
-fn refusal(answer: &Answer) -> Fault {
-    let said = serde_json::from_slice::<Refusal>(answer.body()).ok();
-    let Some(said) = said.filter(|said| !said.error.is_empty()) else {
-        let fault = answer.fault();
-        return match status_kind(answer.status()) {
-            FaultKind::Unavailable | FaultKind::Throttled | FaultKind::Config => fault,
-            // No answer of a token endpoint: a page of a gateway, or a wrong host.
-            _ => fault.remedy("check `authority_url`, or remove it"),
-        };
-    };
-    let first_line = said.error_description.lines().next().unwrap_or_default();
-    let mut text = format!("{}: {first_line}", said.error);
-    if !said.trace_id.is_empty() {
-        text.push_str(&format!(
-            " (trace {}, correlation {})",
-            said.trace_id, said.correlation_id
-        ));
-    }
-    let (kind, remedy) = meaning(&said.error, &said.error_codes, answer.status());
-    let fault = Fault::new(kind, text);
-    let fault = match remedy {
-        Some(remedy) => fault.remedy(remedy),
-        None => fault,
-    };
-    match answer.retry_after() {
-        Some(wait) => fault.retry_after(wait),
-        None => fault,
-    }
-}
-
-fn meaning(error: &str, codes: &[u64], status: u16) -> (FaultKind, Option<&'static str>) {
-    let has = |code: u64| codes.contains(&code);
-    match error {
-        "temporarily_unavailable" | "server_error" => return (FaultKind::Unavailable, None),
-        _ if status == 429 => return (FaultKind::Throttled, None),
-        _ if status >= 500 => return (FaultKind::Unavailable, None),
-        // 90006, 50033 and 90012 pass by themselves whatever `error` says.
-        _ if has(90006) || has(50033) || has(90012) => return (FaultKind::Unavailable, None),
-        _ => {}
-    }
-    let (kind, remedy) = match error {
-        "invalid_client" if has(7_000_222) => (
-            FaultKind::Credentials,
-            "the client secret has expired: make a new one in the app registration",
-        ),
-        "invalid_client" if has(700_027) => (
-            FaultKind::Credentials,
-            "upload the certificate to the app registration, and check this machine's clock",
-        ),
-        "invalid_client" => (
-            FaultKind::Credentials,
-            "compare `client_id` and `client_secret` with the app registration; use the secret's value, not its id; a \
-             new one takes minutes to work: wait",
-        ),
-        "unauthorized_client" => (
-            FaultKind::Credentials,
-            "the app is not in this tenant or is disabled: check `client_id` and the tenant",
-        ),
-        "invalid_scope" | "invalid_resource" => (
-            FaultKind::Config,
-            "the tenant knows no such environment: check `org` and `authority_url`",
-        ),
-        "invalid_grant" | "interaction_required" => (
-            FaultKind::Credentials,
-            "a person has to sign in again or consent: see the app's sign-in log in Microsoft Entra",
-        ),
-        _ if has(90002) => (
-            FaultKind::Config,
-            "there is no such tenant: check `authority_url`",
-        ),
-        _ => (
-            FaultKind::Credentials,
-            "look the error up in the app's sign-in log in Microsoft Entra",
-        ),
-    };
-    (kind, Some(remedy))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_error_has_its_kind() {
-        for (error, codes, status, kind) in [
-            (
-                "invalid_grant",
-                &[50173_u64][..],
-                400,
-                FaultKind::Credentials,
-            ),
-            (
-                "interaction_required",
-                &[50076],
-                400,
-                FaultKind::Credentials,
-            ),
-            ("invalid_client", &[7_000_215], 401, FaultKind::Credentials),
-            ("invalid_client", &[7_000_222], 401, FaultKind::Credentials),
-            (
-                "unauthorized_client",
-                &[700_016],
-                400,
-                FaultKind::Credentials,
-            ),
-            ("invalid_scope", &[70011], 400, FaultKind::Config),
-            ("invalid_resource", &[500_011], 400, FaultKind::Config),
-            ("invalid_request", &[90002], 400, FaultKind::Config),
-            (
-                "temporarily_unavailable",
-                &[90006],
-                400,
-                FaultKind::Unavailable,
-            ),
-            ("server_error", &[], 500, FaultKind::Unavailable),
-            ("invalid_request", &[90012], 400, FaultKind::Unavailable),
-            ("invalid_client", &[], 503, FaultKind::Unavailable),
-            ("throttled", &[], 429, FaultKind::Throttled),
-            ("new_error", &[], 400, FaultKind::Credentials),
-        ] {
-            let (found, remedy) = meaning(error, codes, status);
-            assert_eq!(found, kind, "{error} {codes:?} {status}");
-            let passes = matches!(kind, FaultKind::Unavailable | FaultKind::Throttled);
-            assert_eq!(remedy.is_none(), passes, "{error}");
-        }
     }
 }

@@ -5,8 +5,10 @@ pub mod merge;
 pub mod pubsub;
 pub mod settings;
 
+mod assertion;
 mod bulk;
 mod compound;
+mod consent;
 mod decode;
 mod deleted;
 mod describe;
@@ -15,6 +17,7 @@ mod kept;
 mod place;
 mod plan;
 mod read;
+mod refusal;
 mod rest;
 mod row;
 mod sign_in;
@@ -29,6 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};
@@ -47,7 +51,7 @@ use merge::SalesforceTable;
 use pubsub::PubSub;
 use read::Reader;
 use rest::Rest;
-use settings::{SalesforceSettings, Transport};
+use settings::{Auth, SalesforceSettings, Transport};
 use sign_in::SignIn;
 use soql::Filter;
 
@@ -88,7 +92,11 @@ impl Salesforce {
             },
             &metrics,
         )?;
-        let sign_in = Arc::new(SignIn::new(http.clone(), settings.clone()));
+        let sign_in = Arc::new(SignIn::new(
+            http.clone(),
+            settings.clone(),
+            Arc::clone(&clock),
+        ));
         let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), &metrics);
         let rest = Arc::new(rest);
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
@@ -214,6 +222,15 @@ impl Crm for Salesforce {
             Transport::Cometd => cometd::listen(desk, &objects, from).await,
             Transport::PubSub => self.pubsub.listen(desk, &objects, from).await,
         }
+    }
+
+    fn consent(&self) -> Option<Arc<dyn Consent>> {
+        let by_person = matches!(self.settings.auth, Auth::AuthorizationCode(_));
+        by_person.then(|| Arc::clone(&self.sign_in) as _)
+    }
+
+    async fn authorised(&self) {
+        self.settings.vault.authorised().await;
     }
 
     fn table(&self) -> &dyn MergeTable {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::secret::Secret;
@@ -25,8 +26,10 @@ pub struct SalesforceSettings {
     pub api_version: String,
     /// The app's consumer key.
     pub client_id: String,
-    /// The app's consumer secret, read anew at each sign-in.
-    pub client_secret: SecretSource,
+    /// How to sign in.
+    pub auth: Auth,
+    /// What signing in keeps.
+    pub vault: Arc<Vault>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -53,6 +56,34 @@ pub struct SalesforceSettings {
     pub pubsub_address: String,
     /// The longest that the Pub/Sub API may say nothing, keep-alives included: they come within 270 s.
     pub silence: Duration,
+}
+
+/// How to sign in; secrets are read anew each time.
+#[derive(Clone)]
+pub enum Auth {
+    /// As the app's Run-As user, by the app's consumer secret.
+    ClientCredentials(SecretSource),
+    /// As a user that the app is pre-authorised for, by the app's private key.
+    JwtBearer {
+        /// The user's name.
+        user: String,
+        /// The RSA key, in PEM.
+        key: SecretSource,
+        /// The login host that the assertion is meant for.
+        audience: String,
+    },
+    /// As the person who agreed; the app's consumer secret, unless it may be left out.
+    AuthorizationCode(Option<SecretSource>),
+}
+
+impl<S> From<Arc<S>> for Auth
+where
+    S: Fn() -> Result<Secret, Fault> + Send + Sync + 'static,
+{
+    /// A consumer secret alone is that of client credentials.
+    fn from(secret: Arc<S>) -> Self {
+        Self::ClientCredentials(secret)
+    }
 }
 
 /// By what the stream comes. Chosen, never switched by itself.
@@ -99,15 +130,16 @@ impl SalesforceSettings {
         connection: ConnectionId,
         login_url: impl Into<String>,
         client_id: impl Into<String>,
-        client_secret: SecretSource,
+        auth: impl Into<Auth>,
     ) -> Self {
         Self {
+            vault: Vault::in_memory(connection.clone()),
             connection,
             login_url: login_url.into(),
             instance_url: None,
             api_version: "66.0".to_owned(),
             client_id: client_id.into(),
-            client_secret,
+            auth: auth.into(),
             read_lag: Duration::from_secs(5),
             ca_file: None,
             plain_text: false,
@@ -130,10 +162,11 @@ impl SalesforceSettings {
     /// `Config`, naming setting, value and remedy.
     pub fn checked(mut self) -> Result<Self, Fault> {
         self.login_url = address("login_url", &self.login_url, self.plain_text)?;
-        if matches!(
+        let is_shared = matches!(
             host(&self.login_url),
             "login.salesforce.com" | "test.salesforce.com"
-        ) {
+        );
+        if is_shared && matches!(self.auth, Auth::ClientCredentials(_)) {
             return Err(
                 refused("login_url", &self.login_url, "serves no client credentials")
                     .remedy(MY_DOMAIN),
@@ -250,7 +283,7 @@ mod tests {
     use super::*;
 
     fn settings(login_url: &str) -> SalesforceSettings {
-        let secret: SecretSource = Arc::new(|| Ok(Secret::new("s")));
+        let secret = Arc::new(|| Ok(Secret::new("s")));
         SalesforceSettings::new(ConnectionId::new("acme"), login_url, "3MVG9", secret)
     }
 

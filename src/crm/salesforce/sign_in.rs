@@ -1,4 +1,4 @@
-//! Sign-in by client credentials (OAuth 2.0, RFC 6749 section 4.4): one token, one sign-in at a time.
+//! Sign-in: one token, one sign-in at a time, by the app's secret, its key, or a person's consent.
 
 use std::sync::Arc;
 
@@ -6,13 +6,16 @@ use serde::Deserialize;
 
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
-use crate::http::answer::{Answer, status_kind};
 use crate::http::one_token::OneToken;
 use crate::http::request::Request;
 use crate::model::record_id::RecordId;
+use crate::runtime::clock::Clock;
 use crate::secret::Secret;
+use crate::state::credentials::PinnedOrg;
 
-use super::settings::{MY_DOMAIN, SalesforceSettings, address};
+use super::assertion::assertion;
+use super::refusal::{Refusal, refusal};
+use super::settings::{Auth, SalesforceSettings, address};
 
 /// A session of the connection's user.
 #[derive(Debug)]
@@ -29,32 +32,40 @@ pub struct Token {
 
 /// Signs in and keeps the token.
 pub struct SignIn {
-    http: Http,
-    settings: SalesforceSettings,
-    held: OneToken<Token>,
+    pub(super) desk: Arc<TokenDesk>,
+    pub(super) held: OneToken<Token>,
+}
+
+/// Asks for tokens.
+pub(super) struct TokenDesk {
+    pub http: Http,
+    pub settings: SalesforceSettings,
+    clock: Arc<dyn Clock>,
+    /// Held while a refresh token is spent: it may be good for one use only.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
+    #[serde(default)]
+    refresh_token: Option<String>,
     instance_url: String,
     id: String,
 }
 
-#[derive(Deserialize, Default)]
-struct Refusal {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    error_description: String,
-}
+type Form = Vec<(&'static str, String)>;
 
 impl SignIn {
     /// Signs in with `settings` through `http`; nothing is sent yet.
-    pub fn new(http: Http, settings: SalesforceSettings) -> Self {
+    pub fn new(http: Http, settings: SalesforceSettings, clock: Arc<dyn Clock>) -> Self {
         Self {
-            http,
-            settings,
+            desk: Arc::new(TokenDesk {
+                http,
+                settings,
+                clock,
+                refreshing: tokio::sync::Mutex::default(),
+            }),
             held: OneToken::default(),
         }
     }
@@ -81,34 +92,120 @@ impl SignIn {
     }
 
     async fn sign_in(&self) -> Result<Token, Fault> {
-        let secret = (self.settings.client_secret)()
-            .map_err(|fault| fault.context("reading the client secret"))?;
-        let request = Request::post(format!("{}/services/oauth2/token", self.settings.login_url))
-            .header("Accept", "application/json")
-            .form(vec![
-                ("grant_type", "client_credentials".to_owned()),
-                ("client_id", self.settings.client_id.clone()),
-                ("client_secret", secret.expose().to_owned()),
-            ]);
-        let signing_in = |fault: Fault| {
-            fault.context(format_args!(
-                "signing in to connection {}",
-                self.settings.connection
-            ))
-        };
-        let answer = self.http.send(request).await.map_err(signing_in)?;
-        if !answer.is_success() {
-            return Err(signing_in(refusal(&answer)));
-        }
-        let token = self.read(answer.body()).map_err(signing_in)?;
+        let connection = &self.desk.settings.connection;
+        let token = self.desk.sign_in().await.map_err(|fault| {
+            fault.context(format_args!("signing in to connection {connection}"))
+        })?;
         tracing::info!(
-            connection = %self.settings.connection, org = token.org_id, user = token.user_id,
+            %connection, org = token.org_id, user = token.user_id,
             instance = token.instance_url, "signed in"
         );
         Ok(token)
     }
+}
 
-    fn read(&self, body: &[u8]) -> Result<Token, Fault> {
+impl TokenDesk {
+    async fn sign_in(self: &Arc<Self>) -> Result<Token, Fault> {
+        let token = match &self.settings.auth {
+            Auth::ClientCredentials(secret) => {
+                let secret =
+                    secret().map_err(|fault| fault.context("reading the client secret"))?;
+                let form = vec![
+                    ("grant_type", "client_credentials".to_owned()),
+                    ("client_id", self.settings.client_id.clone()),
+                    ("client_secret", secret.expose().to_owned()),
+                ];
+                self.ask(form).await.map_err(|refused| refused.fault)?.0
+            }
+            Auth::JwtBearer {
+                user,
+                key,
+                audience,
+            } => {
+                let key = key().map_err(|fault| fault.context("reading the private key"))?;
+                let client = &self.settings.client_id;
+                let signed = assertion(&key, client, user, audience, self.clock.now())?;
+                let kind = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+                let form = vec![
+                    ("grant_type", kind.to_owned()),
+                    ("assertion", signed.expose().to_owned()),
+                ];
+                self.ask(form).await.map_err(|refused| refused.fault)?.0
+            }
+            Auth::AuthorizationCode(_) => {
+                // Whoever waits may leave; a successor that the CRM told must be kept all the same.
+                let desk = Arc::clone(self);
+                let spent = tokio::spawn(async move { desk.refresh().await }).await;
+                spent.map_err(|error| {
+                    Fault::new(FaultKind::Stopping, "the refresh was cut off").source(error)
+                })??
+            }
+        };
+        self.pin(&token).await?;
+        Ok(token)
+    }
+
+    /// Spends the refresh token. Its successor, if it has one, is kept before anybody uses what came with it.
+    async fn refresh(&self) -> Result<Token, Fault> {
+        let _alone = self.refreshing.lock().await;
+        let vault = &self.settings.vault;
+        let grant = vault.grant().await?;
+        let mut form = vec![
+            ("grant_type", "refresh_token".to_owned()),
+            ("refresh_token", grant.refresh_token.expose().to_owned()),
+        ];
+        self.add_client(&mut form)?;
+        let (token, successor) = self.ask(form).await.map_err(|refused| {
+            if refused.is_final {
+                vault.refuse(&grant, &refused.fault);
+            }
+            refused.fault
+        })?;
+        if let Some(successor) = successor
+            && successor != grant.refresh_token
+            && !vault.renew(&grant, &successor).await?
+        {
+            tracing::info!(connection = %self.settings.connection, "authorised anew during a refresh");
+        }
+        Ok(token)
+    }
+
+    /// Who we are: the app's id, and its secret where it has one for us.
+    pub fn add_client(&self, form: &mut Form) -> Result<(), Fault> {
+        form.push(("client_id", self.settings.client_id.clone()));
+        if let Auth::AuthorizationCode(Some(secret)) = &self.settings.auth {
+            let secret = secret().map_err(|fault| fault.context("reading the client secret"))?;
+            form.push(("client_secret", secret.expose().to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Ties the connection to the token's org, or refuses another one's.
+    pub async fn pin(&self, token: &Token) -> Result<(), Fault> {
+        let org = PinnedOrg {
+            id: token.org_id.clone(),
+            url: token.instance_url.clone(),
+        };
+        self.settings.vault.pin(&org).await
+    }
+
+    /// Asks the token host; the token, and the refresh token that came with it.
+    pub async fn ask(&self, form: Form) -> Result<(Token, Option<Secret>), Refusal> {
+        let failed = |fault| Refusal {
+            fault,
+            is_final: false,
+        };
+        let request = Request::post(format!("{}/services/oauth2/token", self.settings.login_url))
+            .header("Accept", "application/json")
+            .form(form);
+        let answer = self.http.send(request).await.map_err(failed)?;
+        if !answer.is_success() {
+            return Err(refusal(&answer));
+        }
+        self.read(answer.body()).map_err(failed)
+    }
+
+    fn read(&self, body: &[u8]) -> Result<(Token, Option<Secret>), Fault> {
         // The parser's own error may quote the token.
         let answer: TokenAnswer = serde_json::from_slice(body)
             .map_err(|_| Fault::new(FaultKind::Protocol, "the token answer can't be read"))?;
@@ -127,12 +224,13 @@ impl SignIn {
                 self.settings.plain_text,
             )?,
         };
-        Ok(Token {
+        let token = Token {
             access: Secret::new(answer.access_token),
             instance_url,
             org_id,
             user_id,
-        })
+        };
+        Ok((token, answer.refresh_token.map(Secret::new)))
     }
 }
 
@@ -142,85 +240,6 @@ fn identity(url: &str) -> Option<(String, String)> {
     let user = RecordId::salesforce(parts.next()?).ok()?;
     let org = RecordId::salesforce(parts.next()?).ok()?;
     (parts.next()? == "id").then(|| (org.to_string(), user.to_string()))
-}
-
-/// What a refused token call means (Salesforce Help, "OAuth 2.0 Error Codes").
-fn refusal(answer: &Answer) -> Fault {
-    let passing = matches!(
-        status_kind(answer.status()),
-        FaultKind::Unavailable | FaultKind::Throttled
-    );
-    let said = serde_json::from_slice::<Refusal>(answer.body()).ok();
-    let Some(said) = said.filter(|said| !said.error.is_empty() && !passing) else {
-        let fault = answer.fault();
-        if passing || matches!(fault.kind(), FaultKind::Config) {
-            return fault;
-        }
-        // No answer of a token host: a page of a gateway, or a wrong host.
-        return fault.remedy(format!("check `login_url`: {MY_DOMAIN}"));
-    };
-    let text = format!("{} ({})", said.error, said.error_description);
-    let (kind, remedy) = meaning(&said.error, &said.error_description);
-    let fault = Fault::new(kind, text);
-    let fault = match remedy {
-        Some(remedy) => fault.remedy(remedy),
-        None => fault,
-    };
-    match answer.retry_after() {
-        Some(wait) => fault.retry_after(wait),
-        None => fault,
-    }
-}
-
-fn meaning(error: &str, description: &str) -> (FaultKind, Option<&'static str>) {
-    let says = |words: &str| description.to_ascii_lowercase().contains(words);
-    let wrong_secret = "a new app or a new secret takes minutes to work: wait ten minutes before you doubt it; \
-         then compare `client_id` and `client_secret` with the app's consumer key and secret";
-    let (kind, remedy) = match error {
-        "invalid_client" | "invalid_client_id" => (FaultKind::Credentials, wrong_secret),
-        "invalid_grant" if says("request not supported on this domain") => {
-            (FaultKind::Config, MY_DOMAIN)
-        }
-        "invalid_grant" if says("no client credentials user enabled") => (
-            FaultKind::Credentials,
-            "choose a Run-As user in the app's policies (client credentials flow)",
-        ),
-        "invalid_grant" if says("ip restricted") => (
-            FaultKind::Credentials,
-            "allow this machine's address in the app's IP policy or the Run-As user's profile",
-        ),
-        "invalid_grant" if says("hasn't approved") => (
-            FaultKind::Credentials,
-            "let an admin pre-authorise the app for the Run-As user",
-        ),
-        "invalid_grant" => (
-            FaultKind::Credentials,
-            "check that the Run-As user is active and may use the API; a new app takes minutes to work: wait",
-        ),
-        "unsupported_grant_type" | "invalid_request" => (
-            FaultKind::Config,
-            "turn on the client credentials flow in the app's settings",
-        ),
-        "invalid_app_access" => (
-            FaultKind::Credentials,
-            "let the app's policies admit the Run-As user (permitted users, permission set)",
-        ),
-        "inactive_user" => (
-            FaultKind::Credentials,
-            "activate the Run-As user, or choose another",
-        ),
-        "inactive_org" => (
-            FaultKind::Credentials,
-            "the org is locked or closed: ask its admin",
-        ),
-        "rate_limit_exceeded" => return (FaultKind::Throttled, None),
-        "server_error" | "temporarily_unavailable" => return (FaultKind::Unavailable, None),
-        _ => (
-            FaultKind::Credentials,
-            "look the error up in the app's login history (Setup)",
-        ),
-    };
-    (kind, Some(remedy))
 }
 
 #[cfg(test)]
@@ -240,55 +259,5 @@ mod tests {
         ] {
             assert!(identity(url).is_none(), "{url}");
         }
-    }
-
-    #[test]
-    fn every_refusal_has_a_kind_and_a_remedy() {
-        for (error, description, kind, word) in [
-            (
-                "invalid_client",
-                "invalid client credentials",
-                FaultKind::Credentials,
-                "wait",
-            ),
-            (
-                "invalid_client_id",
-                "client identifier invalid",
-                FaultKind::Credentials,
-                "wait",
-            ),
-            (
-                "invalid_grant",
-                "request not supported on this domain",
-                FaultKind::Config,
-                "my.salesforce.com",
-            ),
-            (
-                "invalid_grant",
-                "no client credentials user enabled",
-                FaultKind::Credentials,
-                "Run-As",
-            ),
-            (
-                "invalid_grant",
-                "ip restricted",
-                FaultKind::Credentials,
-                "IP",
-            ),
-            (
-                "invalid_grant",
-                "authentication failure",
-                FaultKind::Credentials,
-                "Run-As",
-            ),
-            ("unsupported_grant_type", "", FaultKind::Config, "flow"),
-            ("inactive_user", "", FaultKind::Credentials, "activate"),
-            ("new_error", "", FaultKind::Credentials, "login history"),
-        ] {
-            let (found, remedy) = meaning(error, description);
-            assert_eq!(found, kind, "{error} {description}");
-            assert!(remedy.unwrap().contains(word), "{error} {description}");
-        }
-        assert_eq!(meaning("rate_limit_exceeded", "").0, FaultKind::Throttled);
     }
 }

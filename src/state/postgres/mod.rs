@@ -4,6 +4,7 @@
 //! (`lease.rs`). Leases are judged by the server's clock. A write whose reply is lost is not repeated here: it may be
 //! made again by the caller, and changes nothing then.
 
+mod credentials;
 mod lease;
 mod read;
 mod schema;

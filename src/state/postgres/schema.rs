@@ -5,7 +5,8 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 
 /// Steps are only ever added; `{s}` is the schema.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE {s}.lease (
     connection text COLLATE \"C\" PRIMARY KEY, owner text NOT NULL, term bigint NOT NULL, until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
@@ -38,6 +39,11 @@ CREATE TABLE {s}.hint (
     PRIMARY KEY (connection, object, record)
 );
 CREATE INDEX hint_by_age ON {s}.hint (connection, at);
+", "
+CREATE TABLE {s}.org (connection text COLLATE \"C\" PRIMARY KEY, id text NOT NULL, url text NOT NULL);
+CREATE TABLE {s}.credential (
+    connection text COLLATE \"C\" PRIMARY KEY, revision bigint NOT NULL, key_id text, sealed bytea
+);
 "];
 
 /// One daemon at a time makes tables.

@@ -17,6 +17,7 @@ use crate::postgres::trial::obstacle::{Obstacle, wait_until};
 use crate::postgres::trial::proxy::Proxy;
 use crate::postgres::trial::server::server;
 use crate::postgres::{Settings, SslMode};
+use crate::state::credentials::Credentials;
 use crate::state::port::{Progress, State, StoredPosition};
 use crate::state::suite::{Bench, LEASE, account, acme, at, conforms, has_kept, owed};
 
@@ -88,6 +89,10 @@ impl Shared {
 impl Bench for Shared {
     fn state(&self) -> Arc<dyn State> {
         Arc::clone(&self.state) as _
+    }
+
+    fn credentials(&self) -> Arc<dyn Credentials> {
+        self.engine()
     }
 
     async fn another(&self) -> Arc<dyn State> {

@@ -89,11 +89,7 @@ fn every_rule_refuses() {
         ),
         ("https://Contoso", "http://contoso", "plain text"),
         (".com/\"", ".com/main.aspx\"", "up to the host"),
-        (
-            "\"client_credentials\"",
-            "\"authorization_code\"",
-            "not available",
-        ),
+        ("\"client_credentials\"", "\"device_code\"", "not available"),
         ("\"client_credentials\"", "\"magic\"", "no way to sign in"),
         ("client_id = \"0000\", ", "", "client_id"),
         ("client_secret = { env = \"CONTOSO\" }, ", "", "exactly one"),

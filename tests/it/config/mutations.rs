@@ -65,7 +65,9 @@ proptest! {
         let config = super::load_single(&text, &[]).unwrap();
         let acme = config.connections["acme"].salesforce().unwrap();
         prop_assert_eq!(acme.login_url(), format!("https://{host}.my.salesforce.com"));
-        let super::Auth::ClientCredentials { client_id, .. } = &acme.auth;
+        let super::Auth::ClientCredentials { client_id, .. } = &acme.auth else {
+            panic!("another flow");
+        };
         prop_assert_eq!(client_id, &id);
         let user = config.jobs.iter().find(|job| job.id.as_str() == "user_sync").unwrap();
         prop_assert_eq!(user.parked_ttl.num_minutes() as u64, minutes);

@@ -1,5 +1,6 @@
 //! The whole road: a simulated org, the daemon as a process of its own, and a store that must equal the org.
 
+mod authorised;
 mod bulk;
 mod catching_up;
 mod changes;

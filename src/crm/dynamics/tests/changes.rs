@@ -288,7 +288,7 @@ async fn another_org_under_the_same_address_is_refused() {
         .await
         .err()
         .unwrap();
-    assert_eq!(fault.kind(), FaultKind::Config);
+    assert_eq!(fault.kind(), FaultKind::Credentials);
     assert!(fault.report().contains(&guid(9)) && fault.report().contains(super::org::ORG));
 }
 

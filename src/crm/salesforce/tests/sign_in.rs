@@ -199,10 +199,10 @@ async fn the_secret_is_read_at_each_sign_in() {
     let reads = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
     let crm = org.with(|settings| {
-        settings.client_secret = Arc::new(move || {
+        settings.auth = Auth::ClientCredentials(Arc::new(move || {
             counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             Ok(crate::secret::Secret::new("sesame"))
-        });
+        }));
     });
     crm.identify().await.unwrap();
     org.inner.end_sessions();

@@ -233,7 +233,7 @@ pub const CONNECTIONS: &[Case] = &[
     ),
     ("auth missing", AUTH, ""),
     ("auth, a text", AUTH, "auth = \"hunter2\""),
-    ("auth flow, later", "client_credentials", "jwt_bearer"),
+    ("auth flow, later", "client_credentials", "device_code"),
     ("auth flow, unknown", "client_credentials", "password"),
     ("client_id missing", "client_id = \"3MVG9\", ", ""),
     (

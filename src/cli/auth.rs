@@ -1,0 +1,339 @@
+//! `tributary auth`: has a person authorise a connection, through the running daemon or beside none.
+
+use std::io::BufRead;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin;
+use crate::app;
+use crate::app::sign_in::desk_alone;
+use crate::config::Config;
+use crate::config::connection::ConnectionConfig;
+use crate::crm::port::consent::{Desk, Disconnected, Ended};
+use crate::fault::{Fault, FaultKind};
+use crate::http::answer::Answer;
+use crate::http::request::{Method, Request};
+use crate::http::{Http, HttpSettings};
+use crate::model::name::ConnectionId;
+use crate::runtime::shutdown::StopSignal;
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+
+use super::args::AuthOptions;
+use super::output;
+
+/// How often the daemon is asked whether the person has answered.
+const LOOK: Duration = Duration::from_millis(500);
+/// A link waits no longer.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+pub(super) async fn auth(
+    path: &Path,
+    options: &AuthOptions,
+    json: bool,
+) -> Result<ExitCode, Fault> {
+    let config = app::load(path)?;
+    let id = ConnectionId::new(&options.connection);
+    let connection = config.connections.get(&id).ok_or_else(|| {
+        Fault::new(FaultKind::Config, format!("no connection {id}")).remedy(format!(
+            "add connections/{id}.toml, or name one of: {}",
+            config
+                .connections
+                .keys()
+                .map(ConnectionId::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ))
+    })?;
+    if !connection.is_by_person() {
+        let what = format!("connection {id} signs in by itself, nobody has to authorise it");
+        return Err(Fault::new(FaultKind::Config, what)
+            .remedy("set flow = \"authorization_code\" in its `auth` if a person should"));
+    }
+    let desk = Either::open(&config).await?;
+    let outcome = if options.revoke {
+        disconnect(&desk, &id, json).await
+    } else {
+        authorise(&desk, &config, &id, options.paste, json, connection).await
+    };
+    desk.close().await?;
+    outcome
+}
+
+async fn disconnect(desk: &Either, id: &ConnectionId, json: bool) -> Result<ExitCode, Fault> {
+    let done: Disconnected = match desk {
+        Either::Daemon(daemon) => daemon.call(Method::Delete, id).await?,
+        Either::Alone(desk, _) => desk.disconnect(id).await?,
+    };
+    if json {
+        output::json(&done);
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(match (done.had_token, done.revoked) {
+        (true, true) => "the token is deleted here and revoked at the CRM",
+        (true, false) => "the token is deleted here; the CRM was not made to revoke it",
+        (false, _) => "there was no token",
+    });
+    output::print(&done.remains);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn authorise(
+    desk: &Either,
+    config: &Config,
+    id: &ConnectionId,
+    paste: bool,
+    json: bool,
+    connection: &ConnectionConfig,
+) -> Result<ExitCode, Fault> {
+    let callback = config.admin.callback(config.admin.listen);
+    // Bound before the link is shown, as the answer may come at once.
+    let listener = match desk {
+        Either::Alone(..) if !paste => {
+            let token = config.admin.token.as_ref().map(|token| token.read());
+            let token = token.transpose()?;
+            Some(admin::bind(config.admin.listen, token.as_ref()).await?)
+        }
+        _ => None,
+    };
+    let link = match desk {
+        Either::Daemon(daemon) => daemon.call(Method::Post, id).await?,
+        Either::Alone(desk, _) => Link {
+            link: desk.link(id, &callback).await?,
+            callback,
+        },
+    };
+    if json {
+        output::json(&serde_json::json!({ "link": link.link, "callback": link.callback }));
+    } else {
+        output::print(&format!(
+            "callback URL that the app must allow: {}",
+            link.callback
+        ));
+        output::print(&needs(connection));
+        output::print(&format!("open this, sign in and agree:\n{}", link.link));
+    }
+    let ended = if paste {
+        if !json {
+            output::print("paste the address that the browser ends at:");
+        }
+        pasted(desk, id).await?
+    } else {
+        waited(desk, id, listener).await?
+    };
+    told(&ended, id, json)
+}
+
+fn told(ended: &Ended, id: &ConnectionId, json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        output::json(ended);
+    }
+    match ended {
+        Ended::Authorised { org, user } => {
+            if !json {
+                output::print(&format!(
+                    "connection {id} is authorised: org {org}, user {user}"
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Refused { .. } if json => Ok(ExitCode::FAILURE),
+        Ended::Refused { error } => Err(Fault::new(FaultKind::Credentials, error.clone())),
+        Ended::Waiting => Err(Fault::new(
+            FaultKind::Credentials,
+            format!("nobody answered the link of connection {id} in ten minutes"),
+        )
+        .remedy("run the command again")),
+    }
+}
+
+/// The least that the person who agrees has to be allowed.
+fn needs(connection: &ConnectionConfig) -> String {
+    match connection {
+        ConnectionConfig::Salesforce(_) => "the person needs: API Enabled; Read and View All on every object that jobs \
+             select, and field-level read access to the fields; View Setup and Configuration for the limits",
+        ConnectionConfig::Dynamics(_) => "the person needs a security role with organization-level Read on every table \
+             that jobs select, on Organization, and field security profiles for secured columns",
+    }
+    .to_owned()
+}
+
+/// Waits for the answer to come to the callback.
+async fn waited(
+    desk: &Either,
+    id: &ConnectionId,
+    listener: Option<tokio::net::TcpListener>,
+) -> Result<Ended, Fault> {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let stop = StopSignal::new();
+    let serving = match (desk, listener) {
+        (Either::Alone(desk, _), Some(listener)) => {
+            let (desk, stop) = (Arc::clone(desk), stop.clone());
+            Some(tokio::spawn(admin::consent::serve(listener, desk, stop)))
+        }
+        _ => None,
+    };
+    let ended = loop {
+        let ended = desk.ended(id).await?;
+        if !matches!(ended, Ended::Waiting) || tokio::time::Instant::now() > until {
+            break ended;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    stop.stop();
+    if let Some(serving) = serving {
+        // The page goes out to the person before we leave.
+        let left = tokio::time::timeout(Duration::from_secs(3), serving).await;
+        tracing::debug!(in_time = left.is_ok(), "the callback's listener ended");
+    }
+    Ok(ended)
+}
+
+/// Reads the address from the standard input, for a browser that can't reach us.
+async fn pasted(desk: &Either, id: &ConnectionId) -> Result<Ended, Fault> {
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map(|_| line)
+    })
+    .await;
+    let unread = || Fault::new(FaultKind::Config, "the address can't be read");
+    let line = line.map_err(|_| unread())?.map_err(|_| unread())?;
+    let query = line.trim().split_once('?').map(|(_, query)| query);
+    let query = query.and_then(|query| query.split('#').next());
+    let query = query
+        .filter(|query| query.contains("state="))
+        .ok_or_else(|| {
+            Fault::new(FaultKind::Config, "this is not the address of the callback")
+                .remedy("paste the whole address, with `code=` and `state=` in it")
+        })?;
+    let refused = match desk {
+        Either::Daemon(daemon) => daemon.take(query).await?,
+        Either::Alone(desk, _) => admin::consent::take(desk, query).await.err(),
+    };
+    if let Some(fault) = refused {
+        return Ok(Ended::Refused {
+            error: fault.report(),
+        });
+    }
+    desk.ended(id).await
+}
+
+/// Who asks the person: the running daemon, or we, while none runs.
+enum Either {
+    Daemon(Daemon),
+    Alone(Arc<Desk>, Arc<dyn crate::state::port::State>),
+}
+
+impl Either {
+    async fn open(config: &Config) -> Result<Self, Fault> {
+        match Daemon::find(config).await? {
+            Some(daemon) => Ok(Self::Daemon(daemon)),
+            None => {
+                let (desk, state) = desk_alone(config).await?;
+                Ok(Self::Alone(Arc::new(desk), state))
+            }
+        }
+    }
+
+    async fn ended(&self, id: &ConnectionId) -> Result<Ended, Fault> {
+        match self {
+            Self::Daemon(daemon) => daemon.call(Method::Get, id).await,
+            Self::Alone(desk, _) => Ok(desk.ended(id).unwrap_or(Ended::Waiting)),
+        }
+    }
+
+    async fn close(self) -> Result<(), Fault> {
+        match self {
+            Self::Daemon(_) => Ok(()),
+            Self::Alone(_, state) => state.close().await,
+        }
+    }
+}
+
+/// The running daemon.
+struct Daemon {
+    http: Http,
+    url: String,
+    token: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    link: String,
+    callback: String,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
+}
+
+impl Daemon {
+    /// The daemon at `[admin] listen`, if one answers there.
+    async fn find(config: &Config) -> Result<Option<Self>, Fault> {
+        let mut address: SocketAddr = config.admin.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        let settings = HttpSettings {
+            plain_text: true,
+            timeout: Duration::from_secs(60),
+            ..HttpSettings::new("auth")
+        };
+        let token = config.admin.token.as_ref().map(|token| token.read());
+        let daemon = Self {
+            http: Http::new(settings, &Metrics::none())?,
+            url: format!("http://{address}"),
+            token: token.transpose()?,
+        };
+        let probe = Request::get(format!("{}/healthz", daemon.url)).timeout(Duration::from_secs(4));
+        let answers = daemon.http.send(probe).await;
+        Ok(answers
+            .is_ok_and(|answer| answer.is_success())
+            .then_some(daemon))
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        id: &ConnectionId,
+    ) -> Result<T, Fault> {
+        let url = format!("{}/api/v1/connections/{id}/authorization", self.url);
+        let mut request = Request::new(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer(token);
+        }
+        let answer = self.http.send(request).await?;
+        if !answer.is_success() {
+            return Err(refused(&answer));
+        }
+        serde_json::from_slice(answer.body()).map_err(|error| {
+            Fault::new(FaultKind::Protocol, "the daemon's answer can't be read")
+                .source(error)
+                .remedy("run the same build as the daemon")
+        })
+    }
+
+    /// Gives the daemon what came back; why it was refused, if it was.
+    async fn take(&self, query: &str) -> Result<Option<Fault>, Fault> {
+        let url = format!("{}{}?{query}", self.url, crate::config::admin::CALLBACK);
+        let answer = self.http.send(Request::get(url)).await?;
+        Ok((!answer.is_success()).then(|| {
+            Fault::new(FaultKind::Credentials, "the daemon refused the address")
+                .remedy("its log says why; ask for a new link")
+        }))
+    }
+}
+
+fn refused(answer: &Answer) -> Fault {
+    match serde_json::from_slice::<Refused>(answer.body()) {
+        Ok(said) => Fault::new(FaultKind::Credentials, said.error),
+        Err(_) => answer.fault(),
+    }
+}
