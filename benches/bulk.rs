@@ -1,9 +1,9 @@
 //! A first sync by the Bulk API 2.0: records a second from a simulated org into the topic, and the daemon's peak memory.
 //!
 //! `cargo bench --bench bulk`. The daemon is the real binary in a process of its own, with the embedded log and one job
-//! into a SQLite file; the org is simulated in this process, so that the peak (`VmHWM`) is the daemon's alone. The time is
-//! that from the job's creation, when the daemon serves, to the last page durable in the topic; the job's own way into the
-//! store runs beside it. How many records: `TRIBUTARY_BENCH_RECORDS` (1,000,000). Flat memory: two sizes have like peaks.
+//! into a SQLite file; the org is simulated in this process, so that the peak (`VmHWM`) is the daemon's alone. The time runs
+//! from when the daemon serves to the last page durable in the topic: signing in, the counting and the Bulk job's own run
+//! are in it, and the way into the store runs beside it. How many records: `TRIBUTARY_BENCH_RECORDS` (1,000,000). Flat memory: two sizes have like peaks.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Write as _;
