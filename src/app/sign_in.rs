@@ -50,7 +50,7 @@ pub(super) fn desk(crms: &Crms) -> Desk {
 /// A desk on the daemon's state while no daemon has it. Close the state afterwards.
 ///
 /// # Errors
-/// `Config` if a daemon has the state, else as [`crms`] or the store says.
+/// `Config` if a daemon has the state, `Credentials` for keys of the state, else as the store says.
 pub async fn desk_alone(config: &Config) -> Result<(Desk, Arc<dyn State>), Fault> {
     let dir = &config.daemon.data_dir;
     std::fs::create_dir_all(dir).map_err(|error| {
