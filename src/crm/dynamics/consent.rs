@@ -38,13 +38,8 @@ impl Consent for SignIn {
         let redeeming =
             |fault: Fault| fault.context(format_args!("authorising connection {connection}"));
         desk.check_org().await.map_err(redeeming)?;
-        let form = vec![
-            ("grant_type", "authorization_code".to_owned()),
-            ("code", code.expose().to_owned()),
-            ("redirect_uri", asked.redirect.clone()),
-            ("code_verifier", asked.verifier().expose().to_owned()),
-            ("scope", desk.user_scope()),
-        ];
+        let mut form = asked.redeeming(code);
+        form.push(("scope", desk.user_scope()));
         let (token, refresh) = desk
             .ask(form)
             .await
@@ -94,12 +89,7 @@ impl Consent for SignIn {
 impl TokenDesk {
     /// Which environment a fresh token is for.
     async fn who(&self, token: &Token) -> Result<WhoAmI, Fault> {
-        let url = format!(
-            "{}/api/data/v{}/WhoAmI",
-            self.settings.base(),
-            self.settings.api_version
-        );
-        let request = Request::get(url)
+        let request = Request::get(self.settings.who_am_i())
             .header("Accept", "application/json")
             .bearer(&token.access);
         let answer = self.http.send(request).await?;

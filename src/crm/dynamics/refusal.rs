@@ -2,15 +2,9 @@
 
 use serde::Deserialize;
 
+use crate::crm::port::vault::Refusal;
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::{Answer, status_kind};
-
-/// A refused token call.
-pub(super) struct Refusal {
-    pub fault: Fault,
-    /// What was sent is dead and will be refused for ever.
-    pub is_final: bool,
-}
 
 #[derive(Deserialize, Default)]
 struct Said {
@@ -37,10 +31,7 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
             // No answer of a token endpoint: a page of a gateway, or a wrong host.
             _ => fault.remedy("check `authority_url`, or remove it"),
         };
-        return Refusal {
-            fault,
-            is_final: false,
-        };
+        return Refusal::passing(fault);
     };
     let first_line = said.error_description.lines().next().unwrap_or_default();
     let mut text = format!("{}: {first_line}", said.error);

@@ -159,11 +159,7 @@ impl Rest {
     /// # Errors
     /// The fault of an answer that is none of the CRM's.
     pub async fn clock(&self) -> Result<DateTime<Utc>, Fault> {
-        let url = format!(
-            "{}/api/data/v{}/WhoAmI",
-            self.settings.base(),
-            self.settings.api_version
-        );
+        let url = self.settings.who_am_i();
         let answer = self.http.send(Request::get(url)).await?;
         if answer.is_success() || answer.status() == 401 {
             return self.as_of(&answer);

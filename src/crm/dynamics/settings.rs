@@ -147,6 +147,11 @@ impl DynamicsSettings {
     pub fn base(&self) -> &str {
         self.instance_url.as_deref().unwrap_or(&self.org_url)
     }
+
+    /// The URL of `WhoAmI` (Dataverse Web API, "WhoAmI function").
+    pub(super) fn who_am_i(&self) -> String {
+        format!("{}/api/data/v{}/WhoAmI", self.base(), self.api_version)
+    }
 }
 
 /// Checks an address that tokens or secrets are sent to.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use crate::crm::port::vault::Refusal;
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::one_token::OneToken;
@@ -15,7 +16,7 @@ use crate::secret::Secret;
 
 use super::assertion::assertion;
 use super::authority::authority;
-use super::refusal::{Refusal, refusal};
+use super::refusal::refusal;
 use super::settings::{DynamicsSettings, Flow, Proof};
 
 /// How long before its end a token is no longer used.
@@ -43,8 +44,6 @@ pub(super) struct TokenDesk {
     clock: Arc<dyn Clock>,
     /// Where to sign in, once the environment has said it.
     authority: Mutex<Option<String>>,
-    /// Held while a refresh token is spent.
-    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +66,6 @@ impl SignIn {
                 settings,
                 clock,
                 authority: Mutex::default(),
-                refreshing: tokio::sync::Mutex::default(),
             }),
             held: OneToken::default(),
         }
@@ -116,12 +114,11 @@ impl TokenDesk {
                 Ok(asked.map_err(|refused| refused.fault)?.0)
             }
             Flow::AuthorizationCode => {
-                // Whoever waits may leave; a successor that the CRM told must be kept all the same.
                 let desk = Arc::clone(self);
-                let spent = tokio::spawn(async move { desk.refresh().await }).await;
-                spent.map_err(|error| {
-                    Fault::new(FaultKind::Stopping, "the refresh was cut off").source(error)
-                })?
+                let vault = &self.settings.vault;
+                vault
+                    .spend(|token| async move { desk.refresh(&token).await })
+                    .await
             }
         }
     }
@@ -144,29 +141,13 @@ impl TokenDesk {
         ))
     }
 
-    /// Spends the refresh token. Its successor is kept before anybody uses what came with it.
-    async fn refresh(&self) -> Result<Token, Fault> {
-        let _alone = self.refreshing.lock().await;
-        let vault = &self.settings.vault;
-        let grant = vault.grant().await?;
+    async fn refresh(&self, token: &Secret) -> Result<(Token, Option<Secret>), Refusal> {
         let form = vec![
             ("grant_type", "refresh_token".to_owned()),
-            ("refresh_token", grant.refresh_token.expose().to_owned()),
+            ("refresh_token", token.expose().to_owned()),
             ("scope", self.user_scope()),
         ];
-        let (token, successor) = self.ask(form).await.map_err(|refused| {
-            if refused.is_final {
-                vault.refuse(&grant, &refused.fault);
-            }
-            refused.fault
-        })?;
-        if let Some(successor) = successor
-            && successor != grant.refresh_token
-            && !vault.renew(&grant, &successor).await?
-        {
-            tracing::info!(connection = %self.settings.connection, "authorised anew during a refresh");
-        }
-        Ok(token)
+        self.ask(form).await
     }
 
     /// What a person is asked for: to act as them, and a token that lasts.
@@ -179,26 +160,20 @@ impl TokenDesk {
 
     /// Asks the token endpoint; the token, and the refresh token that came with it.
     pub async fn ask(&self, mut form: Form) -> Result<(Token, Option<Secret>), Refusal> {
-        let failed = |fault| Refusal {
-            fault,
-            is_final: false,
-        };
-        let authority = self.authority().await.map_err(failed)?;
+        let authority = self.authority().await.map_err(Refusal::passing)?;
         let url = format!("{authority}/oauth2/v2.0/token");
-        self.add_client(&mut form, &url).map_err(failed)?;
+        self.add_client(&mut form, &url).map_err(Refusal::passing)?;
         let request = Request::post(url)
             .header("Accept", "application/json")
             .form(form);
-        let answer = self.http.send(request).await.map_err(failed)?;
+        let answer = self.http.send(request).await.map_err(Refusal::passing)?;
         if !answer.is_success() {
             return Err(refusal(&answer));
         }
         // The parser's own error may quote the token.
         let answer: TokenAnswer = serde_json::from_slice(answer.body()).map_err(|_| {
-            failed(Fault::new(
-                FaultKind::Protocol,
-                "the token answer can't be read",
-            ))
+            let what = "the token answer can't be read";
+            Refusal::passing(Fault::new(FaultKind::Protocol, what))
         })?;
         let life = Duration::from_secs(answer.expires_in.unwrap_or(3600));
         let token = Token {
@@ -238,11 +213,7 @@ impl TokenDesk {
         let found = match own.map(|own| authority(None, Some(own))) {
             Some(Ok(found)) => found,
             _ => {
-                let url = format!(
-                    "{}/api/data/v{}/WhoAmI",
-                    self.settings.base(),
-                    self.settings.api_version
-                );
+                let url = self.settings.who_am_i();
                 let answer = self.http.send(Request::get(url)).await?;
                 if answer.status() != 401 {
                     let fault = if answer.is_success() {

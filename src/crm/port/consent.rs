@@ -64,10 +64,15 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The proof itself, for the call that redeems the code.
+    /// The call that redeems the code, with its proof, before what a CRM adds to it (RFC 6749 4.1.3, RFC 7636 4.5).
     #[must_use]
-    pub fn verifier(&self) -> &Secret {
-        &self.verifier
+    pub fn redeeming(&self, code: &Secret) -> Vec<(&'static str, String)> {
+        vec![
+            ("grant_type", "authorization_code".to_owned()),
+            ("code", code.expose().to_owned()),
+            ("redirect_uri", self.redirect.clone()),
+            ("code_verifier", self.verifier.expose().to_owned()),
+        ]
     }
 
     /// What the link shows of the proof: `base64url(SHA-256(verifier))`.

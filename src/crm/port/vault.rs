@@ -1,5 +1,6 @@
 //! What signing in keeps for one connection: the org it belongs to, and a sealed refresh token.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,29 @@ pub struct Vault {
     keys: Option<Arc<Keyring>>,
     /// The revision that the CRM refused for good, and what it said.
     refused: Mutex<Option<(u64, Refused)>>,
+    /// Held while the refresh token is spent: it may be good for one use only.
+    spending: tokio::sync::Mutex<()>,
     /// Woken by each new authorisation.
     authorised: Notify,
+}
+
+/// A refused token call.
+pub struct Refusal {
+    /// What it means.
+    pub fault: Fault,
+    /// What was sent is dead and will be refused for ever.
+    pub is_final: bool,
+}
+
+impl Refusal {
+    /// One that does not judge what was sent.
+    #[must_use]
+    pub const fn passing(fault: Fault) -> Self {
+        Self {
+            fault,
+            is_final: false,
+        }
+    }
 }
 
 /// A refresh token, and the revision that it was read at.
@@ -58,6 +80,7 @@ impl Vault {
             store,
             keys,
             refused: Mutex::default(),
+            spending: tokio::sync::Mutex::default(),
             authorised: Notify::new(),
         }
     }
@@ -131,6 +154,43 @@ impl Vault {
             refresh_token,
             revision,
         })
+    }
+
+    /// Has `ask` spend the refresh token, one at a time. Its successor, if the CRM gave one, is kept before anybody uses
+    /// what came with it, even if who waits for this leaves.
+    ///
+    /// # Errors
+    /// As [`Vault::grant`], the refusal's fault, or as the store says.
+    pub async fn spend<T, A>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(Secret) -> A + Send + 'static,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        A: Future<Output = Result<(T, Option<Secret>), Refusal>> + Send,
+    {
+        let vault = Arc::clone(self);
+        let spent = tokio::spawn(async move {
+            let _alone = vault.spending.lock().await;
+            let grant = vault.grant().await?;
+            let asked = ask(grant.refresh_token.clone()).await;
+            let (gained, successor) = asked.map_err(|refused| {
+                if refused.is_final {
+                    vault.refuse(&grant, &refused.fault);
+                }
+                refused.fault
+            })?;
+            if let Some(successor) = successor
+                && successor != grant.refresh_token
+                && !vault.renew(&grant, &successor).await?
+            {
+                tracing::info!(connection = %vault.connection, "authorised anew during a refresh");
+            }
+            Ok(gained)
+        });
+        spent.await.map_err(|error| {
+            Fault::new(FaultKind::Stopping, "the refresh was cut off").source(error)
+        })?
     }
 
     /// Keeps the successor of a refresh token, before it is used. Whether it was still the newest one.

@@ -36,12 +36,7 @@ impl Consent for SignIn {
         let connection = &desk.settings.connection;
         let redeeming =
             |fault: Fault| fault.context(format_args!("authorising connection {connection}"));
-        let mut form = vec![
-            ("grant_type", "authorization_code".to_owned()),
-            ("code", code.expose().to_owned()),
-            ("redirect_uri", asked.redirect.clone()),
-            ("code_verifier", asked.verifier().expose().to_owned()),
-        ];
+        let mut form = asked.redeeming(code);
         desk.add_client(&mut form).map_err(redeeming)?;
         let (token, refresh) = desk
             .ask(form)

@@ -2,17 +2,11 @@
 
 use serde::Deserialize;
 
+use crate::crm::port::vault::Refusal;
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::{Answer, status_kind};
 
 use super::settings::MY_DOMAIN;
-
-/// A refused token call.
-pub(super) struct Refusal {
-    pub fault: Fault,
-    /// What was sent is dead and will be refused for ever.
-    pub is_final: bool,
-}
 
 #[derive(Deserialize, Default)]
 struct Said {
@@ -32,10 +26,10 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
     let Some(said) = said.filter(|said| !said.error.is_empty() && !passing) else {
         let fault = answer.fault();
         if passing || matches!(fault.kind(), FaultKind::Config) {
-            return passes(fault);
+            return Refusal::passing(fault);
         }
         // No answer of a token host: a page of a gateway, or a wrong host.
-        return passes(fault.remedy(format!("check `login_url`: {MY_DOMAIN}")));
+        return Refusal::passing(fault.remedy(format!("check `login_url`: {MY_DOMAIN}")));
     };
     let text = format!("{} ({})", said.error, said.error_description);
     let (kind, remedy) = meaning(&said.error, &said.error_description);
@@ -50,13 +44,6 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
             Some(wait) => fault.retry_after(wait),
             None => fault,
         },
-    }
-}
-
-const fn passes(fault: Fault) -> Refusal {
-    Refusal {
-        fault,
-        is_final: false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::crm::port::vault::Refusal;
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::one_token::OneToken;
@@ -14,7 +15,7 @@ use crate::secret::Secret;
 use crate::state::credentials::PinnedOrg;
 
 use super::assertion::assertion;
-use super::refusal::{Refusal, refusal};
+use super::refusal::refusal;
 use super::settings::{Auth, SalesforceSettings, address};
 
 /// A session of the connection's user.
@@ -41,8 +42,6 @@ pub(super) struct TokenDesk {
     pub http: Http,
     pub settings: SalesforceSettings,
     clock: Arc<dyn Clock>,
-    /// Held while a refresh token is spent: it may be good for one use only.
-    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +63,6 @@ impl SignIn {
                 http,
                 settings,
                 clock,
-                refreshing: tokio::sync::Mutex::default(),
             }),
             held: OneToken::default(),
         }
@@ -133,41 +131,24 @@ impl TokenDesk {
                 self.ask(form).await.map_err(|refused| refused.fault)?.0
             }
             Auth::AuthorizationCode(_) => {
-                // Whoever waits may leave; a successor that the CRM told must be kept all the same.
                 let desk = Arc::clone(self);
-                let spent = tokio::spawn(async move { desk.refresh().await }).await;
-                spent.map_err(|error| {
-                    Fault::new(FaultKind::Stopping, "the refresh was cut off").source(error)
-                })??
+                let vault = &self.settings.vault;
+                vault
+                    .spend(|token| async move { desk.refresh(&token).await })
+                    .await?
             }
         };
         self.pin(&token).await?;
         Ok(token)
     }
 
-    /// Spends the refresh token. Its successor, if it has one, is kept before anybody uses what came with it.
-    async fn refresh(&self) -> Result<Token, Fault> {
-        let _alone = self.refreshing.lock().await;
-        let vault = &self.settings.vault;
-        let grant = vault.grant().await?;
+    async fn refresh(&self, token: &Secret) -> Result<(Token, Option<Secret>), Refusal> {
         let mut form = vec![
             ("grant_type", "refresh_token".to_owned()),
-            ("refresh_token", grant.refresh_token.expose().to_owned()),
+            ("refresh_token", token.expose().to_owned()),
         ];
-        self.add_client(&mut form)?;
-        let (token, successor) = self.ask(form).await.map_err(|refused| {
-            if refused.is_final {
-                vault.refuse(&grant, &refused.fault);
-            }
-            refused.fault
-        })?;
-        if let Some(successor) = successor
-            && successor != grant.refresh_token
-            && !vault.renew(&grant, &successor).await?
-        {
-            tracing::info!(connection = %self.settings.connection, "authorised anew during a refresh");
-        }
-        Ok(token)
+        self.add_client(&mut form).map_err(Refusal::passing)?;
+        self.ask(form).await
     }
 
     /// Who we are: the app's id, and its secret where it has one for us.
@@ -191,18 +172,14 @@ impl TokenDesk {
 
     /// Asks the token host; the token, and the refresh token that came with it.
     pub async fn ask(&self, form: Form) -> Result<(Token, Option<Secret>), Refusal> {
-        let failed = |fault| Refusal {
-            fault,
-            is_final: false,
-        };
         let request = Request::post(format!("{}/services/oauth2/token", self.settings.login_url))
             .header("Accept", "application/json")
             .form(form);
-        let answer = self.http.send(request).await.map_err(failed)?;
+        let answer = self.http.send(request).await.map_err(Refusal::passing)?;
         if !answer.is_success() {
             return Err(refusal(&answer));
         }
-        self.read(answer.body()).map_err(failed)
+        self.read(answer.body()).map_err(Refusal::passing)
     }
 
     fn read(&self, body: &[u8]) -> Result<(Token, Option<Secret>), Fault> {
