@@ -21,6 +21,8 @@ struct Answer<'a> {
     committed_at: Option<DateTime<Utc>>,
     /// It may settle what the record owes.
     settles: bool,
+    /// It shows nothing that is not held already.
+    is_held: bool,
 }
 
 /// What became of an answer.
@@ -30,17 +32,6 @@ enum Taken {
     Kept,
     /// It came too early to be believed.
     Again,
-}
-
-impl ReadOutcome {
-    /// What an answer by id means for whoever expects that its record changed.
-    fn note(&mut self, record: &RecordId, taken: &Taken, owes: bool, is_held: bool) {
-        if owes || *taken == Taken::Again {
-            self.owing.insert(record.clone());
-        } else if is_held {
-            self.unmoved.insert(record.clone());
-        }
-    }
 }
 
 impl Ingest {
@@ -69,39 +60,29 @@ impl Ingest {
                 (Some(None), None) => step.changed.is_empty(),
                 _ => false,
             };
-            let owes = step.owe.is_some();
             let answer = Answer {
                 record: &row.record,
                 step,
                 committed_at: row.modified_at,
                 settles,
+                is_held,
             };
-            let taken = self.take_answer(road, &read, answer, gathered);
-            outcome.published += u64::from(taken == Taken::Published);
-            outcome.again += u64::from(taken == Taken::Again);
-            if read.by_id {
-                outcome.note(&row.record, &taken, owes, is_held);
-            }
+            self.take_answer(road, &read, answer, gathered, &mut outcome);
         }
         for record in &read.absent {
             let image = gathered.image(&read.object, record);
             let table = self.road.crm.table();
             let is_live = image.as_ref().is_some_and(|image| image.life == Life::Live);
             let step = table.absent(image, read.as_of, self.covered(road));
-            let owes = step.owe.is_some();
             let answer = Answer {
                 record,
                 step,
                 committed_at: Some(read.as_of),
                 settles: true,
+                is_held: !is_live,
             };
-            let taken = self.take_answer(road, &read, answer, gathered);
-            outcome.published += u64::from(taken == Taken::Published);
+            let taken = self.take_answer(road, &read, answer, gathered, &mut outcome);
             outcome.deleted += u64::from(taken == Taken::Published);
-            outcome.again += u64::from(taken == Taken::Again);
-            if read.by_id {
-                outcome.note(record, &taken, owes, !is_live);
-            }
         }
         gathered.reads.push((read.done, outcome));
     }
@@ -112,8 +93,31 @@ impl Ingest {
         known.is_some_and(|since| read.as_of < *since)
     }
 
-    /// Takes one record's answer over, and settles what it answers.
+    /// Takes one record's answer over and counts it. Whoever expects that the record changed is told of an answer by id
+    /// what it means.
     fn take_answer(
+        &mut self,
+        road: &ObjectRoad,
+        read: &Read,
+        answer: Answer<'_>,
+        gathered: &mut Gathered,
+        outcome: &mut ReadOutcome,
+    ) -> Taken {
+        let (record, is_held) = (answer.record, answer.is_held);
+        let owes = answer.step.owe.is_some();
+        let taken = self.take_over(road, read, answer, gathered);
+        outcome.published += u64::from(taken == Taken::Published);
+        outcome.again += u64::from(taken == Taken::Again);
+        if read.by_id && (owes || taken == Taken::Again) {
+            outcome.owing.insert(record.clone());
+        } else if read.by_id && is_held {
+            outcome.unmoved.insert(record.clone());
+        }
+        taken
+    }
+
+    /// Takes one record's answer over, and settles what it answers.
+    fn take_over(
         &mut self,
         road: &ObjectRoad,
         read: &Read,
