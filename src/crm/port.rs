@@ -98,6 +98,11 @@ pub trait Crm: Send + Sync {
         false
     }
 
+    /// Whether changes may be pushed at this connection. If not, nobody looks for hints.
+    fn takes_hints(&self) -> bool {
+        false
+    }
+
     /// Whether records that a push named may be read one by one now. If not, the stream tells them in its time.
     fn affords_hints(&self) -> bool {
         true

@@ -250,10 +250,12 @@ async fn start(
         "reading what is owed",
         Arc::clone(&repair).run_quick(family.stop().clone()),
     );
-    family.spawn(
-        "reading what was pushed",
-        Arc::clone(&repair).run_hints(family.stop().clone()),
-    );
+    if road.crm.takes_hints() {
+        family.spawn(
+            "reading what was pushed",
+            Arc::clone(&repair).run_hints(family.stop().clone()),
+        );
+    }
     family.spawn("reading", repair.run_deep(family.stop().clone()));
     road.board
         .connection(&road.connection, |entry| entry.fault = None);

@@ -313,6 +313,10 @@ impl Crm for Dynamics {
         true
     }
 
+    fn takes_hints(&self) -> bool {
+        true
+    }
+
     fn affords_hints(&self) -> bool {
         self.rest.budget().affords_hints()
     }

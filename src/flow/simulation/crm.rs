@@ -391,6 +391,10 @@ impl Crm for SimCrm {
         }))
     }
 
+    fn takes_hints(&self) -> bool {
+        true
+    }
+
     fn table(&self) -> &dyn MergeTable {
         self.table
     }

@@ -243,3 +243,27 @@ async fn hints_of_before_a_crash_are_met_by_the_next_life() {
     world.met().await;
     world.stop().await;
 }
+
+/// A delete that no topic holds was heard by the last life alone. Where nothing keeps a read by id from being early, one
+/// that is behind must not bring the record back.
+#[tokio::test(start_paused = true)]
+async fn a_death_that_only_an_earlier_life_heard_is_not_undone() {
+    let mut world = World::new();
+    world.org.ungate();
+    world.org.put("r0", "first");
+    world.start();
+    world.settle().await;
+    // It comes and goes between two questions.
+    world.org.put_untold("r1", "short");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.org.delete("r1");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.stop().await;
+    world.images = Arc::default();
+    world.org.lag(Duration::from_secs(2));
+    world.start();
+    world.hint(object(), "r1").await;
+    world.met().await;
+    world.settle().await;
+    world.stop().await;
+}

@@ -56,6 +56,8 @@ struct Inner {
     /// The stream tells nothing.
     is_silent: bool,
     is_poor: bool,
+    /// Whole reads begin no stream: records may be read by id at any time.
+    is_ungated: bool,
     looks: Vec<ObjectName>,
 }
 
@@ -116,6 +118,10 @@ impl Org {
 
     pub fn reads_by_id(&self) -> usize {
         self.lock().reads_by_id
+    }
+
+    pub fn ungate(&self) {
+        self.lock().is_ungated = true;
     }
 
     pub fn silence(&self) {
@@ -389,6 +395,10 @@ impl Crm for Tracked {
     }
 
     fn whole_reads_begin_streams(&self) -> bool {
+        !self.org.lock().is_ungated
+    }
+
+    fn takes_hints(&self) -> bool {
         true
     }
 
