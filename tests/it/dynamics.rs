@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::sim;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 use tributary::app::{Daemon, load};
@@ -111,14 +112,7 @@ impl World {
     }
 
     async fn control(&self, path: &str, body: Json) {
-        let url = format!("{}/_sim/{path}", self.org.url);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        let status = answer.status();
-        assert!(
-            status.is_success(),
-            "{path}: {status}: {:?}",
-            answer.text().await
-        );
+        sim::order(&self.http, &self.org.url, path, &body).await;
     }
 
     /// The change tokens of accounts expire, as after any change of the table's definition.
@@ -383,16 +377,7 @@ impl World {
     async fn settle_faults(&self) {
         let began = Instant::now();
         loop {
-            let url = format!("{}/_sim/faults", self.org.url);
-            let left: Json = self
-                .http
-                .get(url)
-                .send()
-                .await
-                .unwrap()
-                .json()
-                .await
-                .unwrap();
+            let left = sim::told(&self.http, &self.org.url, "faults").await;
             let scripts = left.as_array().or_else(|| left["scripts"].as_array());
             if scripts.is_some_and(Vec::is_empty) {
                 return;

@@ -16,4 +16,5 @@ mod postgres;
 mod road;
 mod salesforce;
 mod sign_in;
+mod sim;
 mod wire;

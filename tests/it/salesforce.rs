@@ -6,6 +6,7 @@ mod pubsub;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sim;
 use serde_json::{Value as Json, json};
 use tributary::crm::port::{Crm, Heard, Listener, Selection, Start};
 use tributary::crm::salesforce::Salesforce;
@@ -74,11 +75,7 @@ impl World {
     }
 
     async fn control(&self, path: &str, body: Json) -> Json {
-        let url = format!("{}/_sim/{path}", self.org.url);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{path}: {status}: {text}");
+        let text = sim::order(&self.http, &self.org.url, path, &body).await;
         serde_json::from_str(&text).unwrap_or_default()
     }
 
@@ -320,13 +317,7 @@ async fn the_stream() {
     let (told, _) = events(&mut listener, 1).await;
     assert_eq!(name(&told[0]), Some("while away"));
     listener.stop().await;
-    let clients = world
-        .http
-        .get(format!("{}/_sim/cometd", world.org.url))
-        .send()
-        .await
-        .unwrap();
-    let clients: Json = clients.json().await.unwrap();
+    let clients = sim::told(&world.http, &world.org.url, "cometd").await;
     assert_eq!(clients["clients"], json!([]), "sessions are left");
 }
 

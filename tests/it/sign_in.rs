@@ -4,16 +4,17 @@ mod dynamics;
 mod salesforce;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::redirect::Policy;
-use serde_json::Value as Json;
 use tokio::sync::Notify;
+use tributary::crm::port::Crm;
 use tributary::crm::port::consent::{Asked, Consent, Waiting};
 use tributary::crm::port::vault::Vault;
-use tributary::fault::Fault;
+use tributary::fault::{Fault, FaultKind};
 use tributary::model::name::ConnectionId;
 use tributary::secret::Secret;
 use tributary::state::credentials::{Credential, Credentials, PinnedOrg};
@@ -54,16 +55,50 @@ async fn agreed(consent: &dyn Consent) -> (Secret, Asked) {
     (Secret::new(field("code").into_owned()), asked)
 }
 
-async fn told(url: &str) -> Json {
-    let answer = reqwest::get(url).await.unwrap();
-    answer.json().await.unwrap()
+/// Has a store die as soon as a token is kept, asks with the connector that `doomed` makes of it, and checks that the
+/// successor of the first token was kept by then. What that connector had done is the org's to tell.
+async fn dies_with_a_successor_kept<C: Crm + 'static>(
+    store: &Arc<MemoryState>,
+    doomed: impl FnOnce(Arc<Vault>) -> C,
+    meanwhile: impl AsyncFnOnce(),
+) {
+    let first = kept(store).await;
+    let dying = Arc::new(Dying {
+        store: Arc::clone(store),
+        kept: Notify::new(),
+    });
+    let doomed = doomed(vault(Arc::clone(&dying) as _));
+    let asking = tokio::spawn(async move { doomed.identify().await });
+    dying.kept.notified().await;
+    assert!(!asking.is_finished(), "used before it was kept");
+    meanwhile().await;
+    asking.abort();
+    assert_ne!(kept(store).await, first);
 }
 
-async fn control(url: &str, body: &Json) {
-    let client = reqwest::Client::new();
-    let answer = client.post(url).json(body).send().await.unwrap();
-    let status = answer.status();
-    assert!(status.is_success(), "{status}: {:?}", answer.text().await);
+/// The connector's token is revoked: it is sent once, whoever asks, until a person authorises again.
+async fn sent_once_until_authorised_again(crm: &dyn Crm, token_calls: impl AsyncFn() -> u64) {
+    let before = token_calls().await;
+    for _ in 0..5 {
+        let fault = crm.identify().await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Credentials);
+        assert!(
+            fault.report().contains("tributary auth"),
+            "{}",
+            fault.report()
+        );
+    }
+    assert_eq!(token_calls().await, before + 1);
+
+    let consent = crm.consent().unwrap();
+    let (code, asked) = agreed(&*consent).await;
+    // The authorisation before this one was heard by nobody.
+    crm.authorised().await;
+    consent.redeem(&code, &asked).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), crm.authorised())
+        .await
+        .expect("who waits is woken");
+    crm.identify().await.unwrap();
 }
 
 /// A store whose process dies as soon as a token is kept: who asked for that never hears of it.

@@ -6,6 +6,7 @@ use tributary::app::webhook::open;
 
 use super::*;
 use crate::road::daemon::Daemon as Process;
+use crate::sim;
 
 const HOOK: &str = "webhook = { secret = { file = \"hook\" } }";
 const HOOK_SECRET: &str = "hook & secret";
@@ -207,11 +208,7 @@ async fn a_double_update_and_a_cut_body_are_reads_like_any_other() {
     let body = json!({"name": "large", "new_notes": "x".repeat(140_000)});
     world.write(Method::PATCH, &path, Some(body)).await;
     world.comes(1, Some("large")).await;
-    let log: Json = {
-        let url = format!("{}/_sim/webhooks", world.org.url);
-        let answer = world.http.get(url).send().await.unwrap();
-        answer.json().await.unwrap()
-    };
+    let log = sim::told(&world.http, &world.org.url, "webhooks").await;
     let log = log["log"].as_array().unwrap();
     assert!(
         log.iter().all(|sent| sent["outcome"] == "delivered"),

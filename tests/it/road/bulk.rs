@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::daemon::Daemon;
 use super::data::{id, tables};
 use super::world::{LOOK, PATIENCE, World};
+use crate::sim;
 
 const PAGE: usize = 400;
 const OPPORTUNITIES: usize = 4_000;
@@ -50,17 +51,8 @@ async fn a_killed_daemon_goes_on_at_its_page_of_results() {
 /// Waits until the daemon has asked for what is never answered: all before it is durable then.
 async fn stalled(world: &World, daemon: &Daemon) {
     let until = Instant::now() + PATIENCE;
-    let url = format!("{}/_sim/faults", world.org.url);
     loop {
-        let left: Json = world
-            .http
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let left = sim::told(&world.http, &world.org.url, "faults").await;
         if left["requests"] == json!([]) {
             return;
         }

@@ -15,6 +15,7 @@ use super::jobs::{
 };
 use super::store::{Row, STORE_PASSWORD, STORE_PASSWORD_IN, Store};
 use crate::postgres::Server;
+use crate::sim;
 
 /// The longest that anything may take; a wait on a state ends far sooner.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -153,43 +154,19 @@ impl World {
             .iter()
             .map(|ops| json!({ "ops": ops }))
             .collect();
-        let url = format!("{}/_sim/transactions", self.org.url);
-        let answer = self
-            .http
-            .post(url)
-            .json(&json!({ "transactions": body }))
-            .send()
-            .await
-            .unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{status}: {text}");
+        let body = json!({ "transactions": body });
+        let text = sim::order(&self.http, &self.org.url, "transactions", &body).await;
         serde_json::from_str(&text).unwrap()
     }
 
     pub async fn control(&self, path: &str, body: Json) {
-        let url = format!("{}/_sim/{path}", self.org.url);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        let status = answer.status();
-        assert!(
-            status.is_success(),
-            "{status}: {}",
-            answer.text().await.unwrap()
-        );
+        sim::order(&self.http, &self.org.url, path, &body).await;
     }
 
     /// What the org holds, by id; deleted records left out.
     pub async fn truth(&self, object: &str) -> BTreeMap<String, Json> {
-        let url = format!("{}/_sim/records/{object}", self.org.url);
-        let found: Json = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let path = format!("records/{object}");
+        let found = sim::told(&self.http, &self.org.url, &path).await;
         let records = found
             .get("records")
             .unwrap_or(&found)
@@ -204,15 +181,7 @@ impl World {
     }
 
     pub async fn counts(&self) -> Json {
-        let url = format!("{}/_sim/counts", self.org.url);
-        self.http
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap()
+        sim::told(&self.http, &self.org.url, "counts").await
     }
 
     /// What a command prints as JSON.

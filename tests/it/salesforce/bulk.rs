@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sim;
 use serde_json::{Value as Json, json};
 use tributary::crm::port::{Crm, Selection};
 use tributary::crm::salesforce::Salesforce;
@@ -125,14 +126,7 @@ impl World {
     }
 
     async fn control(&self, path: &str, body: Json) {
-        let url = format!("{}/_sim/{path}", self.org.url);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        let status = answer.status();
-        assert!(
-            status.is_success(),
-            "{path}: {}",
-            answer.text().await.unwrap()
-        );
+        sim::order(&self.http, &self.org.url, path, &body).await;
     }
 
     async fn fault(&self, script: Json) {
@@ -141,16 +135,7 @@ impl World {
 
     /// Calls of a kind since the start: `POST jobs/query`.
     async fn calls(&self, kind: &str) -> u64 {
-        let url = format!("{}/_sim/counts", self.org.url);
-        let counts: Json = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let counts = sim::told(&self.http, &self.org.url, "counts").await;
         counts["calls"][kind].as_u64().unwrap_or_default()
     }
 }

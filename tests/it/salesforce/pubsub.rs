@@ -20,6 +20,7 @@ use tributary::telemetry::metrics::Metrics;
 use tributary_sim::salesforce::{Running, SimOptions, start};
 
 use super::{events, name};
+use crate::sim;
 
 /// An org whose objects have every kind of field.
 struct World {
@@ -91,11 +92,7 @@ impl World {
     }
 
     async fn control(&self, path: &str, body: Json) -> Json {
-        let url = format!("{}/_sim/{path}", self.org.url);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{path}: {status}: {text}");
+        let text = sim::order(&self.http, &self.org.url, path, &body).await;
         serde_json::from_str(&text).unwrap_or_default()
     }
 

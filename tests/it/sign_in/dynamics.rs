@@ -1,10 +1,9 @@
 //! The authorization code flow of the Microsoft identity platform, its refresh and its end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use reqwest::Client;
 use serde_json::json;
-use tokio::sync::Notify;
 use tributary::crm::dynamics::Dynamics;
 use tributary::crm::dynamics::settings::{DynamicsSettings, Flow, Proof};
 use tributary::crm::port::Crm;
@@ -16,7 +15,8 @@ use tributary::state::memory::MemoryState;
 use tributary::telemetry::metrics::Metrics;
 use tributary_sim::dynamics::{Running, SimOptions, start};
 
-use super::{Dying, agreed, control, kept, told, vault};
+use super::{agreed, dies_with_a_successor_kept, kept, sent_once_until_authorised_again, vault};
+use crate::sim;
 
 async fn org() -> Running {
     start(SimOptions::default()).await.unwrap()
@@ -43,7 +43,7 @@ async fn authorised(org: &Running, store: &Arc<MemoryState>) -> Dynamics {
 }
 
 async fn token_calls(org: &Running) -> u64 {
-    let counts = told(&format!("{}/_sim/calls", org.url)).await;
+    let counts = sim::told(&Client::new(), &org.url, "calls").await;
     let Some(entra) = counts["entra"].as_object() else {
         return 0;
     };
@@ -54,7 +54,7 @@ async fn token_calls(org: &Running) -> u64 {
 }
 
 async fn entra(org: &Running, order: &str) {
-    control(&format!("{}/_sim/entra", org.url), &json!({order: true})).await;
+    sim::order(&Client::new(), &org.url, "entra", &json!({order: true})).await;
 }
 
 #[tokio::test]
@@ -80,17 +80,7 @@ async fn a_code_is_redeemed_once_and_each_refresh_keeps_its_successor() {
 async fn a_successor_is_kept_before_it_is_used() {
     let (org, store) = (org().await, Arc::default());
     authorised(&org, &store).await;
-    let first = kept(&store).await;
-    let dying = Arc::new(Dying {
-        store: Arc::clone(&store),
-        kept: Notify::new(),
-    });
-    let doomed = crm(&org, vault(Arc::clone(&dying) as _));
-    let asking = tokio::spawn(async move { doomed.identify().await });
-    dying.kept.notified().await;
-    assert!(!asking.is_finished(), "used before it was kept");
-    asking.abort();
-    assert_ne!(kept(&store).await, first);
+    dies_with_a_successor_kept(&store, |vault| crm(&org, vault), async || {}).await;
     let next = crm(&org, vault(Arc::clone(&store) as _));
     next.identify().await.unwrap();
 }
@@ -119,27 +109,7 @@ async fn a_revoked_token_is_sent_once_until_a_person_authorises_again() {
     crm.identify().await.unwrap();
     entra(&org, "revoke").await;
     entra(&org, "expire_access").await;
-    let before = token_calls(&org).await;
-    for _ in 0..5 {
-        let fault = crm.identify().await.unwrap_err();
-        assert_eq!(fault.kind(), FaultKind::Credentials);
-        assert!(
-            fault.report().contains("tributary auth"),
-            "{}",
-            fault.report()
-        );
-    }
-    assert_eq!(token_calls(&org).await, before + 1);
-
-    let consent = crm.consent().unwrap();
-    let (code, asked) = agreed(&*consent).await;
-    // The authorisation before this one was heard by nobody.
-    crm.authorised().await;
-    consent.redeem(&code, &asked).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), crm.authorised())
-        .await
-        .expect("who waits is woken");
-    crm.identify().await.unwrap();
+    sent_once_until_authorised_again(&crm, async || token_calls(&org).await).await;
 }
 
 #[tokio::test]

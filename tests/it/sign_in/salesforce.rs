@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::Client;
 use serde_json::json;
-use tokio::sync::Notify;
 use tributary::crm::port::Crm;
 use tributary::crm::port::vault::Vault;
 use tributary::crm::salesforce::Salesforce;
@@ -21,7 +20,8 @@ use tributary::state::memory::MemoryState;
 use tributary::telemetry::metrics::Metrics;
 use tributary_sim::salesforce::{Running, SimOptions, start};
 
-use super::{Dying, agreed, control, kept, told, vault};
+use super::{agreed, dies_with_a_successor_kept, kept, sent_once_until_authorised_again, vault};
+use crate::sim;
 
 const USER: &str = "sync@acme.example";
 
@@ -62,13 +62,13 @@ async fn authorised(org: &Running, store: &Arc<MemoryState>) -> Salesforce {
 }
 
 async fn token_calls(org: &Running) -> u64 {
-    let counts = told(&format!("{}/_sim/counts", org.url)).await;
+    let counts = sim::told(&Client::new(), &org.url, "counts").await;
     counts["calls"]["POST oauth2/token"].as_u64().unwrap_or(0)
 }
 
 async fn at_once(org: &Running, kind: &str) {
-    let url = format!("{}/_sim/faults", org.url);
-    control(&url, &json!({"do": {"kind": kind}})).await;
+    let script = json!({"do": {"kind": kind}});
+    sim::order(&Client::new(), &org.url, "faults", &script).await;
 }
 
 #[tokio::test]
@@ -99,24 +99,19 @@ async fn a_rotated_token_is_kept_before_it_is_used() {
     let org = org(|options| options.rotate_refresh_tokens = true).await;
     let store = Arc::default();
     authorised(&org, &store).await;
-    let first = kept(&store).await;
-    let dying = Arc::new(Dying {
-        store: Arc::clone(&store),
-        kept: Notify::new(),
-    });
-    let doomed = by_person(&org, vault(Arc::clone(&dying) as _));
-    let asking = tokio::spawn(async move { doomed.identify().await });
-    dying.kept.notified().await;
-    assert!(!asking.is_finished(), "used before it was kept");
-    let counts = told(&format!("{}/_sim/counts", org.url)).await;
-    let calls = counts["calls"].as_object().unwrap();
-    assert!(
-        calls.keys().all(|call| call.contains("oauth2")),
-        "{calls:?}"
-    );
-    asking.abort();
-
-    assert_ne!(kept(&store).await, first);
+    dies_with_a_successor_kept(
+        &store,
+        |vault| by_person(&org, vault),
+        async || {
+            let counts = sim::told(&Client::new(), &org.url, "counts").await;
+            let calls = counts["calls"].as_object().unwrap();
+            assert!(
+                calls.keys().all(|call| call.contains("oauth2")),
+                "{calls:?}"
+            );
+        },
+    )
+    .await;
     let next = by_person(&org, vault(Arc::clone(&store) as _));
     next.identify().await.unwrap();
     at_once(&org, "expire_tokens_now").await;
@@ -147,27 +142,7 @@ async fn a_revoked_token_is_sent_once_until_a_person_authorises_again() {
     crm.identify().await.unwrap();
     at_once(&org, "expire_refresh_tokens").await;
     at_once(&org, "expire_tokens_now").await;
-    let before = token_calls(&org).await;
-    for _ in 0..5 {
-        let fault = crm.identify().await.unwrap_err();
-        assert_eq!(fault.kind(), FaultKind::Credentials);
-        assert!(
-            fault.report().contains("tributary auth"),
-            "{}",
-            fault.report()
-        );
-    }
-    assert_eq!(token_calls(&org).await, before + 1);
-
-    let consent = crm.consent().unwrap();
-    let (code, asked) = agreed(&*consent).await;
-    // The authorisation before this one was heard by nobody.
-    crm.authorised().await;
-    consent.redeem(&code, &asked).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), crm.authorised())
-        .await
-        .expect("who waits is woken");
-    crm.identify().await.unwrap();
+    sent_once_until_authorised_again(&crm, async || token_calls(&org).await).await;
 }
 
 #[tokio::test]
