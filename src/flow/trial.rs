@@ -1,9 +1,11 @@
-//! Mapping tests: the `[[test]]` tables of jobs, run on a target in memory.
+//! Mapping tests: the `[[test]]` tables of jobs, run on a target in memory, or on any that is empty.
 //!
 //! Every record is a change of its own, in the order of the test's `given`, and goes through all jobs of the connection
 //! that read its object: what a look-up finds is what those jobs stored. Fields that a test leaves out are null.
 
 mod compare;
+#[cfg(test)]
+mod golden;
 mod stage;
 
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use crate::config::job::{JobConfig, MappingTest};
 use crate::config::problem::Problem;
 use crate::fault::Fault;
 use crate::mapping::compile::Mapping;
+use crate::target::memory::MemoryTarget;
+use crate::target::port::Target;
 
 use stage::Stage;
 
@@ -32,6 +36,21 @@ pub struct Trials {
 /// # Errors
 /// A fault of the target in memory, which a compiled job does not meet.
 pub async fn run(config: &Config, mappings: &[Arc<Mapping>]) -> Result<Trials, Fault> {
+    run_on(config, mappings, async || {
+        Ok(Arc::new(MemoryTarget::new()) as _)
+    })
+    .await
+}
+
+/// As [`run`], on what `empty` yields: for each test a target without a row.
+///
+/// # Errors
+/// A fault of a target.
+async fn run_on(
+    config: &Config,
+    mappings: &[Arc<Mapping>],
+    empty: impl AsyncFn() -> Result<Arc<dyn Target>, Fault>,
+) -> Result<Trials, Fault> {
     let mut trials = Trials::default();
     for job in config.jobs.iter().filter(|job| job.enabled) {
         let key = (job.connection.clone(), job.id.clone());
@@ -40,7 +59,7 @@ pub async fn run(config: &Config, mappings: &[Arc<Mapping>]) -> Result<Trials, F
             trials.run += 1;
             trials
                 .failures
-                .extend(one(config, mappings, job, test).await?);
+                .extend(one(config, mappings, empty().await?, job, test).await?);
         }
     }
     Ok(trials)
@@ -56,11 +75,12 @@ fn default_now() -> DateTime<Utc> {
 async fn one(
     config: &Config,
     mappings: &[Arc<Mapping>],
+    target: Arc<dyn Target>,
     job: &JobConfig,
     test: &MappingTest,
 ) -> Result<Vec<Problem>, Fault> {
     let now = test.now.unwrap_or_else(default_now);
-    let mut stage = Stage::open(config, mappings, &job.connection, now).await?;
+    let mut stage = Stage::open(config, mappings, target, &job.connection, now).await?;
     let mut failures = Vec::new();
     for (object, records) in &test.given {
         for record in records {
@@ -77,6 +97,7 @@ async fn one(
     for (label, rows) in &test.expect {
         failures.extend(compare::rows(config, stage.target(), label, rows).await?);
     }
+    stage.close().await?;
     Ok(failures)
 }
 

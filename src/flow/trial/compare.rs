@@ -12,7 +12,6 @@ use crate::mapping::decimal;
 use crate::mapping::plan::Cell;
 use crate::model::stored::StoredObject;
 use crate::model::value::Value;
-use crate::target::memory::MemoryTarget;
 use crate::target::port::{RowsPage, StoredRow, Target};
 
 /// Rows of a table that a test may leave.
@@ -57,7 +56,7 @@ pub(super) fn errors(test: &MappingTest, refused: &[String]) -> Vec<Problem> {
 /// What is wrong about the rows of one object.
 pub(super) async fn rows(
     config: &Config,
-    target: &MemoryTarget,
+    target: &dyn Target,
     label: &Located<String>,
     expected: &[ExpectedRow],
 ) -> Result<Vec<Problem>, Fault> {
@@ -185,7 +184,7 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + 'a>>
 /// Whether a row holds what is expected of it.
 fn is_like<'a>(
     config: &'a Config,
-    target: &'a MemoryTarget,
+    target: &'a dyn Target,
     object: &'a StoredObject,
     row: &'a StoredRow,
     wanted: &'a ExpectedRow,

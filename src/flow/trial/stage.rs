@@ -1,4 +1,4 @@
-//! A connection's jobs on an empty target in memory, and what they made of a test's records.
+//! A connection's jobs on an empty target, and what they made of a test's records.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,6 @@ use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
-use crate::target::memory::MemoryTarget;
 use crate::target::port::{Batch, DestinationBatch, Outcome, ReaderKey, Target};
 
 /// Times that what waits is looked at again: as deep as a chain of records that wait for each other.
@@ -24,7 +23,7 @@ const ROUNDS: usize = 100;
 const LIMIT: usize = 1000;
 
 pub(super) struct Stage {
-    target: MemoryTarget,
+    target: Arc<dyn Target>,
     connection: ConnectionId,
     jobs: Vec<Job>,
     now: DateTime<Utc>,
@@ -43,10 +42,10 @@ impl Stage {
     pub(super) async fn open(
         config: &Config,
         mappings: &[Arc<Mapping>],
+        target: Arc<dyn Target>,
         connection: &ConnectionId,
         now: DateTime<Utc>,
     ) -> Result<Self, Fault> {
-        let target = MemoryTarget::new();
         let objects: Vec<_> = config.objects.values().cloned().collect();
         target.ensure(&objects).await?;
         let mut jobs = Vec::new();
@@ -54,6 +53,7 @@ impl Stage {
             .iter()
             .filter(|mapping| mapping.plan().connection == *connection);
         for mapping in own {
+            target.prepare(mapping.plan()).await?;
             let reader = ReaderKey {
                 connection: connection.clone(),
                 job: mapping.plan().job.clone(),
@@ -78,8 +78,12 @@ impl Stage {
         })
     }
 
-    pub(super) const fn target(&self) -> &MemoryTarget {
-        &self.target
+    pub(super) fn target(&self) -> &dyn Target {
+        self.target.as_ref()
+    }
+
+    pub(super) async fn close(self) -> Result<(), Fault> {
+        self.target.close().await
     }
 
     /// Brings one record to the jobs that read it. What is wrong with the record itself, with remedies.

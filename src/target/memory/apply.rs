@@ -224,11 +224,12 @@ impl Run<'_> {
             let mut found = lookup::find(self.tx.store, &item.own, derive, reference)?;
             match (&found, derive.on_none) {
                 (Found::Several(rows), _) => {
+                    let rows: Vec<_> = rows.iter().map(ToString::to_string).collect();
                     let reason = format!(
-                        "`{}` of {} matches {}: {rows:?}",
+                        "`{}` is {}, and there are several: {}",
                         derive.column,
-                        plan.label,
-                        lookup::describe(derive, reference)
+                        lookup::describe(derive, reference),
+                        rows.join(", ")
                     );
                     return Ok(Err(Hindrance::Reject(reason)));
                 }

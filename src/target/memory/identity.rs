@@ -50,15 +50,14 @@ pub(super) fn of(
         (None, _) => Identity::None,
         (Some(row), 1) => Identity::Row(*row),
         (Some(_), _) => {
+            let pairs = plan.identifiers.iter().zip(&key);
+            let pairs =
+                pairs.map(|(identifier, value)| format!("{} = `{value}`", identifier.column));
             let rows: Vec<_> = rows.iter().map(ToString::to_string).collect();
-            let names = plan
-                .identifiers
-                .iter()
-                .map(|identifier| &*identifier.column);
             Identity::Several(format!(
-                "{} = {} matches several rows of {}: {}",
-                names.collect::<Vec<_>>().join(", "),
-                key.join(", "),
+                "a row of `{}` with {} is what several rows of {} have: {}",
+                plan.table,
+                pairs.collect::<Vec<_>>().join(" and "),
                 plan.label,
                 rows.join(", ")
             ))
