@@ -167,6 +167,10 @@ async fn seed_parents(server: &Server, name: &str) {
              FROM unnest($1::text[], $2::uuid[]) s(r, g)"
         );
         client.execute(&sql, &[&records, &gsids]).await.unwrap();
+        let sql = format!(
+            "INSERT INTO {name}_ledger.feed (connection, destination, object) VALUES ('acme', 'parent_{parent}', 'Parent')"
+        );
+        client.batch_execute(&sql).await.unwrap();
     }
 }
 
