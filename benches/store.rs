@@ -6,7 +6,8 @@
 //! and 20 mapped columns; the store holds `TRIBUTARY_BENCH_ROWS` rows (100,000) before anything is timed. Per pair
 //! every arm writes `TRIBUTARY_BENCH_CHANGES` changes (24,000) into tables of its own, cut into the same batches; arms
 //! take turns; `TRIBUTARY_BENCH_PAIRS` pairs (5) after one that does not count. Buffers and topics are made before
-//! the clock starts. `TRIBUTARY_BENCH_WRITERS` connections: one per core unless set.
+//! the clock starts. `TRIBUTARY_BENCH_WRITERS` connections: one per core unless set. `TRIBUTARY_BENCH_STATEMENTS=1`: the
+//! server counts what each statement takes (pg_stat_statements), all arms and pairs together.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;
@@ -166,6 +167,10 @@ async fn seed_parents(server: &Server, name: &str) {
              FROM unnest($1::text[], $2::uuid[]) s(r, g)"
         );
         client.execute(&sql, &[&records, &gsids]).await.unwrap();
+        let sql = format!(
+            "INSERT INTO {name}_ledger.feed (connection, destination, object) VALUES ('acme', 'parent_{parent}', 'Parent')"
+        );
+        client.batch_execute(&sql).await.unwrap();
     }
 }
 
@@ -289,7 +294,7 @@ async fn apply(server: &Server, sizes: &Sizes) {
     }
     let floor = |floor, goal| Some(Bar { floor, goal });
     for kind in [Kind::Insert, Kind::Update, Kind::HalfUnchanged] {
-        let (name, arms, bars): (_, &[&str], _) = match kind {
+        let (name, arms, bars): (&str, &[&str], _) = match kind {
             Kind::Insert => (
                 "all new",
                 &[
@@ -323,6 +328,7 @@ async fn apply(server: &Server, sizes: &Sizes) {
             format!("memory to PostgreSQL, {name}, {writers} connections"),
             arms,
         );
+        server.forget_statements().await;
         for pair in 0..=sizes.pairs {
             server.vacuum().await;
             let steps = records.next(kind, sizes.changes);
@@ -335,6 +341,7 @@ async fn apply(server: &Server, sizes: &Sizes) {
             }
         }
         comparison.tell(&bars);
+        server.tell_statements(name).await;
     }
 }
 
@@ -380,6 +387,7 @@ async fn daemons(
     ] {
         let names = [arms[0].0, arms[1].0];
         let mut comparison = Comparison::new(format!("{name}, {what}"), &names);
+        server.forget_statements().await;
         for pair in 0..=sizes.pairs {
             server.vacuum().await;
             let steps = records.next(kind, sizes.changes);
@@ -391,5 +399,6 @@ async fn daemons(
             }
         }
         comparison.tell(&[Some(bar)]);
+        server.tell_statements(what).await;
     }
 }

@@ -17,7 +17,7 @@ cd "$dir"
 "$bin/initdb" -D data -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync >initdb.log
 "$bin/postgres" -D data -c listen_addresses= -c unix_socket_directories="$dir" -c max_connections=50 \
   -c fsync=on -c synchronous_commit=on -c full_page_writes=on -c shared_buffers=1GB -c max_wal_size=8GB \
-  -c checkpoint_timeout=1h -c autovacuum=off -c logging_collector=off >server.log 2>&1 &
+  -c checkpoint_timeout=1h -c autovacuum=off -c logging_collector=off $3 >server.log 2>&1 &
 pid=$!
 until "$bin/pg_isready" -q -h "$dir"; do
   kill -0 "$pid" 2>/dev/null || { cat server.log >&2; exit 1; }
@@ -52,6 +52,11 @@ impl Server {
             .args(["sh", "-c", SCRIPT, "sh"])
             .arg(&dir)
             .arg(binaries())
+            .arg(if tells_statements() {
+                "-c shared_preload_libraries=pg_stat_statements -c pg_stat_statements.track_planning=on"
+            } else {
+                ""
+            })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -96,11 +101,41 @@ impl Server {
         client
     }
 
+    /// Forgets what statements took so far, if that is counted.
+    pub async fn forget_statements(&self) {
+        if tells_statements() {
+            let client = self.client().await;
+            let sql = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements; SELECT pg_stat_statements_reset()";
+            client.batch_execute(sql).await.unwrap();
+        }
+    }
+
+    /// Tells what each statement took since, longest first, as the server's time (not its CPU time).
+    pub async fn tell_statements(&self, name: &str) {
+        if !tells_statements() {
+            return;
+        }
+        let sql = "SELECT calls, total_exec_time + total_plan_time, rows,
+                left(regexp_replace(query, '\\s+', ' ', 'g'), 150)
+            FROM pg_stat_statements ORDER BY 2 DESC LIMIT 60";
+        for row in self.client().await.query(sql, &[]).await.unwrap() {
+            super::report::line(serde_json::json!({
+                "bench": name, "calls": row.get::<_, i64>(0), "ms": super::report::round(row.get(1)),
+                "rows": row.get::<_, i64>(2), "statement": row.get::<_, String>(3),
+            }));
+        }
+    }
+
     /// Tidies up between stretches, outside of what is timed; autovacuum is off.
     pub async fn vacuum(&self) {
         let client = self.client().await;
         client.batch_execute("VACUUM").await.unwrap();
     }
+}
+
+/// Whether `TRIBUTARY_BENCH_STATEMENTS=1` asks for the time of each statement, which costs a little itself.
+fn tells_statements() -> bool {
+    super::report::setting("TRIBUTARY_BENCH_STATEMENTS", 0) > 0
 }
 
 /// PostgreSQL refuses to run as root: then it is run as the user that its package made.

@@ -13,6 +13,7 @@ pub mod worker;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -94,6 +95,8 @@ pub struct Server {
     tls: tls::Tls,
     password: Option<PasswordSource>,
     statement_timeout: Duration,
+    /// How many sessions there were.
+    sessions: AtomicU64,
     /// For messages: host, port and database.
     name: String,
 }
@@ -147,6 +150,7 @@ impl Server {
             tls,
             password: settings.password.clone(),
             statement_timeout: settings.statement_timeout,
+            sessions: AtomicU64::new(0),
         })
     }
 

@@ -1,6 +1,7 @@
 //! One connection with its prepared statements.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
@@ -14,6 +15,7 @@ const MAX_STATEMENTS: usize = 1_000;
 
 /// A connection.
 pub struct Session {
+    number: u64,
     client: Client,
     statements: HashMap<String, Statement>,
 }
@@ -55,6 +57,7 @@ impl Server {
             .await
             .map_err(|error| fault(error).context(doing()))?;
         Ok(Session {
+            number: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
             client,
             statements: HashMap::new(),
         })
@@ -65,6 +68,12 @@ impl Server {
 pub type Params<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Session {
+    /// Which of the server's sessions it is, from 1.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The client itself.
     #[must_use]
     pub const fn client(&self) -> &Client {

@@ -1,7 +1,7 @@
 //! A batch: the offset first, then destinations in order, rows by offset; all of it or nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::types::ToSql;
@@ -14,6 +14,7 @@ use super::layout::Layout;
 use super::ledger::{advance_sql, fenced, offset, signed, signed_partition};
 use super::parked::{Changes, write_references};
 use super::pass::{Given, Pass, Told};
+use super::recall::{Feeds, Learned, Recall, Rows};
 use super::{wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
@@ -33,6 +34,8 @@ pub(super) struct Apply {
     pub done: Option<Applied>,
     /// Whether parked things may have missed a row.
     pub missed: Arc<std::sync::atomic::AtomicBool>,
+    /// What the connection keeps of look-ups; nobody else uses it meanwhile.
+    pub recall: Arc<Mutex<Recall>>,
 }
 
 impl Order for Apply {
@@ -44,31 +47,10 @@ impl Order for Apply {
     ) -> BoxFuture<'a, Result<Applied, OrderError>> {
         Box::pin(async move {
             self.done = None;
-            let mut run = Run {
-                schemas: &self.schemas,
-                batch: &self.batch,
-                gsids: &self.gsids,
-                settled: HashMap::new(),
-                changes: Changes::default(),
-                references_wait: false,
-                touched: BTreeMap::new(),
-            };
-            let outcomes = run.destinations(session).await?;
-            let applied = Applied {
-                committed: self.batch.may_commit(&outcomes),
-                outcomes,
-            };
-            if !applied.committed {
-                session.run("ROLLBACK").await?;
-                return Ok(applied);
-            }
-            run.changes.write(session, run.schemas, run.batch).await?;
-            let touched = std::mem::take(&mut run.touched);
-            self.done = Some(applied.clone());
-            session.run("COMMIT").await?;
-            // After the commit: who parked before it is seen now, who parks after it sees these rows.
-            wake::wake_or_note(session, &self.schemas, &touched, &self.missed).await;
-            Ok(applied)
+            let mut recall = std::mem::take(&mut *self.recall());
+            let applied = self.apply(session, &mut recall).await;
+            *self.recall() = recall;
+            applied
         })
     }
 
@@ -93,6 +75,50 @@ impl Order for Apply {
     }
 }
 
+impl Apply {
+    fn recall(&self) -> MutexGuard<'_, Recall> {
+        self.recall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn apply(
+        &mut self,
+        session: &mut Session,
+        recall: &mut Recall,
+    ) -> Result<Applied, OrderError> {
+        let mut run = Run {
+            schemas: &self.schemas,
+            batch: &self.batch,
+            gsids: &self.gsids,
+            settled: HashMap::new(),
+            changes: Changes::default(),
+            references_wait: false,
+            touched: BTreeMap::new(),
+            learned: Learned::default(),
+        };
+        let connection = &self.batch.reader.connection;
+        let feeds = run.begin(session).await?;
+        recall.check(session, connection, &feeds);
+        let outcomes = run.destinations(session, recall).await?;
+        let applied = Applied {
+            committed: self.batch.may_commit(&outcomes),
+            outcomes,
+        };
+        if !applied.committed {
+            session.run("ROLLBACK").await?;
+            return Ok(applied);
+        }
+        run.changes.write(session, run.schemas, run.batch).await?;
+        run.learned.write(session, run.schemas, run.batch).await?;
+        let (touched, mut learned) = (run.touched, run.learned);
+        self.done = Some(applied.clone());
+        session.run("COMMIT").await?;
+        recall.keep(connection, &feeds, &mut learned);
+        // After the commit: who parked before it is seen now, who parks after it sees these rows.
+        wake::wake_or_note(session, &self.schemas, &touched, &self.missed).await;
+        Ok(applied)
+    }
+}
+
 /// A batch under way.
 struct Run<'a> {
     schemas: &'a Schemas,
@@ -104,23 +130,24 @@ struct Run<'a> {
     references_wait: bool,
     /// Rows by table for which others may wait.
     touched: BTreeMap<&'a str, BTreeSet<Uuid>>,
+    learned: Learned<'a>,
 }
 
 impl<'a> Run<'a> {
     async fn destinations(
         &mut self,
         session: &mut Session,
+        recall: &Recall,
     ) -> Result<Vec<Vec<Outcome>>, OrderError> {
-        self.begin(session).await?;
         let mut outcomes = Vec::with_capacity(self.batch.destinations.len());
         for part in &self.batch.destinations {
-            outcomes.push(self.destination(session, part).await?);
+            outcomes.push(self.destination(session, part, recall).await?);
         }
         Ok(outcomes)
     }
 
-    /// Opens the transaction and moves the offset, in one go.
-    async fn begin(&mut self, session: &mut Session) -> Result<(), OrderError> {
+    /// Opens the transaction, moves the offset and reads the feeds, in one go.
+    async fn begin(&mut self, session: &mut Session) -> Result<Feeds, OrderError> {
         let batch = self.batch;
         let advance = session.statement(&advance_sql(self.schemas)).await?;
         let waits = session
@@ -131,6 +158,7 @@ impl<'a> Run<'a> {
                 self.schemas.ledger("parked_change")
             ))
             .await?;
+        let feeds = session.statement(&Feeds::sql(self.schemas)).await?;
         let reader = &batch.reader;
         let (connection, job) = (reader.connection.as_str(), reader.job.as_str());
         let partition = signed_partition(batch.partition);
@@ -151,10 +179,11 @@ impl<'a> Run<'a> {
         ];
         let client = session.client();
         // Sent one after the other without waiting; the server runs them in this order.
-        let (_, moved, waiting) = tokio::try_join!(
+        let (_, moved, waiting, feeds) = tokio::try_join!(
             client.batch_execute("BEGIN"),
             client.execute(&advance, &own),
             client.query_one(&waits, &own[..2]),
+            client.query(&feeds, &own[..1]),
         )?;
         if moved != 1 {
             return Err(fenced(batch).into());
@@ -163,13 +192,16 @@ impl<'a> Run<'a> {
         if waiting.try_get(1)? {
             self.changes = Changes::read(session, self.schemas, batch).await?;
         }
-        Ok(())
+        let feeds = Feeds::read(&feeds)?;
+        self.learned = Learned::of(batch, &feeds);
+        Ok(feeds)
     }
 
     async fn destination(
         &mut self,
         session: &mut Session,
         part: &'a DestinationBatch,
+        recall: &Recall,
     ) -> Result<Vec<Outcome>, OrderError> {
         for row in part.rows.iter() {
             check_lengths(part, row)?;
@@ -183,6 +215,12 @@ impl<'a> Run<'a> {
             claims: BTreeSet::new(),
         };
         let mut facts = inquiry.begin(session, self.references_wait).await?;
+        let recalled = layout.derives.iter().map(|derive| {
+            let table = derive.lookup.table.as_str();
+            let usable = derive.is_by_record() && self.learned.leaves(table);
+            usable.then(|| recall.rows(&self.batch.reader.connection, table))?
+        });
+        let recalled: Vec<Option<&Rows>> = recalled.collect();
         let gsids = self.new_gsids(part, &facts);
         let settled = self.settled.clone();
         let mut hindered = HashMap::new();
@@ -193,6 +231,7 @@ impl<'a> Run<'a> {
                 layout: &layout,
                 settled: &settled,
                 gsids: &gsids,
+                recalled: &recalled,
                 hindered: &hindered,
             };
             let mut pass = Pass::new(given, &facts, self.changes.clone());
@@ -204,7 +243,9 @@ impl<'a> Run<'a> {
                     return Err(Fault::new(FaultKind::Corrupt, what).into());
                 }
                 drop(pass);
-                inquiry.answer(session, &needs, &mut facts).await?;
+                inquiry
+                    .answer(session, &needs, &mut facts, &mut self.learned)
+                    .await?;
                 continue;
             }
             // A look-up into the own table that keeps its row out sees rows that come after it, and the row it
@@ -237,7 +278,9 @@ impl<'a> Run<'a> {
             ..
         } = pass;
         let table = part.plan.table.as_str();
-        write::entries(session, self.schemas, self.batch, facts, &view).await?;
+        if write::entries(session, self.schemas, self.batch, facts, &view).await? {
+            self.learned.lost.insert(table);
+        }
         let changed = write::rows(session, self.schemas, self.batch, &view).await?;
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
         if !claims.is_empty() {

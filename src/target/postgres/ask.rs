@@ -12,6 +12,7 @@ use super::facts::{Facts, Image, Known, Needs};
 use super::layout::Layout;
 use super::ledger::{Entry, Mark, parse_version};
 use super::lookup::{Key, Lookup, NAMED, digest, spelled};
+use super::recall::Learned;
 use super::value::{Array, Value, decode, selected};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
@@ -114,6 +115,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         session: &mut Session,
         needs: &Needs<'static>,
         facts: &mut Facts<'a>,
+        learned: &mut Learned<'_>,
     ) -> Result<(), OrderError> {
         if needs.are_of_rows_only() {
             self.images(session, needs, facts).await?;
@@ -126,7 +128,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             // Only then look: whoever else wants to insert these has ended, or waits for us.
             self.claim(session, keys).await?;
         }
-        self.look_up(session, needs, facts).await?;
+        self.look_up(session, needs, facts, learned).await?;
         if !needs.by_record.is_empty() {
             self.by_record(session, needs, facts).await?;
         }
@@ -167,6 +169,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         session: &mut Session,
         needs: &Needs<'static>,
         facts: &mut Facts<'a>,
+        learned: &mut Learned<'_>,
     ) -> Result<(), OrderError> {
         // Rows of this batch may turn out not to have a key any more: as many more are asked for.
         let own = NAMED + 1 + self.part.rows.len();
@@ -189,7 +192,11 @@ impl<'g, 'a> Inquiry<'g, 'a> {
                 &mut facts.elsewhere[place]
             };
             for (n, key) in question.keys.iter().enumerate() {
-                answered.insert((*key).clone(), found.remove(&n).unwrap_or_default());
+                let gsids = found.remove(&n).unwrap_or_default();
+                if !own {
+                    learned.note(&self.layout.derives[place].lookup, key, &gsids);
+                }
+                answered.insert((*key).clone(), gsids);
             }
         }
         // No stored value has the character that PostgreSQL does not keep.

@@ -8,9 +8,9 @@ use super::layout::Reach;
 use super::lookup::{Found, Key, named};
 use super::parked::{Parking, Wait};
 use super::pass::{Pass, Stop, Told};
-use super::value::Val;
+use super::value::{Val, fold};
 use crate::fault::Fault;
-use crate::mapping::plan::{MappedRow, Reference};
+use crate::mapping::plan::{Cell, MappedRow, Reference};
 use crate::model::policy::{OnMultiple, OnNone};
 use crate::target::port::Outcome;
 
@@ -86,12 +86,26 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Ok(Some((key, found.any(any))))
     }
 
+    /// The row of a record id that an earlier batch has looked up.
+    fn recall(&self, place: usize, reference: &Reference) -> Option<Uuid> {
+        let (rows, Reference::Values(cells)) = (self.given.recalled[place]?, reference) else {
+            return None;
+        };
+        let [Cell::Text(record)] = &cells[..] else {
+            return None;
+        };
+        rows.get(&*fold(record, false)?).copied()
+    }
+
     fn look(
         &mut self,
         place: usize,
         row: &'a MappedRow,
         reference: &'a Reference,
     ) -> Result<Look<'a>, Stop> {
+        if let Some(gsid) = self.recall(place, reference) {
+            return Ok(Look::Is(Meaning::Value(Val::Gsid(gsid))));
+        }
         let Some((key, found)) = self.find(place, row, reference)? else {
             return Ok(Look::Is(Meaning::Value(Val::Null)));
         };

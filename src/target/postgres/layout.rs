@@ -153,6 +153,13 @@ fn foreign<'a>(derives: &'a [DerivePlan], part: &Part) -> Option<Column<'a>> {
     })
 }
 
+impl Derive<'_> {
+    /// Whether it finds rows of another table by record ids alone.
+    pub(super) fn is_by_record(&self) -> bool {
+        self.reach == Reach::Elsewhere && self.lookup.parts == [Part::Id]
+    }
+}
+
 impl Shape {
     /// The key that values have; `None` if one of them is empty.
     pub(super) fn key<'a>(&self, values: impl Iterator<Item = Val<'a>>) -> Option<Key<'a>> {

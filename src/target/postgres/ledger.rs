@@ -15,7 +15,8 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 /// by byte. An entry without GSID is `gone`. `ready` is 1 when something that waits has to be looked at, 2 when several
 /// rows were found where that is an error; `woken` counts how often it was, so that nobody puts to sleep what was
 /// woken meanwhile. `claim` (a digest of destination, identifiers and their values) never holds a row that another
-/// transaction sees: whoever wants the same claim waits for the end of who has it.
+/// transaction sees: whoever wants the same claim waits for the end of who has it. `feed` has the objects whose records
+/// hold rows of a table, and counts the batches in which such a record let go of its row (`recall.rs`).
 const STEPS: &[&str] = &["
 CREATE TABLE {l}.\"offset\" (
     connection text COLLATE \"C\", job text COLLATE \"C\", reader text COLLATE \"C\", generation text COLLATE \"C\",
@@ -67,6 +68,13 @@ CREATE UNLOGGED TABLE {l}.claim (digest uuid PRIMARY KEY);
 ", "
 DROP INDEX {l}.parked_change_ready;
 CREATE INDEX parked_change_ready ON {l}.parked_change (connection, job, since, id) WHERE ready = 1;
+", "
+CREATE TABLE {l}.feed (
+    connection text COLLATE \"C\", destination text COLLATE \"C\", object text COLLATE \"C\",
+    lost bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (connection, destination, object)
+) WITH (fillfactor = 50);
+INSERT INTO {l}.feed SELECT DISTINCT connection, destination, object FROM {l}.crosswalk;
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.

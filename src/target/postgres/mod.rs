@@ -14,7 +14,9 @@
 //!   on to needs no lock: nobody deletes a row that another one holds.
 //! * Rows without an entry are claimed by their identifiers before they are looked for (J4).
 //!
-//! Look-ups are not cached: another daemon may delete what a cache holds, and nothing would tell.
+//! Look-ups by record id are kept from batch to batch, for as long as the ledger's counts say that no record has let
+//! go of its row (`recall.rs`, J7). All others are made anew: another daemon may change what they find, and nothing
+//! would tell.
 //!
 //! Keys are locked in their order. Where two transactions lock in a circle all the same, PostgreSQL ends one of them,
 //! and it is run again.
@@ -33,6 +35,7 @@ mod pass;
 mod read;
 mod read_held;
 pub mod read_only;
+mod recall;
 mod release;
 mod schema;
 mod scratch;
@@ -53,6 +56,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::ContextV7;
 
+use self::recall::Recall;
 use self::release::Share;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::JobPlan;
@@ -131,6 +135,8 @@ pub struct PostgresTarget {
     name: String,
     schemas: Arc<Schemas>,
     writers: Vec<Worker>,
+    /// What each writer's connection keeps of look-ups.
+    recall: Vec<Arc<Mutex<Recall>>>,
     /// Releases what waits.
     keeper: Worker,
     /// Makes tables and indexes, which may take long.
@@ -177,6 +183,9 @@ impl PostgresTarget {
             name: server.name().to_owned(),
             schemas: Arc::new(settings.into_schemas()),
             writers: (0..writers).map(|_| start()).collect(),
+            recall: (0..writers)
+                .map(|_| Arc::new(Mutex::new(Recall::of(writers))))
+                .collect(),
             keeper: start(),
             smith: start(),
             reader: start(),
@@ -209,12 +218,12 @@ impl PostgresTarget {
         self.smith.run(order).await
     }
 
-    /// The connection of a partition; those of one topic lie on different ones.
-    fn writer(&self, reader: &ReaderKey, partition: u32) -> &Worker {
+    /// The place of a partition's connection; those of one topic lie on different ones.
+    fn place(&self, reader: &ReaderKey, partition: u32) -> usize {
         let mut hasher = DefaultHasher::new();
         (&reader.connection, &reader.job).hash(&mut hasher);
         let first = hasher.finish() as usize;
-        &self.writers[first.wrapping_add(partition as usize) % self.writers.len()]
+        first.wrapping_add(partition as usize) % self.writers.len()
     }
 
     fn schemas(&self) -> Arc<Schemas> {
@@ -246,7 +255,8 @@ impl Target for PostgresTarget {
             reader: reader.clone(),
             partition,
         };
-        let assigned = self.writer(reader, partition).run(order).await?;
+        let writer = &self.writers[self.place(reader, partition)];
+        let assigned = writer.run(order).await?;
         if assigned.epoch > 1 {
             self.missed
                 .store(true, std::sync::atomic::Ordering::Relaxed);
@@ -255,15 +265,16 @@ impl Target for PostgresTarget {
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
-        let writer = self.writer(&batch.reader, batch.partition);
+        let place = self.place(&batch.reader, batch.partition);
         let order = apply::Apply {
             batch,
             schemas: self.schemas(),
             gsids: Arc::clone(&self.gsids),
             done: None,
             missed: Arc::clone(&self.missed),
+            recall: Arc::clone(&self.recall[place]),
         };
-        writer.run(order).await
+        self.writers[place].run(order).await
     }
 
     /// One that waits per writer: it begins when the one before has ended, not when the job has heard of that.

@@ -76,6 +76,10 @@ impl Release {
             }
             woken?;
         }
+        let (references, changes) = release::awake(session, schemas, &self.share).await?;
+        if !references && !changes {
+            return Ok(Released::default());
+        }
         let (filled, more, touched) =
             release::references(session, schemas, connection, self.limit, self.now).await?;
         let touched: BTreeMap<&str, _> = touched
@@ -85,7 +89,7 @@ impl Release {
         wake::wake_or_note(session, schemas, &touched, &self.missed).await;
         let (changes, more_changes) =
             release::changes(session, schemas, &self.share, self.limit).await?;
-        let awake = release::is_awake(session, schemas, connection).await?;
+        let (awake, _) = release::awake(session, schemas, &self.share).await?;
         Ok(Released {
             filled: filled as u64,
             changes,

@@ -10,6 +10,7 @@ use super::layout::Layout;
 use super::ledger::{Entry, Mark, State};
 use super::lookup::{Found, Key, named};
 use super::parked::{Changes, Parking, Parkings};
+use super::recall::Rows;
 use super::value::{Val, misfit};
 use super::view::{View, Written};
 use crate::fault::Fault;
@@ -56,6 +57,8 @@ pub(super) struct Given<'g, 'a> {
     pub settled: &'g HashMap<&'a RecordId, Outcome>,
     /// The GSIDs of rows that may be new, in their order.
     pub gsids: &'g [Option<Uuid>],
+    /// Per derived column the rows by record id that need not be looked up.
+    pub recalled: &'g [Option<&'g Rows>],
     /// Rows that a look-up into the own table keeps out.
     pub hindered: &'g HashMap<usize, Hindrance<'a>>,
 }

@@ -67,21 +67,20 @@ pub(super) async fn wake_all(session: &mut Session, schemas: &Schemas) -> Result
     Ok(())
 }
 
-/// Whether references were woken.
-pub(super) async fn is_awake(
+/// Whether references were woken, and whether changes of the job were: after most batches neither, which one look tells.
+pub(super) async fn awake(
     session: &mut Session,
     schemas: &Schemas,
-    connection: &ConnectionId,
-) -> Result<bool, OrderError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM {reference} WHERE connection = $1 AND ready = 1)";
-    let rows = session
-        .query(&named(schemas, sql), &[&connection.as_str()])
-        .await?;
-    Ok(rows
-        .first()
-        .map(|row| row.try_get(0))
-        .transpose()?
-        .unwrap_or_default())
+    share: &Share,
+) -> Result<(bool, bool), OrderError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM {reference} WHERE connection = $1 AND ready = 1),
+            EXISTS (SELECT 1 FROM {change} WHERE connection = $1 AND job = $2 AND ready = 1)";
+    let params: [&(dyn ToSql + Sync); 2] = [&share.connection.as_str(), &share.job.as_str()];
+    let rows = session.query(&named(schemas, sql), &params).await?;
+    let Some(row) = rows.first() else {
+        return Ok((false, false));
+    };
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Fills the references that were woken and whose rows have come, in one transaction, oldest first. How many, whether

@@ -49,14 +49,15 @@ impl<'a> Entries<'a> {
 const AS_READ: &str = "x.ctid = s.place::tid AND x.xmin::text::int8 = s.written_by";
 
 /// Writes the entries that changed, and holds those that were confirmed. What was read without a lock has to be
-/// there still, or the batch is run again.
+/// there still, or the batch is run again. Whether a record lets go of its row.
 pub(super) async fn entries(
     session: &mut Session,
     schemas: &Schemas,
     batch: &Batch,
     facts: &Facts<'_>,
     view: &View<'_>,
-) -> Result<(), OrderError> {
+) -> Result<bool, OrderError> {
+    let mut lost = false;
     let (mut new, mut moved, mut bumped, mut same) = (
         Entries::default(),
         Entries::default(),
@@ -67,6 +68,8 @@ pub(super) async fn entries(
     changed.sort_unstable_by_key(|(record, _)| record.as_str());
     for (record, entry) in changed {
         let before = facts.entries.get(record);
+        let held = before.and_then(|before| before.entry.held());
+        lost |= held.is_some() && held != entry.held();
         let kind = match before.map(|before| before.entry) {
             None => &mut new,
             Some(before) if before == *entry => &mut same,
@@ -109,7 +112,7 @@ pub(super) async fn entries(
         complete(session.execute(&sql, &params).await?, kind.records.len())?;
     }
     if new.records.is_empty() {
-        return Ok(());
+        return Ok(lost);
     }
     let sql = format!(
         "INSERT INTO {crosswalk} (connection, destination, object, record, gsid, version, gone, crm_state,
@@ -129,7 +132,8 @@ pub(super) async fn entries(
         &new.states,
         &new.at,
     ];
-    complete(session.execute(&sql, &params).await?, new.records.len())
+    complete(session.execute(&sql, &params).await?, new.records.len())?;
+    Ok(lost)
 }
 
 fn complete(written: u64, due: usize) -> Result<(), OrderError> {

@@ -8,6 +8,7 @@ pub mod matching;
 pub mod ordering;
 pub mod plans;
 pub mod reading;
+pub mod recalling;
 pub mod references;
 pub mod repeating;
 pub mod streams;
@@ -73,6 +74,9 @@ macro_rules! target_suite {
                 delete_takes_the_row_and_undelete_brings_it_back
                 a_filter_exit_takes_the_row_and_a_return_brings_it_back a_delete_may_come_first
                 a_shared_row_is_marked_with_its_last_record a_kept_record_holds_its_row;
+            recalling: a_found_row_that_another_takes_away_is_missing a_merged_row_is_found_by_the_master_only
+                a_found_row_is_missing_in_the_batch_that_takes_it a_second_row_of_a_record_id_is_found
+                a_row_that_was_not_committed_is_not_found_later a_found_row_is_the_connections_own;
             expiring: what_expired_is_told_until_it_is_forgotten the_oldest_are_told_first
                 only_what_was_told_is_forgotten a_released_change_can_be_forgotten
                 changes_are_released_to_their_owner;

@@ -82,6 +82,80 @@ async fn two_transactions_never_insert_one_row_twice() {
     assert!(claims.is_empty(), "claims are given back");
 }
 
+/// J7: what one daemon keeps of look-ups is not believed once another has taken the row away, and is kept before.
+#[tokio::test]
+async fn another_daemon_takes_away_what_a_look_up_found() {
+    let mut store = Store::new().await;
+    let mut writer = begin(&mut store).await;
+    let other = second(&store).await;
+    let mut taker = Writer::open(other.target(), "acme", "companies").await;
+    let companies = Arc::new(company());
+    let persons = Arc::new(person().derive(by_id("company", "company")));
+    taker.one(row(&companies, "c", 1)).await;
+    writer
+        .one(row(&persons, "p", 1).to("company", &["c"]))
+        .await;
+    // Behind the ledger's back: who looks up anew would miss it.
+    let look = server().client().await;
+    let entry = format!("UPDATE {} SET gone =", store.ledger("crosswalk"));
+    let hide = format!("{entry} true WHERE destination = 'company'");
+    look.execute(&hide, &[]).await.unwrap();
+    writer
+        .one(row(&persons, "q", 1).to("company", &["c"]))
+        .await;
+    assert_ne!(writer.cell_of("person", "q", "company").await, Cell::Null);
+    let show = format!("{entry} false WHERE destination = 'company'");
+    look.execute(&show, &[]).await.unwrap();
+    taker.one(deleted(&companies, "c", 2)).await;
+    writer
+        .one(row(&persons, "r", 1).to("company", &["c"]))
+        .await;
+    assert_eq!(writer.cell_of("person", "r", "company").await, Cell::Null);
+    assert_eq!(writer.parked().await, 1);
+}
+
+/// A new connection may lead to a server that was restored: nothing is believed that the one before has found.
+#[tokio::test]
+async fn a_new_connection_believes_nothing() {
+    let mut store = Store::new().await;
+    let mut writer = begin(&mut store).await;
+    let companies = Arc::new(company());
+    let persons = Arc::new(person().derive(by_id("company", "company")));
+    writer.one(row(&companies, "c", 1)).await;
+    for record in ["p", "q"] {
+        writer
+            .one(row(&persons, record, 1).to("company", &["c"]))
+            .await;
+    }
+    let look = server().client().await;
+    let hide = format!(
+        "UPDATE {} SET gone = true WHERE destination = 'company'",
+        store.ledger("crosswalk")
+    );
+    look.execute(&hide, &[]).await.unwrap();
+    // The writers are those that wrote to this ledger last.
+    let end = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+         AND query LIKE '%\"{}\"%'",
+        store.settings.ledger
+    );
+    look.query(&end, &[]).await.unwrap();
+    let closed = "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE ";
+    let closed = format!("{closed}'%\"{}\"%'", store.settings.ledger);
+    wait_until(async || {
+        look.query(&closed, &[])
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    writer
+        .one(row(&persons, "r", 1).to("company", &["c"]))
+        .await;
+    assert_eq!(writer.cell_of("person", "r", "company").await, Cell::Null);
+}
+
 /// Many writers on many rows that they share, with rows that come and go: no fault, no row twice, none without a
 /// record, and every record holds one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
