@@ -1,10 +1,17 @@
-//! A first sync by the Bulk API 2.0: records a second from a simulated org into the topic, and the daemon's peak memory.
+//! A first sync by the Bulk API 2.0: records a second from a simulated org into the topic and into the store, the
+//! daemon's memory, and the org's calls.
 //!
 //! `cargo bench --bench bulk`. The daemon is the real binary in a process of its own, with the embedded log and one job
-//! into a SQLite file; the org is simulated in this process, so that the peak (`VmHWM`) is the daemon's alone. The time runs
-//! from when the daemon serves to the last page durable in the topic: signing in, the counting and the Bulk job's own run
-//! are in it, and the way into the store runs beside it. How many records: `TRIBUTARY_BENCH_RECORDS` (1,000,000). Flat memory: two sizes have like peaks.
+//! into a SQLite file; the org is simulated in this process, so that memory (`VmRSS` every 100 ms, `VmHWM` at the
+//! end) is the daemon's alone. Both share the machine, so the org's CPU time is told beside the daemon's. The time
+//! runs from when the daemon serves: signing in, the counting and the Bulk job's own run are in it. "Into the topic"
+//! is the last page durable there; "into the store" is the last row committed, while the job ran beside the read from
+//! the beginning; "over" is the sync's own end, after the images were walked for records that the read did not meet.
+//! The calls are those that the org counted (`/_sim/counts`). How many records: `TRIBUTARY_BENCH_RECORDS`
+//! (1,000,000). Flat memory: two sizes have like peaks.
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+mod rig;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -12,18 +19,21 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rig::machine::{self, Reading, Watch};
+use rig::report::{line, setting};
 use serde_json::Value as Json;
 use tributary_sim::salesforce::{SimOptions, start};
 
 const LOOK: Duration = Duration::from_millis(100);
+/// How often the memory is told on the way.
+const STEPS: u64 = 10;
 
 #[tokio::main]
 async fn main() {
-    let records = std::env::var("TRIBUTARY_BENCH_RECORDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
-    let home = tempfile::tempdir().unwrap();
+    println!("{}", machine::describe());
+    let records = setting("TRIBUTARY_BENCH_RECORDS", 1_000_000) as u64;
+    // On a disk: /tmp may be memory.
+    let home = tempfile::tempdir_in("/var/tmp").unwrap();
     write_org(&home.path().join("org"), records);
     let org = start(SimOptions {
         data: Some(home.path().join("org")),
@@ -36,47 +46,93 @@ async fn main() {
     write_config(&home.path().join("config"), &org.url);
 
     let mut daemon = Daemon::start(&home.path().join("config"));
-    let began = Instant::now();
+    let watch = Watch::start(daemon.child.id());
+    let (began, before) = (Instant::now(), Reading::now(None));
     let http = reqwest::Client::new();
-    let (mut first, mut shown) = (None, 0);
-    loop {
-        let health: Json = http
-            .get(format!("{}/api/v1/health", daemon.url))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+    let mut ended = Ended::default();
+    let mut shown = 0;
+    while !ended.all() {
+        tokio::time::sleep(LOOK).await;
+        let health = get(&http, &format!("{}/api/v1/health", daemon.url)).await;
         let account = &health["connections"]["acme"]["objects"]["Account"];
         let read = account["rows_read"].as_u64().unwrap_or_default();
-        if read > 0 && first.is_none() {
-            first = Some(began.elapsed());
-        }
-        if read >= shown + records / 10 {
-            shown = read;
-            println!("{read:>9} records   {} MiB", daemon.memory("VmRSS:"));
-        }
-        if !account["synced_at"].is_null() {
-            assert_eq!(read, records);
-            break;
+        let stored = &health["jobs"]["acme"]["company_sync"]["rows"]["inserted"];
+        let stored = stored.as_u64().unwrap_or_default();
+        let now = began.elapsed();
+        let note = |place: &mut Option<Duration>, is: bool| {
+            if is && place.is_none() {
+                *place = Some(now);
+            }
+        };
+        note(&mut ended.first, read > 0);
+        note(&mut ended.topic, read == records);
+        note(&mut ended.store, stored == records);
+        note(&mut ended.over, !account["synced_at"].is_null());
+        if read.min(stored) >= shown + records / STEPS {
+            shown = read.min(stored);
+            let (mean, most) = watch.take();
+            println!(
+                "{:>6.1} s   {read:>9} read   {stored:>9} stored   memory {mean} MiB, at most {most}",
+                now.as_secs_f64()
+            );
         }
         assert!(
             daemon.child.try_wait().unwrap().is_none(),
             "the daemon ended"
         );
-        tokio::time::sleep(LOOK).await;
     }
-    let took = began.elapsed();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let used = before.until(Reading::now(None));
+    let own = machine::time_of(daemon.child.id());
+    let (_, peak) = machine::memory_of(daemon.child.id());
+    let counts = get(&http, &format!("{}/_sim/counts", org.url)).await;
+    tell(records, &ended, peak, own, used, &counts);
+}
+
+/// When what had ended.
+#[derive(Default)]
+struct Ended {
+    first: Option<Duration>,
+    topic: Option<Duration>,
+    store: Option<Duration>,
+    over: Option<Duration>,
+}
+
+impl Ended {
+    fn all(&self) -> bool {
+        self.topic.is_some() && self.store.is_some() && self.over.is_some()
+    }
+}
+
+async fn get(http: &reqwest::Client, url: &str) -> Json {
+    http.get(url).send().await.unwrap().json().await.unwrap()
+}
+
+fn tell(records: u64, ended: &Ended, peak: u64, own: Duration, used: machine::Used, counts: &Json) {
+    let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+    let rate = |time| records as f64 / seconds(time);
+    // The daemon's process is foreign to this one.
+    let foreign = used.foreign - own.as_secs_f64() / used.time.as_secs_f64();
     println!(
-        "{records} records: {:.0}/s   {:.1} s, the first after {:.1} s   peak {} MiB   load average {}",
-        records as f64 / took.as_secs_f64(),
-        took.as_secs_f64(),
-        first.unwrap_or_default().as_secs_f64(),
-        daemon.memory("VmHWM:"),
-        load.split(' ').next().unwrap_or_default(),
+        "{records} records   into the topic {:.0}/s ({:.1} s, the first page after {:.1} s)   into the store {:.0}/s ({:.1} s)   \
+         over after {:.1} s",
+        rate(ended.topic),
+        seconds(ended.topic),
+        seconds(ended.first),
+        rate(ended.store),
+        seconds(ended.store),
+        seconds(ended.over),
     );
+    println!(
+        "peak {peak} MiB   daemon {:.1} us a record, org {:.1}   foreign {foreign:.2} cores",
+        own.as_secs_f64() * 1e6 / records as f64,
+        used.own.as_secs_f64() * 1e6 / records as f64,
+    );
+    println!("calls {}: {}", counts["api_usage"], counts["calls"]);
+    line(serde_json::json!({
+        "bulk": records, "topic_per_second": rate(ended.topic).round(), "store_per_second": rate(ended.store).round(),
+        "over_seconds": rig::report::round(seconds(ended.over)), "peak_mib": peak, "calls": counts["api_usage"],
+        "foreign_cores": rig::report::round(foreign),
+    }));
     if cfg!(debug_assertions) {
         println!("a debug build: the figures mean nothing");
     }
@@ -112,16 +168,6 @@ impl Daemon {
             child,
             url: format!("http://{address}"),
         }
-    }
-
-    /// MiB of a line of its status.
-    fn memory(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let kib = status
-            .lines()
-            .find_map(|found| found.strip_prefix(line))
-            .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kib.unwrap_or_default() / 1024
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whose CPU time it was: this process's, the server's, or that of others.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::server::Server;
@@ -108,13 +110,68 @@ fn everybody() -> Duration {
 
 /// Memory of this process in MiB: now, and at its peak.
 pub fn memory() -> (u64, u64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    memory_of(std::process::id())
+}
+
+/// Memory of a process in MiB: now, and at its peak.
+pub fn memory_of(pid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let of = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     let mib = |name| of(name).unwrap_or_default() / 1024;
     (mib("VmRSS:"), mib("VmHWM:"))
+}
+
+/// Looks at a process's memory ten times a second.
+pub struct Watch {
+    seen: Arc<Mutex<Vec<u64>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Watch {
+    pub fn start(pid: u32) -> Self {
+        let watch = Self {
+            seen: Arc::default(),
+            over: Arc::default(),
+        };
+        let (seen, over) = (Arc::clone(&watch.seen), Arc::clone(&watch.over));
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                seen.lock().unwrap().push(memory_of(pid).0);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        watch
+    }
+
+    /// Mean and most since the last look.
+    pub fn take(&self) -> (u64, u64) {
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap());
+        let most = seen.iter().max().copied().unwrap_or_default();
+        (seen.iter().sum::<u64>() / (seen.len() as u64).max(1), most)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// CPU time of a process since its start, to a hundredth of a second.
+pub fn time_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name: state is field 3, utime 14, stime 15.
+    let rest = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = rest.split(' ').skip(11).take(2);
+    Duration::from_millis(
+        ticks
+            .filter_map(|text| text.parse::<u64>().ok())
+            .sum::<u64>()
+            * 10,
+    )
 }
 
 /// One line on the machine, for the results.

@@ -11,13 +11,13 @@ use tributary::target::postgres::PostgresSettings;
 /// Makes a cluster, tells its process when it answers, ends it when the input ends, and leaves nothing.
 const SCRIPT: &str = r#"
 set -eu
-dir=$1 bin=$2
+dir=$1 bin=$2 autovacuum=$3 more=$4
 umask 077
 cd "$dir"
 "$bin/initdb" -D data -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync >initdb.log
 "$bin/postgres" -D data -c listen_addresses= -c unix_socket_directories="$dir" -c max_connections=50 \
   -c fsync=on -c synchronous_commit=on -c full_page_writes=on -c shared_buffers=1GB -c max_wal_size=8GB \
-  -c checkpoint_timeout=1h -c autovacuum=off -c logging_collector=off $3 >server.log 2>&1 &
+  -c checkpoint_timeout=1h -c autovacuum=$autovacuum -c logging_collector=off $more >server.log 2>&1 &
 pid=$!
 until "$bin/pg_isready" -q -h "$dir"; do
   kill -0 "$pid" 2>/dev/null || { cat server.log >&2; exit 1; }
@@ -39,9 +39,20 @@ pub struct Server {
 }
 
 impl Server {
+    /// Tidied up by [`Server::vacuum`] alone.
+    ///
     /// # Panics
     /// If PostgreSQL is not installed or does not start.
     pub fn start() -> Self {
+        Self::start_with("off")
+    }
+
+    /// With autovacuum, for work without pauses; panics as [`Server::start`].
+    pub fn tended() -> Self {
+        Self::start_with("on")
+    }
+
+    fn start_with(autovacuum: &str) -> Self {
         // On a disk: /tmp may be memory.
         let dir = tempfile::Builder::new()
             .prefix("tributary-bench-")
@@ -52,6 +63,7 @@ impl Server {
             .args(["sh", "-c", SCRIPT, "sh"])
             .arg(&dir)
             .arg(binaries())
+            .arg(autovacuum)
             .arg(if tells_statements() {
                 "-c shared_preload_libraries=pg_stat_statements -c pg_stat_statements.track_planning=on"
             } else {
@@ -78,18 +90,7 @@ impl Server {
 
     /// Settings of a target with schemas of its own.
     pub fn target(&self, name: &str, writers: usize) -> PostgresSettings {
-        PostgresSettings {
-            writers,
-            store: format!("{name}_store"),
-            ledger: format!("{name}_ledger"),
-            ..PostgresSettings::new(Settings {
-                url: self.url(),
-                password: None,
-                ssl_mode: None,
-                ca_file: None,
-                statement_timeout: Duration::from_secs(600),
-            })
-        }
+        target_at(self.url(), name, writers)
     }
 
     /// A connection of the bench's own.
@@ -136,6 +137,22 @@ impl Server {
 /// Whether `TRIBUTARY_BENCH_STATEMENTS=1` asks for the time of each statement, which costs a little itself.
 fn tells_statements() -> bool {
     super::report::setting("TRIBUTARY_BENCH_STATEMENTS", 0) > 0
+}
+
+/// Settings of a target with schemas of its own, on a server of another process.
+pub fn target_at(url: String, name: &str, writers: usize) -> PostgresSettings {
+    PostgresSettings {
+        writers,
+        store: format!("{name}_store"),
+        ledger: format!("{name}_ledger"),
+        ..PostgresSettings::new(Settings {
+            url,
+            password: None,
+            ssl_mode: None,
+            ca_file: None,
+            statement_timeout: Duration::from_secs(600),
+        })
+    }
 }
 
 /// PostgreSQL refuses to run as root: then it is run as the user that its package made.
