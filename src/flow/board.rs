@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::state::orders::Order;
 
 /// The truth per connection, object and job.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub struct Picture {
     pub jobs: BTreeMap<ConnectionId, BTreeMap<JobId, JobPicture>>,
 }
 
-/// A listener's life. None of it is stored: after a start it is found out again.
+/// A listener's or a job's life. None of it is stored but the order to pause: after a start it is found out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Life {
@@ -45,6 +46,8 @@ pub enum Life {
     Retrying,
     /// A fault that does not pass by itself. Set by the connection or job.
     Failed,
+    /// Told to apply nothing. Set by the job, as the state's orders say.
+    Paused,
     /// Ended by a stop signal. Set by the connection or job.
     Stopped,
 }
@@ -99,6 +102,8 @@ pub struct ObjectPicture {
 pub struct JobPicture {
     /// Its life.
     pub state: Life,
+    /// Why it is paused, if it is.
+    pub paused: Option<PausePicture>,
     /// The newest fault, until a batch commits.
     pub fault: Option<FaultPicture>,
     /// Changes in the topic that are not applied.
@@ -111,6 +116,17 @@ pub struct JobPicture {
     pub rows: BTreeMap<&'static str, u64>,
     /// Dead letters since the start.
     pub dead_letters: u64,
+}
+
+/// A pause as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PausePicture {
+    /// Why.
+    pub reason: Option<String>,
+    /// Who said so.
+    pub by: Option<String>,
+    /// When.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// A fault as people read it.
@@ -126,7 +142,7 @@ pub struct FaultPicture {
 
 impl Life {
     /// Every state, for the state metric.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Absent,
         Self::Starting,
         Self::Snapshotting,
@@ -136,6 +152,7 @@ impl Life {
         Self::Revoked,
         Self::Retrying,
         Self::Failed,
+        Self::Paused,
         Self::Stopped,
     ];
 
@@ -152,7 +169,20 @@ impl Life {
             Self::Revoked => "revoked",
             Self::Retrying => "retrying",
             Self::Failed => "failed",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl PausePicture {
+    /// What an order to pause says.
+    #[must_use]
+    pub fn of(order: Order) -> Self {
+        Self {
+            reason: order.reason,
+            by: order.by,
+            since: order.since,
         }
     }
 }
@@ -191,6 +221,12 @@ impl Board {
         let mut picture = self.lock();
         let connection = picture.connections.entry(id.clone()).or_default();
         change(connection.objects.entry(object.clone()).or_default());
+    }
+
+    /// A copy of a job's entry; `None` for one that nothing here runs.
+    #[must_use]
+    pub fn job_picture(&self, id: &ConnectionId, job: &JobId) -> Option<JobPicture> {
+        self.lock().jobs.get(id)?.get(job).cloned()
     }
 
     /// Changes a job's entry.

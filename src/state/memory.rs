@@ -1,6 +1,7 @@
 //! The memory engine of the state.
 
 mod credentials;
+mod orders;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,9 +11,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::fault::Fault;
-use crate::model::name::{ConnectionId, ObjectName};
+use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::credentials::{Credential, PinnedOrg};
+use crate::state::orders::{Standing, Wish};
 use crate::state::port::{
     Evidence, Hinted, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of,
     fenced, insufficient, no_hole,
@@ -34,6 +36,9 @@ struct Inner {
     objects: HashMap<(ConnectionId, ObjectName), ObjectState>,
     republish: Vec<(ConnectionId, ObjectName, RecordId)>,
     hints: BTreeMap<(ConnectionId, ObjectName, RecordId), DateTime<Utc>>,
+    orders: BTreeMap<(ConnectionId, JobId), Standing>,
+    /// How often each was asked for, and how many of these were done.
+    syncs: BTreeMap<(ConnectionId, ObjectName), (u64, u64, Wish)>,
     orgs: HashMap<ConnectionId, PinnedOrg>,
     credentials: HashMap<ConnectionId, Credential>,
 }

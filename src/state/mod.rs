@@ -1,7 +1,8 @@
-//! State: owners, positions, owed reads, holes, what is known of objects; behind one port.
+//! State: owners, positions, owed reads, holes, what is known of objects, orders to jobs; behind one port.
 
 pub mod credentials;
 pub mod memory;
+pub mod orders;
 pub mod port;
 pub mod postgres;
 pub mod seal;

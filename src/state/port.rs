@@ -25,9 +25,11 @@ use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 
+use super::orders::Orders;
+
 /// A store of state.
 #[async_trait]
-pub trait State: Send + Sync {
+pub trait State: Orders + Send + Sync {
     /// Takes the connection over if its lease is free, expired or ours; `None` if another owner is alive.
     /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win. `owner` names
     /// one process at a time. The lease ends `lease` after now.

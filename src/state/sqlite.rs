@@ -3,6 +3,7 @@
 mod credentials;
 mod hints;
 mod holes;
+mod orders;
 
 use std::path::Path;
 use std::time::Duration;
@@ -63,6 +64,8 @@ CREATE TABLE credential (
     connection TEXT PRIMARY KEY, revision INTEGER NOT NULL, key_id TEXT, sealed BLOB
 ) STRICT;
 ",
+    orders::TABLE,
+    orders::SYNCS,
 ];
 const READERS: usize = 2;
 

@@ -1,6 +1,7 @@
 //! The conformance suite of the state, run on every engine.
 
 mod credentials;
+mod orders;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -504,6 +505,7 @@ pub async fn conforms(bench: &dyn Bench) {
     made_again(state, term).await;
     two_owners_at_once(bench).await;
     a_takeover(bench).await;
+    orders::conforms(state, &*bench.another().await).await;
     let (one, other) = (bench.credentials(), bench.credentials());
     credentials::conforms(&*one, &*other).await;
 }
@@ -511,6 +513,7 @@ pub async fn conforms(bench: &dyn Bench) {
 /// What [`conforms`] leaves is there when the store is opened again.
 pub async fn has_kept<S: State + Credentials>(state: &S) {
     credentials::has_kept(state).await;
+    orders::has_kept(state).await;
     let stored = state.position(acme()).await.unwrap().unwrap();
     assert_eq!(stored.confirmed_at + TimeDelta::zero(), at(9));
     assert_eq!(

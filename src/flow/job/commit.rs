@@ -127,7 +127,7 @@ impl Owner {
                 .request_republish(&plan.connection, &plan.source, record)
                 .await
             {
-                self.pause(fault, &mut backoff).await?;
+                self.back_off(fault, &mut backoff).await?;
             }
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Owner {
                 Err(fault) if fault.fate() == Fate::DeadLetter => {
                     return Ok(Answer::Refused(fault));
                 }
-                Err(fault) => self.pause(fault, &mut backoff).await?,
+                Err(fault) => self.back_off(fault, &mut backoff).await?,
             }
         }
     }

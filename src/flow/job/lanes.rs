@@ -98,10 +98,14 @@ impl Lanes {
         }));
     }
 
-    /// Drops what has not begun, and waits for what has: no batch is left in the middle.
-    pub(super) async fn drain(&mut self) {
+    /// Drops what has not begun, and waits for what has: no batch is left in the middle. What came to its end.
+    pub(super) async fn drain(&mut self) -> Vec<Landed> {
         self.held = None;
-        while self.under_way.next().await.is_some() {}
+        let mut all = Vec::new();
+        while let Some(landed) = self.under_way.next().await {
+            all.push(landed);
+        }
         self.busy.clear();
+        all
     }
 }

@@ -4,6 +4,7 @@ mod batch;
 mod commit;
 mod lanes;
 mod letters;
+mod obey;
 mod release;
 pub mod replay;
 mod show;
@@ -21,6 +22,7 @@ use crate::mapping::compile::Mapping;
 use crate::runtime::backoff::{Attempts, Backoff};
 use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::StopSignal;
+use crate::state::orders::Order;
 use crate::state::port::State;
 use crate::target::port::{ReaderKey, Target};
 use crate::telemetry::metrics::Metrics;
@@ -74,6 +76,8 @@ enum Ended {
     Stopped,
     /// The topic has another generation, which has offsets of its own.
     TopicMadeAgain,
+    /// Told to apply nothing until told otherwise.
+    Paused(Order),
 }
 
 /// Who writes, for as long as one membership of the job's group lasts.
@@ -104,12 +108,19 @@ enum News {
 /// shown as `failed` and looked at again now and then, since an operator may have acted.
 pub async fn keep(road: JobRoad, stop: StopSignal) {
     let mut backoff = road.attempts();
-    road.show_life(Life::Starting);
+    road.show_pause(None);
     while !stop.is_stopping() {
         let began = Instant::now();
         let fault = match run(&road, &stop).await {
             Ok(Ended::Stopped) => break,
             Ok(Ended::TopicMadeAgain) => continue,
+            Ok(Ended::Paused(order)) => {
+                if !road.told_to_go_on(order, &stop).await {
+                    break;
+                }
+                backoff.succeeded();
+                continue;
+            }
             Err(fault) => fault,
         };
         if stop.is_stopping() || fault.kind() == FaultKind::Stopping {
@@ -135,15 +146,21 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
         tokio::select! {
             biased;
             () = stop.stopped() => break,
+            // The next run meets the order, and ends by it.
+            _ = road.told_to_pause() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
     road.show_life(Life::Stopped);
 }
 
-/// One membership of the job's group.
+/// One membership of the job's group. A job that is told to pause does not join it, or leaves it.
 async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
+    let order = road.order().await?;
+    if order.paused {
+        return Ok(Ended::Paused(order));
+    }
     let (generation, since) = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
@@ -167,11 +184,29 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
-    let ended = Box::pin(job.read(reader.as_mut())).await;
+    let halt = job.owner.stop.clone();
+    let mut reading = Box::pin(job.read(reader.as_mut()));
+    let (ended, told) = tokio::select! {
+        biased;
+        ended = &mut reading => (ended, None),
+        order = road.told_to_pause() => {
+            halt.stop();
+            (reading.as_mut().await, Some(order))
+        }
+    };
+    drop(reading);
     // Whatever ended it: batches in hand end as a whole before anybody else is given their partitions.
-    job.owner.stop.stop();
-    job.lanes.drain().await;
-    ended
+    halt.stop();
+    for landed in job.lanes.drain().await {
+        if landed.result.is_ok() {
+            job.owner.show_commit(&landed.work);
+        }
+    }
+    match told {
+        // What else was in its way, it meets again when it goes on.
+        Some(order) => Ok(Ended::Paused(order)),
+        None => ended,
+    }
 }
 
 impl Job {
@@ -412,7 +447,7 @@ impl Owner {
     ///
     /// # Errors
     /// The fault, if it does not pass; `Stopping`.
-    async fn pause(&self, fault: Fault, backoff: &mut Attempts) -> Result<(), Fault> {
+    async fn back_off(&self, fault: Fault, backoff: &mut Attempts) -> Result<(), Fault> {
         if fault.fate() != Fate::Retry {
             return Err(fault);
         }

@@ -128,7 +128,7 @@ impl Owner {
             match self.road.target.forget(connection, job, keys).await {
                 Ok(gone) => return Ok(gone),
                 // Given up here, their letters would be written again.
-                Err(fault) => self.pause(fault, &mut backoff).await?,
+                Err(fault) => self.back_off(fault, &mut backoff).await?,
             }
         }
     }

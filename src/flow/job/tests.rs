@@ -1,6 +1,7 @@
 //! The job engine against a scripted target: order, letters, refusals, faults, fencing, parking, lost positions.
 
 mod fake;
+mod orders;
 mod positions;
 mod stage;
 mod waiting;

@@ -1,5 +1,7 @@
 //! Faults at every seam: an error, a lost reply, a crash, slowness, a stall; drawn from the seed.
 
+mod orders;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

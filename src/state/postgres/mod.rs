@@ -6,6 +6,7 @@
 
 mod credentials;
 mod lease;
+mod orders;
 mod read;
 mod schema;
 #[cfg(test)]

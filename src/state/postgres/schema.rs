@@ -44,6 +44,16 @@ CREATE TABLE {s}.org (connection text COLLATE \"C\" PRIMARY KEY, id text NOT NUL
 CREATE TABLE {s}.credential (
     connection text COLLATE \"C\" PRIMARY KEY, revision bigint NOT NULL, key_id text, sealed bytea
 );
+", "
+CREATE TABLE {s}.job_order (
+    connection text COLLATE \"C\", job text COLLATE \"C\", revision bigint NOT NULL, body jsonb NOT NULL,
+    PRIMARY KEY (connection, job)
+);
+", "
+CREATE TABLE {s}.sync_asked (
+    connection text COLLATE \"C\", object text COLLATE \"C\", asked bigint NOT NULL, done bigint NOT NULL,
+    body jsonb NOT NULL, PRIMARY KEY (connection, object)
+);
 "];
 
 /// One daemon at a time makes tables.

@@ -289,7 +289,7 @@ async fn hinted(
     Ok(())
 }
 
-fn render<T: Serialize>(value: &T) -> Result<String, Fault> {
+pub(super) fn render<T: Serialize>(value: &T) -> Result<String, Fault> {
     serde_json::to_string(value)
         .map_err(|error| Fault::new(FaultKind::Corrupt, "encoding state").source(error))
 }

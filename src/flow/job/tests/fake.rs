@@ -76,6 +76,9 @@ pub(super) struct Inner {
     /// Nothing is forgotten, until it is taken away; and how often that was told.
     pub clings: Option<FaultKind>,
     pub clung: usize,
+    /// Batches wait before they are looked at, until they are let go; and how many waited.
+    pub holds: bool,
+    pub held: usize,
 }
 
 pub(super) struct FakeTarget {
@@ -105,6 +108,23 @@ impl FakeTarget {
         let wait = changed.wait_for(|_| holds(&self.lock()));
         let waited = tokio::time::timeout(Duration::from_hours(4), wait).await;
         assert!(waited.is_ok(), "never: {what}");
+    }
+
+    /// Lets the batches go that are held.
+    pub(super) fn let_go(&self) {
+        self.lock().holds = false;
+        self.tell();
+    }
+
+    async fn hold(&self) {
+        if !self.lock().holds {
+            return;
+        }
+        self.lock().held += 1;
+        self.tell();
+        let mut changed = self.changed.subscribe();
+        let let_go = changed.wait_for(|_| !self.lock().holds).await;
+        let_go.unwrap();
     }
 
     async fn letters(&self) -> u64 {
@@ -223,6 +243,7 @@ impl Target for FakeTarget {
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        self.hold().await;
         let letters = self.letters().await;
         let connection = &batch.reader.connection;
         let requests = self.state.to_republish(connection, usize::MAX).await?;

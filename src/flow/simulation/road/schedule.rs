@@ -44,6 +44,8 @@ pub struct Profile {
     pub second: bool,
     /// Values that are refused.
     pub refusals: bool,
+    /// Jobs are told to pause, and to go on.
+    pub orders: bool,
     /// What waits expires within minutes.
     pub expires: bool,
     pub flaw: Flaw,
@@ -99,6 +101,7 @@ impl Profile {
             second: rng.one_in(2),
             refusals: rng.one_in(2),
             expires: rng.one_in(5),
+            orders: rng.one_in(3),
             flaw: Flaw::None,
             deeds: 20 + rng.below(50),
         }
@@ -161,6 +164,7 @@ impl Run {
     async fn come_to_rest(&mut self) -> Result<Stats, String> {
         self.road.say(|| "come to rest".to_owned());
         self.road.world.chaos.set(Odds::default());
+        self.road.tell_all_to_go_on().await;
         while !self.road.world.org.lock().open.is_empty() {
             self.commit(0);
         }
@@ -246,7 +250,7 @@ impl Run {
 
     async fn deed(&mut self) -> Result<(), String> {
         let profile = self.profile;
-        match self.rng.below(40) {
+        match self.rng.below(42) {
             0..=13 => self.commit_something(),
             14..=15 => self.begin(Telling::Events, 3),
             16..=17 => {
@@ -265,6 +269,10 @@ impl Run {
             36..=37 => self.road.store.groups.shake(),
             38 => self.wait(30_000).await?,
             39 => self.wait(90_000).await?,
+            40..=41 if profile.orders => {
+                let number = self.rng.below(self.road.jobs.all.len());
+                self.road.tell_otherwise(number).await;
+            }
             _ => self.commit_something(),
         }
         Ok(())

@@ -13,9 +13,10 @@ use crate::flow::simulation::faults::{Guarded, Process};
 use crate::flow::simulation::rng::Rng;
 use crate::flow::simulation::world::World;
 use crate::log::port::Log;
-use crate::model::name::ObjectName;
+use crate::model::name::{JobId, ObjectName};
 use crate::runtime::shutdown::StopSignal;
 use crate::state::memory::MemoryState;
+use crate::state::orders::{Order, Orders};
 use crate::state::port::State;
 use crate::target::memory::MemoryTarget;
 use crate::target::port::Target;
@@ -173,6 +174,34 @@ impl RoadWorld {
             .store
             .employ(&self.world, &self.jobs, &state, process, stop);
         self.hands.push(hands);
+    }
+
+    /// Tells a job to pause, or to go on if it was told to pause.
+    pub async fn tell_otherwise(&self, number: usize) {
+        let id = self.jobs.all[number].id;
+        let (state, acme, job) = (&self.world.state, &self.world.connection, JobId::new(id));
+        let standing = state.standing(acme, &job).await.unwrap();
+        let order = Order {
+            paused: !standing.order.paused,
+            ..Order::default()
+        };
+        self.say(|| format!("{id} is told: paused {}", order.paused));
+        let given = state.give(acme, &job, standing.revision, order).await;
+        assert!(given.unwrap(), "nobody else gives orders");
+    }
+
+    pub async fn tell_all_to_go_on(&self) {
+        for number in 0..self.jobs.all.len() {
+            let job = JobId::new(self.jobs.all[number].id);
+            let standing = self
+                .world
+                .state
+                .standing(&self.world.connection, &job)
+                .await;
+            if standing.unwrap().order.paused {
+                self.tell_otherwise(number).await;
+            }
+        }
     }
 
     /// Ends every process where it stands; the store is opened again.

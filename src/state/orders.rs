@@ -1,0 +1,110 @@
+//! The port of orders: what a job was told stands here until it is told otherwise, and a full sync that was asked for
+//! until it was done.
+//!
+//! Contract for every engine:
+//! * What a call stored is durable when it returns, and every daemon on the state reads it from then on.
+//! * An order is replaced by who saw the newest one only: each write names the revision that it replaces. No term is
+//!   compared, as whoever gives an order need not own the connection.
+//! * A write whose reply is lost may be made again and changes nothing then.
+//! * Orders outlive the jobs that they are for: a job that leaves the config and comes back is found as it was told.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::model::name::{ConnectionId, JobId, ObjectName};
+
+/// A store of orders.
+#[async_trait]
+pub trait Orders: Send + Sync {
+    /// What a job was told last; the default before anybody told it anything.
+    async fn standing(&self, connection: &ConnectionId, job: &JobId) -> Result<Standing, Fault>;
+
+    /// What every job was told last, by connection and job.
+    async fn all_standing(&self) -> Result<Vec<(ConnectionId, JobId, Standing)>, Fault>;
+
+    /// Replaces the order of revision `after`; whether that was still the newest one.
+    async fn give(
+        &self,
+        connection: &ConnectionId,
+        job: &JobId,
+        after: u64,
+        order: Order,
+    ) -> Result<bool, Fault>;
+
+    /// Asks the connection's owner for a full sync of an object. Whoever asks again while one is waited for asks for the
+    /// same; while one runs, for another one after it.
+    async fn ask_sync(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        wish: Wish,
+    ) -> Result<(), Fault>;
+
+    /// Full syncs that were asked for and not done yet, by object.
+    async fn asked_syncs(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<Vec<(ObjectName, Asked)>, Fault>;
+
+    /// Notes that a full sync was done that had been asked for by then; what was asked for since stays.
+    async fn sync_done(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        number: u64,
+    ) -> Result<(), Fault>;
+}
+
+/// What a job is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// It applies nothing.
+    pub paused: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who said so.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// When, by the clock of who said so.
+    #[serde(default)]
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// Who asks for a full sync.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Who.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// When, by the clock of who asks.
+    #[serde(default)]
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// A full sync that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Goes up each time that somebody asks.
+    pub number: u64,
+    /// What the newest of them said.
+    pub wish: Wish,
+}
+
+/// An order and its place among those that the job got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Goes up with each order; 0 before the first.
+    pub revision: u64,
+    /// The newest one.
+    pub order: Order,
+}
+
+impl Standing {
+    /// Whether this is what giving `order` over revision `after` left.
+    pub(super) fn is_left_by(&self, after: u64, order: &Order) -> bool {
+        self.revision == after + 1 && self.order == *order
+    }
+}
