@@ -1,10 +1,11 @@
-//! Whose CPU time it was: this process's, the server's, or that of others.
+//! Whose CPU time it was: this process's, the server's, the broker's, or that of others.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::broker::Broker;
 use super::server::Server;
 
 /// CPU time used so far.
@@ -13,6 +14,7 @@ pub struct Reading {
     at: Instant,
     own: Duration,
     server: Duration,
+    broker: Duration,
     all: Duration,
 }
 
@@ -24,16 +26,23 @@ pub struct Used {
     pub own: Duration,
     /// By the server and its children.
     pub server: Duration,
+    /// By the broker.
+    pub broker: Duration,
     /// By everybody else, in cores.
     pub foreign: f64,
 }
 
 impl Reading {
     pub fn now(server: Option<&Server>) -> Self {
+        Self::beside(server, None)
+    }
+
+    pub fn beside(server: Option<&Server>, broker: Option<&Broker>) -> Self {
         Self {
             at: Instant::now(),
             own: threads("/proc/self/task"),
             server: server.map_or(Duration::ZERO, |server| family(server.pid)),
+            broker: broker.map_or(Duration::ZERO, |broker| process(broker.pid)),
             all: everybody(),
         }
     }
@@ -42,14 +51,16 @@ impl Reading {
         let time = later.at - self.at;
         let own = later.own.saturating_sub(self.own);
         let server = later.server.saturating_sub(self.server);
+        let broker = later.broker.saturating_sub(self.broker);
         let foreign = later
             .all
             .saturating_sub(self.all)
-            .saturating_sub(own + server);
+            .saturating_sub(own + server + broker);
         Used {
             time,
             own,
             server,
+            broker,
             foreign: foreign.as_secs_f64() / time.as_secs_f64().max(1e-9),
         }
     }
@@ -62,6 +73,7 @@ impl std::ops::AddAssign for Used {
         self.time += other.time;
         self.own += other.own;
         self.server += other.server;
+        self.broker += other.broker;
         self.foreign = foreign / self.time.as_secs_f64().max(1e-9);
     }
 }
@@ -88,6 +100,17 @@ fn family(parent: u32) -> Duration {
     pids.filter(|pid| *pid == parent || parent_of(*pid) == Some(parent))
         .map(|pid| ran(&format!("/proc/{pid}/schedstat")))
         .sum()
+}
+
+/// A process with all threads that it has had, in hundredths of a second (proc_pid_stat(5)).
+fn process(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|text| text.parse::<u64>().ok());
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

@@ -4,9 +4,14 @@
 //! processes used of the machine meanwhile is told with every figure: past a tenth it is worth little.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+pub mod broker;
+pub mod capped;
 pub mod load;
 pub mod machine;
 pub mod opponent;
+pub mod records;
 pub mod report;
 pub mod road;
 pub mod server;
+pub mod sink;
+pub mod sqlite;

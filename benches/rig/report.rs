@@ -54,13 +54,18 @@ impl Comparison {
             let rate = median(runs.iter().map(Run::rate));
             let own = per(|used| used.own.as_secs_f64());
             let server = per(|used| used.server.as_secs_f64());
+            let broker = per(|used| used.broker.as_secs_f64());
+            let beside = match broker {
+                0.0 => String::new(),
+                broker => format!(", broker {broker:5.2} us"),
+            };
             let foreign = median(runs.iter().map(|run| run.used.foreign));
             println!(
-                "  {arm:34} {rate:9.0} /s   this process {own:5.2} us, server {server:5.2} us a change   foreign {foreign:.2} cores"
+                "  {arm:34} {rate:9.0} /s   this process {own:5.2} us, server {server:5.2} us{beside} a change   foreign {foreign:.2} cores"
             );
             line(serde_json::json!({
                 "bench": self.name, "arm": arm, "runs": runs.len(), "per_second": rate.round(), "own_us": round(own),
-                "server_us": round(server), "share": round(own / (own + server).max(1e-9)), "foreign_cores": round(foreign),
+                "server_us": round(server), "broker_us": round(broker), "share": round(own / (own + server).max(1e-9)), "foreign_cores": round(foreign),
             }));
         }
         let first = &self.arms[0];

@@ -12,7 +12,6 @@ use tributary::fault::Fault;
 use tributary::flow::board::Board;
 use tributary::flow::job::{self, JobRoad};
 use tributary::flow::road::{topic_name, topic_spec};
-use tributary::log::memory::MemoryLog;
 use tributary::log::port::{Entry, Log};
 use tributary::mapping::plan::JobPlan;
 use tributary::model::name::{ConnectionId, JobId, ObjectName};
@@ -76,12 +75,6 @@ pub struct Road {
 }
 
 impl Road {
-    /// On a topic in memory.
-    pub async fn in_memory(plan: &Plan, target: Arc<dyn Target>) -> Self {
-        let clock = Arc::new(SystemClock);
-        Self::on(plan, target, Arc::new(MemoryLog::new(clock)), "bench").await
-    }
-
     pub async fn on(plan: &Plan, target: Arc<dyn Target>, log: Arc<dyn Log>, prefix: &str) -> Self {
         target.ensure(&plan.objects).await.unwrap();
         let job = plan.mapping.plan();
