@@ -27,6 +27,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::config::problem::Problems;
+use crate::control::{Control, KnownJob};
 use crate::crm::port::Crm;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, Life, Picture};
@@ -103,6 +104,19 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
     } else {
         Err(Problems::new(problems))
     }
+}
+
+/// What orders may name.
+fn known_jobs(config: &Config) -> Vec<KnownJob> {
+    let jobs = config.jobs.iter();
+    jobs.map(|job| KnownJob {
+        connection: job.connection.clone(),
+        job: job.id.clone(),
+        name: job.name.clone(),
+        object: job.source.value.clone(),
+        enabled: job.enabled,
+    })
+    .collect()
 }
 
 /// A running daemon.
@@ -196,8 +210,15 @@ impl Daemon {
             let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
             daemon.apply(road);
         }
+        let control = Control::new(
+            Arc::clone(&daemon.stores.state),
+            Arc::clone(&daemon.board),
+            clock,
+            known_jobs(&config),
+        );
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),
+            control: Arc::new(control),
             exposition,
             state: Arc::clone(&daemon.stores.state),
             log: Arc::clone(&daemon.stores.log),

@@ -84,6 +84,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::control::Control;
+    use crate::flow::board::Board;
     use crate::log::kafka::KafkaLog;
     use crate::log::kafka::settings::KafkaSettings;
     use crate::log::memory::MemoryLog;
@@ -102,9 +104,17 @@ mod tests {
             Arc::new(SystemClock),
             exposition.metrics(),
         );
+        let (board, state): (Arc<Board>, Arc<MemoryState>) = (Arc::default(), Arc::default());
+        let control = Control::new(
+            Arc::clone(&state) as _,
+            Arc::clone(&board),
+            Arc::new(SystemClock),
+            Vec::new(),
+        );
         Sources {
-            board: Arc::default(),
-            state: Arc::new(MemoryState::default()),
+            board,
+            control: Arc::new(control),
+            state,
             log,
             target: Arc::new(target),
             receivers: Arc::default(),

@@ -2,9 +2,11 @@
 
 pub mod consent;
 mod health;
+mod jobs;
 mod page;
 mod reply;
 mod rows;
+mod syncs;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -16,11 +18,12 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::control::Control;
 use crate::crm::port::consent::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
@@ -39,6 +42,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Sources {
     /// The board.
     pub board: Arc<Board>,
+    /// Who gives orders to jobs.
+    pub control: Arc<Control>,
     /// The metrics' text.
     pub exposition: Exposition,
     /// The state.
@@ -106,6 +111,13 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/holes", get(health::holes))
         .route("/api/v1/rows/{table}", get(rows::rows))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{connection}/{job}/pause", post(jobs::pause))
+        .route("/api/v1/jobs/{connection}/{job}/resume", post(jobs::resume))
+        .route(
+            "/api/v1/connections/{connection}/syncs",
+            get(syncs::list).post(syncs::ask),
+        )
         .route(
             "/api/v1/connections/{connection}/authorization",
             get(consent::ended)

@@ -72,7 +72,14 @@ pub(super) enum Command {
         /// The record's id.
         record: String,
     },
-    /// Replay a job's topic beside the daemon, and see what differs.
+    /// Print the jobs of the running daemon: what each does, how late it is, why it is paused.
+    Jobs {
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
+    /// Have every record read again now: a full sync of an object, or of all objects of a connection.
+    Sync(SyncOptions),
+    /// Pause a job and have it go on; replay its topic beside the daemon, and see what differs.
     #[command(subcommand)]
     Job(JobCommand),
     /// Print the out-of-the-box jobs of a kind of CRM, or as a connection has them.
@@ -97,6 +104,26 @@ pub(super) enum Command {
     /// Run a simulated CRM.
     #[command(subcommand)]
     Sim(SimCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DaemonOptions {
+    /// The daemon's address, in place of the config's `[admin] listen`; its token is read from TRIBUTARY_TOKEN then.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncOptions {
+    /// The connection.
+    pub connection: String,
+    /// The CRM object; all that jobs select, if none is named.
+    pub object: Option<String>,
+    /// Ask for it, and don't wait for its end.
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub daemon: DaemonOptions,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +159,23 @@ pub(super) struct DemoOptions {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
+    /// Have a job apply nothing until it is told to go on, on every daemon, restarts included.
+    Pause {
+        /// CONNECTION/JOB.
+        job: String,
+        /// Why, for whoever wonders.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
+    /// Have a paused job go on where it stopped.
+    Resume {
+        /// CONNECTION/JOB.
+        job: String,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
     /// Print what the config, as it is now, would change in the store; writes to a scratch store and removes it.
     Preview {
         /// CONNECTION/JOB, or CONNECTION for all of its jobs.

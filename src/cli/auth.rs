@@ -1,14 +1,12 @@
 //! `tributary auth`: has a person authorise a connection, through the running daemon or beside none.
 
 use std::io::BufRead;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::admin;
 use crate::app;
@@ -17,15 +15,12 @@ use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::crm::port::consent::{Desk, Disconnected, Ended};
 use crate::fault::{Fault, FaultKind};
-use crate::http::answer::Answer;
-use crate::http::request::{Method, Request};
-use crate::http::{Http, HttpSettings};
+use crate::http::request::Method;
 use crate::model::name::ConnectionId;
 use crate::runtime::shutdown::StopSignal;
-use crate::secret::Secret;
-use crate::telemetry::metrics::Metrics;
 
 use super::args::AuthOptions;
+use super::daemon::Daemon;
 use super::output;
 
 /// How often the daemon is asked whether the person has answered.
@@ -68,7 +63,7 @@ pub(super) async fn auth(
 
 async fn disconnect(desk: &Either, id: &ConnectionId, json: bool) -> Result<ExitCode, Fault> {
     let done: Disconnected = match desk {
-        Either::Daemon(daemon) => daemon.call(Method::Delete, id).await?,
+        Either::Daemon(daemon) => daemon.call(Method::Delete, &path_of(id)).await?,
         Either::Alone(desk, _) => desk.disconnect(id).await?,
     };
     if json {
@@ -103,7 +98,7 @@ async fn authorise(
         _ => None,
     };
     let link = match desk {
-        Either::Daemon(daemon) => daemon.call(Method::Post, id).await?,
+        Either::Daemon(daemon) => daemon.call(Method::Post, &path_of(id)).await?,
         Either::Alone(desk, _) => Link {
             link: desk.link(id, &callback).await?,
             callback,
@@ -213,7 +208,7 @@ async fn pasted(desk: &Either, id: &ConnectionId) -> Result<Ended, Fault> {
                 .remedy("paste the whole address, with `code=` and `state=` in it")
         })?;
     let refused = match desk {
-        Either::Daemon(daemon) => daemon.take(query).await?,
+        Either::Daemon(daemon) => take(daemon, query).await?,
         Either::Alone(desk, _) => admin::consent::take(desk, query).await.err(),
     };
     if let Some(fault) = refused {
@@ -232,18 +227,17 @@ enum Either {
 
 impl Either {
     async fn open(config: &Config) -> Result<Self, Fault> {
-        match Daemon::find(config).await? {
-            Some(daemon) => Ok(Self::Daemon(daemon)),
-            None => {
-                let (desk, state) = desk_alone(config).await?;
-                Ok(Self::Alone(Arc::new(desk), state))
-            }
+        let daemon = Daemon::of(config)?;
+        if daemon.is_alive().await {
+            return Ok(Self::Daemon(daemon));
         }
+        let (desk, state) = desk_alone(config).await?;
+        Ok(Self::Alone(Arc::new(desk), state))
     }
 
     async fn ended(&self, id: &ConnectionId) -> Result<Ended, Fault> {
         match self {
-            Self::Daemon(daemon) => daemon.call(Method::Get, id).await,
+            Self::Daemon(daemon) => daemon.call(Method::Get, &path_of(id)).await,
             Self::Alone(desk, _) => Ok(desk.ended(id).unwrap_or(Ended::Waiting)),
         }
     }
@@ -256,84 +250,22 @@ impl Either {
     }
 }
 
-/// The running daemon.
-struct Daemon {
-    http: Http,
-    url: String,
-    token: Option<Secret>,
-}
-
 #[derive(Deserialize)]
 struct Link {
     link: String,
     callback: String,
 }
 
-#[derive(Deserialize)]
-struct Refused {
-    error: String,
+/// Gives the daemon what came back; why it was refused, if it was.
+async fn take(daemon: &Daemon, query: &str) -> Result<Option<Fault>, Fault> {
+    let path = format!("{}?{query}", crate::config::admin::CALLBACK);
+    Ok((!daemon.visit(&path).await?).then(|| {
+        Fault::new(FaultKind::Credentials, "the daemon refused the address")
+            .remedy("its log says why; ask for a new link")
+    }))
 }
 
-impl Daemon {
-    /// The daemon at `[admin] listen`, if one answers there.
-    async fn find(config: &Config) -> Result<Option<Self>, Fault> {
-        let mut address: SocketAddr = config.admin.listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        }
-        let settings = HttpSettings {
-            plain_text: true,
-            timeout: Duration::from_secs(60),
-            ..HttpSettings::new("auth")
-        };
-        let token = config.admin.token.as_ref().map(|token| token.read());
-        let daemon = Self {
-            http: Http::new(settings, &Metrics::none())?,
-            url: format!("http://{address}"),
-            token: token.transpose()?,
-        };
-        let probe = Request::get(format!("{}/healthz", daemon.url)).timeout(Duration::from_secs(4));
-        let answers = daemon.http.send(probe).await;
-        Ok(answers
-            .is_ok_and(|answer| answer.is_success())
-            .then_some(daemon))
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        id: &ConnectionId,
-    ) -> Result<T, Fault> {
-        let url = format!("{}/api/v1/connections/{id}/authorization", self.url);
-        let mut request = Request::new(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer(token);
-        }
-        let answer = self.http.send(request).await?;
-        if !answer.is_success() {
-            return Err(refused(&answer));
-        }
-        serde_json::from_slice(answer.body()).map_err(|error| {
-            Fault::new(FaultKind::Protocol, "the daemon's answer can't be read")
-                .source(error)
-                .remedy("run the same build as the daemon")
-        })
-    }
-
-    /// Gives the daemon what came back; why it was refused, if it was.
-    async fn take(&self, query: &str) -> Result<Option<Fault>, Fault> {
-        let url = format!("{}{}?{query}", self.url, crate::config::admin::CALLBACK);
-        let answer = self.http.send(Request::get(url)).await?;
-        Ok((!answer.is_success()).then(|| {
-            Fault::new(FaultKind::Credentials, "the daemon refused the address")
-                .remedy("its log says why; ask for a new link")
-        }))
-    }
-}
-
-fn refused(answer: &Answer) -> Fault {
-    match serde_json::from_slice::<Refused>(answer.body()) {
-        Ok(said) => Fault::new(FaultKind::Credentials, said.error),
-        Err(_) => answer.fault(),
-    }
+/// Where a connection's authorisation is asked for.
+fn path_of(id: &ConnectionId) -> String {
+    format!("/api/v1/connections/{id}/authorization")
 }

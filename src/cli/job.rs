@@ -1,4 +1,5 @@
-//! `tributary job preview|replay`: what a job makes of its topic, without a CRM call and beside the daemon.
+//! `tributary job preview|replay`: what a job makes of its topic, without a CRM call and beside the daemon; the other
+//! verbs are for a running one.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,15 +20,26 @@ use crate::model::name::{ConnectionId, JobId};
 use crate::runtime::shutdown::StopSignal;
 
 use super::args::JobCommand;
-use super::output;
+use super::{jobs, output};
 
 pub(super) async fn job(
     path: &Path,
     command: JobCommand,
     as_json: bool,
 ) -> Result<ExitCode, Fault> {
-    let config = app::load(path)?;
     let (order, limit, is_preview) = match command {
+        JobCommand::Pause {
+            job,
+            reason,
+            daemon,
+        } => {
+            let told = jobs::Order::Pause { reason };
+            return jobs::tell(path, daemon.url.as_deref(), &job, told, as_json).await;
+        }
+        JobCommand::Resume { job, daemon } => {
+            let told = jobs::Order::Resume;
+            return jobs::tell(path, daemon.url.as_deref(), &job, told, as_json).await;
+        }
         JobCommand::Preview { job, limit } => {
             let into = format!("preview_{}", std::process::id());
             (order(&job, Since::Start, into, true), limit, true)
@@ -40,6 +52,7 @@ pub(super) async fn job(
             limit,
         } => (order(&job, since(&from)?, into, replace), limit, false),
     };
+    let config = app::load(path)?;
     let stop = StopSignal::new();
     let interrupted = stop.clone();
     tokio::spawn(async move {

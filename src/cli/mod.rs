@@ -5,15 +5,18 @@
 mod args;
 mod auth;
 mod check;
+mod daemon;
 mod demo;
 mod demo_org;
 mod dynamics;
 mod errors;
 mod inspect;
 mod job;
+mod jobs;
 mod oob;
 mod output;
 mod sim;
+mod sync;
 mod topics;
 
 use std::process::ExitCode;
@@ -76,6 +79,8 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             object,
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
+        Command::Jobs { daemon } => jobs::jobs(&config, daemon.url.as_deref(), json).await,
+        Command::Sync(options) => sync::sync(&config, &options, json).await,
         Command::Job(command) => job::job(&config, command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,

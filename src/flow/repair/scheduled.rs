@@ -1,4 +1,4 @@
-//! Full syncs on a schedule: they find what no event tells, hard deletes above all.
+//! Full syncs on a schedule, and when somebody asks: they find what no event tells, hard deletes above all.
 
 use chrono::{DateTime, Utc};
 
@@ -6,15 +6,20 @@ use crate::fault::Fault;
 use crate::flow::board::Life;
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
+use crate::state::orders::Asked;
 
 use super::Repair;
 
 impl Repair {
-    /// Syncs every object whose time has come since its last full sync; the first fault, after all were tried.
+    /// Syncs every object whose time has come since its last full sync, or of which somebody asked for one; the first
+    /// fault, after all were tried.
     pub(super) async fn scheduled_syncs(&self) -> Result<(), Fault> {
         let mut failed = Ok(());
+        let asked = self.road.state.asked_syncs(&self.road.connection).await?;
         for (name, object) in self.objects.iter() {
-            let synced = self.scheduled_sync(object).await;
+            let asked = asked.iter().find(|(of, _)| of == name);
+            let synced = self.scheduled_sync(object, asked.map(|(_, asked)| asked));
+            let synced = synced.await;
             let synced =
                 synced.map_err(|fault| fault.context(format!("scheduled full sync of {name}")));
             if failed.is_ok() {
@@ -24,24 +29,33 @@ impl Repair {
         failed
     }
 
-    async fn scheduled_sync(&self, object: &ObjectRoad) -> Result<(), Fault> {
+    async fn scheduled_sync(
+        &self,
+        object: &ObjectRoad,
+        asked: Option<&Asked>,
+    ) -> Result<(), Fault> {
         let (connection, name) = (&self.road.connection, &object.key.object);
         let Some(synced_at) = self.road.state.object(connection, name).await?.synced_at else {
             return Ok(());
         };
-        if self
-            .due(object, synced_at)
-            .is_none_or(|due| due > self.road.clock.now())
-        {
+        let due = self.due(object, synced_at);
+        if asked.is_none() && due.is_none_or(|due| due > self.road.clock.now()) {
             return Ok(());
         }
         let started = tokio::time::Instant::now();
         self.show_life(name, Life::Snapshotting);
-        let evidence = self.full_sync(object, Origin::Snapshot, None).await?;
+        // One that stopped on its way read pages before anybody asked.
+        let later_than = asked.and_then(|asked| asked.wish.at);
+        let evidence = self.full_sync(object, Origin::Snapshot, later_than).await?;
         tracing::info!(
             %connection, object = %name, rows = evidence.rows, deleted = evidence.deleted,
+            asked_by = asked.and_then(|asked| asked.wish.by.as_deref()).unwrap_or_default(),
             seconds = started.elapsed().as_secs_f64(), "scheduled full sync done"
         );
+        if let Some(asked) = asked {
+            let state = &self.road.state;
+            state.sync_done(connection, name, asked.number).await?;
+        }
         self.show_life(name, Life::Streaming);
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 use crate::schedule::Timetable;
+use crate::state::orders::{Orders, Wish};
 use crate::state::port::{Hole, HoleCause, HoleScope, Progress, State, StoredPosition};
 
 use super::crm::LAG;
@@ -495,4 +496,32 @@ async fn a_scheduled_full_sync_finds_a_hard_delete() {
         .into_iter()
         .filter(|change| change.op == Op::Delete);
     assert_eq!(deletes.count(), 1);
+}
+
+/// As does the one that somebody asks for; it is asked for once.
+#[tokio::test(start_paused = true)]
+async fn a_full_sync_that_is_asked_for_finds_a_hard_delete() {
+    let mut world = World::streaming(5).await;
+    world.does(3, Deed::HardDelete);
+    world.sleep(30).await;
+    assert!(!world.is_dead(3).await, "nothing has told yet");
+    let (acme, account) = (world.connection.clone(), account());
+    let before = world.state.object(&acme, &account).await.unwrap();
+    let asked = world.state.ask_sync(&acme, &account, Wish::default());
+    asked.await.unwrap();
+    // Whoever dies in the middle of it leaves it asked for.
+    world.crash().await;
+    world.start("one");
+    world.sleep(60).await;
+    world.agrees().await;
+    assert!(world.is_dead(3).await);
+    assert!(world.state.asked_syncs(&acme).await.unwrap().is_empty());
+    let synced_at = async |world: &World| {
+        let known = world.state.object(&acme, &account).await.unwrap();
+        known.synced_at
+    };
+    let done = synced_at(&world).await;
+    assert!(done > before.synced_at);
+    world.sleep(600).await;
+    assert_eq!(synced_at(&world).await, done, "done once");
 }

@@ -98,6 +98,10 @@ impl Daemon {
         Some(format!("http://{}", told["address"].as_str()?))
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub async fn health(&self) -> Json {
         let url = format!("{}/api/v1/health", self.url);
         self.http

@@ -1,5 +1,6 @@
 //! The whole road: a simulated org, the daemon as a process of its own, and a store that must equal the org.
 
+mod asked;
 mod authorised;
 mod bulk;
 mod catching_up;
@@ -9,6 +10,7 @@ mod data;
 mod first_sync;
 mod jobs;
 mod killed;
+mod paused;
 mod replayed;
 mod store;
 mod store_away;
