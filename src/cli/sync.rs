@@ -53,14 +53,14 @@ pub(super) async fn sync(
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
         bar.set_style(style);
     }
-    while !options.no_wait {
+    loop {
         syncs.objects.retain(|sync| ours.contains_key(&sync.object));
         let left: Vec<&Sync> = syncs
             .objects
             .iter()
             .filter(|sync| sync.asked.is_some_and(|asked| asked <= ours[&sync.object]))
             .collect();
-        if left.is_empty() {
+        if options.no_wait || left.is_empty() {
             break;
         }
         bar.set_message(told(&left, syncs.fault.as_ref()));
