@@ -28,7 +28,7 @@ use tributary::target::port::Target;
 use tributary::target::sqlite::SqliteTarget;
 
 /// The most changes on the road.
-const MOST: usize = 8_000;
+const MOST: usize = 1_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().filter(|arg| arg != "--bench").collect();
