@@ -7,6 +7,7 @@
 pub mod load;
 pub mod machine;
 pub mod opponent;
+pub mod org;
 pub mod report;
 pub mod road;
 pub mod server;
