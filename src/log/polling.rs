@@ -133,7 +133,10 @@ impl<S: Source> PollingReader<S> {
             if offset == ends.end {
                 continue;
             }
-            let records = self.source.fetch(partition, offset, limit).await?;
+            let mut records = self.source.fetch(partition, offset, limit).await?;
+            // A commit may be read before its ends are told. What lies past them waits: a reader that stood there
+            // would be told that its topic was cut.
+            records.truncate(records.partition_point(|record| record.offset < ends.end));
             // Nothing may be awaited from here to the return, so that a dropped call loses nothing.
             let next = records.last().map_or(ends.end, |record| record.offset + 1);
             self.held.insert(partition, Hold::At(next));
@@ -252,4 +255,67 @@ fn check(topic: &str, partition: u32, offset: u64, bounds: &[Bounds]) -> Result<
         .ok_or_else(|| missing_partition(topic, partition, bounds.len()))?;
     check_position(topic, partition, offset, ends)?;
     Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+
+    /// A topic of one partition that has three records, and tells its ends when it is told to.
+    struct Late {
+        name: Arc<str>,
+        bounds: watch::Sender<Vec<Bounds>>,
+    }
+
+    #[async_trait]
+    impl Source for Late {
+        fn name(&self) -> &Arc<str> {
+            &self.name
+        }
+
+        fn bounds(&self) -> watch::Receiver<Vec<Bounds>> {
+            self.bounds.subscribe()
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        async fn fetch(&self, partition: u32, offset: u64, _: Limit) -> Result<Vec<Record>, Fault> {
+            let record = |offset| Record {
+                partition,
+                offset,
+                at: DateTime::UNIX_EPOCH,
+                key: Bytes::new(),
+                value: None,
+                headers: Vec::new(),
+            };
+            Ok((offset..3).map(record).collect())
+        }
+    }
+
+    /// What was committed before its end is told is delivered once it is, and is no cut topic meanwhile.
+    #[tokio::test]
+    async fn a_commit_that_is_read_before_its_end_is_told_waits() {
+        let ends = |end| vec![Bounds { start: 0, end }];
+        let source = Arc::new(Late {
+            name: "t".into(),
+            bounds: watch::Sender::new(ends(2)),
+        });
+        let from = From::Partitions([(0, 0)].into());
+        let mut reader =
+            PollingReader::open(Arc::clone(&source), &Arc::new(Groups::default()), from).unwrap();
+        let mut next = async || reader.next(10, 1000, Duration::ZERO).await.unwrap();
+        let offsets = |told| match told {
+            Delivery::Batch(records) => records.iter().map(|record| record.offset).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(offsets(next().await), [0, 1]);
+        assert!(matches!(next().await, Delivery::Idle));
+        source.bounds.send_replace(ends(3));
+        assert_eq!(offsets(next().await), [2]);
+    }
 }
