@@ -9,6 +9,7 @@ pub mod capped;
 pub mod load;
 pub mod machine;
 pub mod opponent;
+pub mod org;
 pub mod records;
 pub mod report;
 pub mod road;

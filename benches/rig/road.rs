@@ -20,6 +20,7 @@ use tributary::model::stored::StoredObject;
 use tributary::runtime::clock::SystemClock;
 use tributary::runtime::shutdown::StopSignal;
 use tributary::state::memory::MemoryState;
+use tributary::state::port::State;
 use tributary::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -34,7 +35,11 @@ pub struct Counting {
     /// Rows of the first destination, committed.
     rows: watch::Sender<u64>,
     batches: AtomicU64,
+    witness: Option<Witness>,
 }
+
+/// Sees every batch once it is committed.
+pub type Witness = Box<dyn Fn(&Batch) + Send + Sync>;
 
 impl Counting {
     pub fn new(inner: Arc<dyn Target>) -> Self {
@@ -42,7 +47,13 @@ impl Counting {
             inner,
             rows: watch::Sender::new(0),
             batches: AtomicU64::new(0),
+            witness: None,
         }
+    }
+
+    pub fn seen_by(mut self, witness: Witness) -> Self {
+        self.witness = Some(witness);
+        self
     }
 
     pub fn batches(&self) -> u64 {
@@ -76,11 +87,22 @@ pub struct Road {
 
 impl Road {
     pub async fn on(plan: &Plan, target: Arc<dyn Target>, log: Arc<dyn Log>, prefix: &str) -> Self {
+        let state = Arc::new(MemoryState::default());
+        Self::over(plan, Counting::new(target), log, prefix, state).await
+    }
+
+    pub async fn over(
+        plan: &Plan,
+        target: Counting,
+        log: Arc<dyn Log>,
+        prefix: &str,
+        state: Arc<dyn State>,
+    ) -> Self {
         target.ensure(&plan.objects).await.unwrap();
         let job = plan.mapping.plan();
         let topic: Arc<str> = topic_name(prefix, &job.connection, &job.source).into();
         log.ensure(&topic_spec(&topic)).await.unwrap();
-        let target = Arc::new(Counting::new(target));
+        let target = Arc::new(target);
         let board = Arc::new(Board::default());
         Self {
             job: JobRoad {
@@ -88,7 +110,7 @@ impl Road {
                 topic: Arc::clone(&topic),
                 log: Arc::clone(&log),
                 target: Arc::clone(&target) as _,
-                state: Arc::new(MemoryState::default()),
+                state,
                 clock: Arc::new(SystemClock),
                 metrics: Metrics::none(),
                 board: Arc::clone(&board),
@@ -151,8 +173,15 @@ impl Target for Counting {
     }
 
     async fn apply(&self, batch: Batch) -> Result<Applied, Fault> {
+        let shown = self
+            .witness
+            .as_ref()
+            .map(|witness| (witness, batch.clone()));
         let applied = self.inner.apply(batch).await?;
         if applied.committed {
+            if let Some((witness, batch)) = shown {
+                witness(&batch);
+            }
             let rows = applied.outcomes.first().map_or(0, Vec::len) as u64;
             self.batches.fetch_add(1, Ordering::Relaxed);
             self.rows.send_modify(|held| *held += rows);
