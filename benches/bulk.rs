@@ -30,7 +30,7 @@ const STEPS: u64 = 10;
 
 #[tokio::main]
 async fn main() {
-    println!("{}", machine::describe());
+    machine::introduce();
     let records = setting("TRIBUTARY_BENCH_RECORDS", 1_000_000) as u64;
     // On a disk: /tmp may be memory.
     let home = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -133,9 +133,6 @@ fn tell(records: u64, ended: &Ended, peak: u64, own: Duration, used: machine::Us
         "over_seconds": rig::report::round(seconds(ended.over)), "peak_mib": peak, "calls": counts["api_usage"],
         "foreign_cores": rig::report::round(foreign),
     }));
-    if cfg!(debug_assertions) {
-        println!("a debug build: the figures mean nothing");
-    }
 }
 
 /// The daemon; killed when dropped.

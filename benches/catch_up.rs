@@ -50,10 +50,7 @@ fn main() {
         runtime.block_on(job(&args[1..]));
         return;
     }
-    println!("{}", machine::describe());
-    if cfg!(debug_assertions) {
-        println!("a debug build: the figures mean nothing");
-    }
+    machine::introduce();
     let changes = setting("TRIBUTARY_BENCH_CHANGES", 5_000_000);
     let rows = setting("TRIBUTARY_BENCH_ROWS", 1_000_000).min(changes);
     // On a disk: /tmp may be memory.

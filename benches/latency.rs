@@ -52,10 +52,7 @@ const GOAL_P50: Duration = Duration::from_millis(25);
 const GOAL_P99: Duration = Duration::from_millis(150);
 
 fn main() {
-    println!("{}", machine::describe());
-    if cfg!(debug_assertions) {
-        println!("a debug build: the figures mean nothing");
-    }
+    machine::introduce();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -236,10 +236,7 @@ fn main() {
             std::thread::available_parallelism().map_or(1, usize::from),
         ),
     };
-    println!("{}", machine::describe());
-    if cfg!(debug_assertions) {
-        println!("a debug build: the figures mean nothing");
-    }
+    machine::introduce();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

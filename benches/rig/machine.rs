@@ -197,8 +197,16 @@ pub fn time_of(pid: u32) -> Duration {
     )
 }
 
+/// Tells the machine, and whether the build is one to measure.
+pub fn introduce() {
+    println!("{}", describe());
+    if cfg!(debug_assertions) {
+        println!("a debug build: the figures mean nothing");
+    }
+}
+
 /// One line on the machine, for the results.
-pub fn describe() -> String {
+fn describe() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()

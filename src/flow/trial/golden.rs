@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::tests::compiled;
 use super::*;
 use crate::config;
 use crate::config::problem::Problems;
@@ -23,11 +24,7 @@ fn suites() -> Vec<(String, Config, Vec<Arc<Mapping>>)> {
     files.sort();
     let suite = |file: std::path::PathBuf| {
         let config = config::built_for_jobs(&std::fs::read_to_string(&file).unwrap());
-        let compiled = config.jobs.iter().map(|job| {
-            let mapping = Mapping::compile(job, &config.objects);
-            Arc::new(mapping.unwrap_or_else(|problems| panic!("{}", Problems::new(problems))))
-        });
-        let mappings = compiled.collect();
+        let mappings = compiled(&config);
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         (name, config, mappings)
     };

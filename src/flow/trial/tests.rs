@@ -7,6 +7,15 @@ use crate::config::problem::Problems;
 
 use super::*;
 
+/// The jobs of a config that must compile.
+pub(super) fn compiled(config: &Config) -> Vec<Arc<Mapping>> {
+    let compiled = config.jobs.iter().map(|job| {
+        let mapping = Mapping::compile(job, &config.objects);
+        Arc::new(mapping.unwrap_or_else(|problems| panic!("{}", Problems::new(problems))))
+    });
+    compiled.collect()
+}
+
 #[tokio::test]
 async fn the_tests_of_every_catalogue_hold() {
     for kind in [CrmKind::Salesforce, CrmKind::Dynamics] {
@@ -17,11 +26,7 @@ async fn the_tests_of_every_catalogue_hold() {
         );
         let config = config::built_for_jobs(&text);
         assert_eq!(config.jobs.len(), catalogue(kind).len());
-        let compiled = config.jobs.iter().map(|job| {
-            let mapping = Mapping::compile(job, &config.objects);
-            Arc::new(mapping.unwrap_or_else(|problems| panic!("{}", Problems::new(problems))))
-        });
-        let mappings: Vec<Arc<Mapping>> = compiled.collect();
+        let mappings = compiled(&config);
         let trials = run(&config, &mappings).await.unwrap();
         let failures = Problems::new(trials.failures);
         assert!(failures.as_slice().is_empty(), "{failures}");
