@@ -14,7 +14,7 @@
 //!   with the target's settings and tables (`rig/sqlite.rs`). Write-ahead logs are cut between arms, outside the timing.
 //! * `kafka` (`tests/kafka cargo bench --bench store -- kafka`): the topic on one Kafka node on the same cores, filled
 //!   while the job is stopped. The clock runs from the first commit after the job has joined its group. The opponent
-//!   is the one of `apply`, from memory; the third arm is the same job on a topic in memory.
+//!   is the one of `apply`, from memory; the third arm is the same job on a topic in memory, its clock started likewise.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rig;
@@ -92,8 +92,13 @@ impl Daemon {
     }
 
     /// The clock starts with the first commit: how long a broker takes to let a member in is not what is measured.
-    async fn run_joined(&mut self, server: &Server, broker: &Broker, steps: &[Step]) -> Run {
-        let now = || Reading::beside(Some(server), Some(broker));
+    async fn run_joined(
+        &mut self,
+        server: &Server,
+        broker: Option<&Broker>,
+        steps: &[Step],
+    ) -> Run {
+        let now = || Reading::beside(Some(server), broker);
         self.fill(steps).await;
         let target = Arc::clone(&self.road.target);
         let start = target.committed();
@@ -396,7 +401,7 @@ async fn kafka(server: &Server, broker: &Broker, sizes: &Sizes) {
     let mut in_memory = Daemon::on_postgres(server, "in_memory", writers, none, memory()).await;
     let mut records = Records::new(0);
     let first = records.next(Kind::Insert, sizes.rows);
-    on_kafka.run_joined(server, broker, &first).await;
+    on_kafka.run_joined(server, Some(broker), &first).await;
     bare.run(server, &first, BATCH).await;
     in_memory.run(Some(server), &first).await;
     let bar = Some(Bar {
@@ -418,9 +423,9 @@ async fn kafka(server: &Server, broker: &Broker, sizes: &Sizes) {
             server.vacuum().await;
             let steps = records.next(kind, sizes.changes);
             let runs = [
-                on_kafka.run_joined(server, broker, &steps).await,
+                on_kafka.run_joined(server, Some(broker), &steps).await,
                 bare.run(server, &steps, BATCH).await,
-                in_memory.run(Some(server), &steps).await,
+                in_memory.run_joined(server, None, &steps).await,
             ];
             for (arm, run) in runs.into_iter().enumerate().filter(|_| pair > 0) {
                 comparison.add(arm, run);

@@ -13,6 +13,8 @@ mod decode;
 mod deleted;
 mod describe;
 mod desk;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod kept;
 mod place;
 mod plan;

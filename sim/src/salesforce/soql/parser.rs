@@ -103,6 +103,7 @@ pub(super) fn parse(text: &str) -> Result<Query, SoqlError> {
         text,
         tokens: tokens(text)?,
         next: 0,
+        nested: 0,
     };
     let query = parser.query()?;
     match parser.peek() {
@@ -115,7 +116,12 @@ struct Parser<'a> {
     text: &'a str,
     tokens: Vec<Token>,
     next: usize,
+    /// Open parentheses around conditions.
+    nested: usize,
 }
+
+/// Parentheses in each other, at most: the stack is not the client's.
+const NESTED: usize = 200;
 
 impl Parser<'_> {
     fn query(&mut self) -> Result<Query, SoqlError> {
@@ -255,8 +261,13 @@ impl Parser<'_> {
 
     fn simple(&mut self) -> Result<Condition, SoqlError> {
         if self.take_sign("(") {
+            self.nested += 1;
+            if self.nested > NESTED {
+                return Err(SoqlError::malformed("conditions are nested too deeply"));
+            }
             let inner = self.condition()?;
             self.expect_sign(")")?;
+            self.nested -= 1;
             return Ok(inner);
         }
         let field = self.path()?;

@@ -114,6 +114,16 @@ fn code(soql: &str) -> &'static str {
 }
 
 #[test]
+fn parentheses_without_end_are_refused() {
+    let nested = |depth: usize| {
+        let (open, close) = ("(".repeat(depth), ")".repeat(depth));
+        code(&format!("SELECT Id FROM Thing WHERE {open}Size = 1{close}"))
+    };
+    assert_eq!(nested(200), "");
+    assert_eq!(nested(40_000), "MALFORMED_QUERY");
+}
+
+#[test]
 fn what_an_org_refuses_is_refused() {
     let malformed = [
         "SELECT Id",

@@ -51,16 +51,21 @@ pub fn read(json: &RawValue) -> Option<Payload<'_>> {
 
 fn cell(json: &RawValue) -> Cell<'_> {
     let text = json.get();
-    if text == "null" {
-        return Cell::Null;
-    }
     if text.starts_with('{')
         && let Ok(parts) = serde_json::from_str::<RawRow<'_>>(text)
     {
-        let parts = parts.0.into_iter().map(|(name, json)| (name, cell(json)));
+        // A part has no parts: whoever nests without end does not take the stack.
+        let parts = parts.0.into_iter().map(|(name, json)| (name, plain(json)));
         return Cell::Parts(Cells(parts.collect()));
     }
-    Cell::Json(text)
+    plain(json)
+}
+
+fn plain(json: &RawValue) -> Cell<'_> {
+    match json.get() {
+        "null" => Cell::Null,
+        text => Cell::Json(text),
+    }
 }
 
 fn text<'a>(row: &RawRow<'a>, name: &str) -> Option<Cow<'a, str>> {
@@ -87,5 +92,23 @@ fn number(row: &RawRow<'_>, name: &str) -> Option<i64> {
     match serde_json::from_str(row.get(name)?.get()).ok()? {
         Number::Number(number) => Some(number),
         Number::Text(text) => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_nests_without_end_does_not_take_the_stack() {
+        let depth = 200_000;
+        let nested = "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+        let json = format!(
+            r#"{{"ChangeEventHeader":{{"entityName":"Account"}},"Name":{{"FirstName":{nested}}},"Odd__c":{nested}}}"#
+        );
+        let json: &RawValue = serde_json::from_str(&json).unwrap();
+        let payload = read(json).unwrap();
+        assert_eq!(payload.header.entity.as_deref(), Some("Account"));
+        assert_eq!(payload.body.unwrap().0.len(), 2);
     }
 }
