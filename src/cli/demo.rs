@@ -31,7 +31,7 @@ pub(super) async fn demo(options: DemoOptions) -> Result<ExitCode, Fault> {
     let dir = &options.dir;
     demo_org::write(&dir.join("org"), options.accounts)?;
     let org = start_org(dir).await?;
-    let config = write_config(dir, &org.url, &options)?;
+    let config = write_config(dir, &org, &options)?;
     let daemon = Daemon::start(app::load(&config)?).await?;
     greet(&daemon, &org, &config);
 
@@ -70,11 +70,12 @@ async fn start_org(dir: &Path) -> Result<Running, Fault> {
 }
 
 /// The demo's config in one file, so that the other commands can be tried on it.
-fn write_config(dir: &Path, org: &str, options: &DemoOptions) -> Result<PathBuf, Fault> {
+fn write_config(dir: &Path, org: &Running, options: &DemoOptions) -> Result<PathBuf, Fault> {
     let secret = dir.join("secret");
     let path = dir.join("demo.toml");
     let text = JOBS
-        .replace("{org}", org)
+        .replace("{org}", &org.url)
+        .replace("{pubsub}", &org.pubsub_url)
         .replace("{listen}", &options.listen.to_string())
         .replace("{client}", CLIENT);
     for (file, text) in [(&secret, SECRET), (&path, text.as_str())] {

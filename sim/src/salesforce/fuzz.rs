@@ -38,7 +38,10 @@ pub fn org() -> Store {
         set("IsDeleted", Value::Bool(number == 4));
         if number > 1 {
             set("Name", Value::text(&format!("thing {number}")));
-            set("ParentId", Value::id(&ids::nth("a01", u64::from(number) - 1)));
+            set(
+                "ParentId",
+                Value::id(&ids::nth("a01", u64::from(number) - 1)),
+            );
         }
         Arc::new(record)
     });
