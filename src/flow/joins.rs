@@ -60,9 +60,8 @@ fn resolve<'a>(path: &'a str, schema: &'a ObjectSchema) -> Option<Resolved<'a>> 
     // A CRM that does not name its relationships reaches parents by the reference itself.
     let by_name = || {
         let found = schema.fields.get_key_value(step);
-        found.filter(|(_, field)| {
-            field.kind == FieldKind::Reference && field.relationship.is_none()
-        })
+        found
+            .filter(|(_, field)| field.kind == FieldKind::Reference && field.relationship.is_none())
     };
     let (reference, field) = by_relationship().or_else(by_name)?;
     Some(Resolved {
@@ -80,6 +79,14 @@ fn own_field(of: &str, schema: &ObjectSchema) -> Option<FieldName> {
     let mut fields = schema.fields.iter();
     let (name, field) = fields.find(|(name, _)| name.as_str().eq_ignore_ascii_case(of))?;
     ObjectRoad::is_carried(name, field).then(|| name.clone())
+}
+
+/// The field as it is selected: a CRM may take two spellings of a path for one field selected twice.
+fn spelled<'a>(
+    mut fields: impl Iterator<Item = &'a FieldName>,
+    field: &FieldName,
+) -> Option<&'a FieldName> {
+    fields.find(|known| known.as_str().eq_ignore_ascii_case(field.as_str()))
 }
 
 /// Adds what joining takes: the references that children reach their parents by, and the parents' fields where another
@@ -107,7 +114,9 @@ pub fn widen(selected: &Selected, schemas: &Schemas) -> Selected {
         }
         let mut grew = false;
         for (object, field) in more {
-            if let Some(fields) = wanted.get_mut(&object) {
+            if let Some(fields) = wanted.get_mut(&object)
+                && spelled(fields.iter(), &field).is_none()
+            {
                 grew |= fields.insert(field);
             }
         }
@@ -132,8 +141,10 @@ pub fn tie(objects: &mut Objects, schemas: &Schemas) {
                 let Some((road, schema)) = objects.get(parent).zip(schemas.get(parent)) else {
                     continue;
                 };
-                if let Some(own) = own_field(found.of, schema).filter(|own| road.selects(own)) {
-                    of = own;
+                let own = own_field(found.of, schema);
+                let own = own.and_then(|own| spelled(road.selection.fields.iter(), &own));
+                if let Some(own) = own {
+                    of = own.clone();
                     parents.push(parent.clone());
                 }
             }
@@ -162,9 +173,8 @@ pub fn tie(objects: &mut Objects, schemas: &Schemas) {
 
 fn follow(followers: &mut Vec<Follower>, child: &ObjectName, join: &Join) {
     let pair = (join.field.clone(), join.of.clone());
-    let same = |follower: &&mut Follower| {
-        follower.child == *child && follower.reference == join.reference
-    };
+    let same =
+        |follower: &&mut Follower| follower.child == *child && follower.reference == join.reference;
     match followers.iter_mut().find(same) {
         Some(follower) => follower.fields.push(pair),
         None => followers.push(Follower {

@@ -158,7 +158,10 @@ async fn finds_children(store: &dyn ImageStore, contact: &ObjectKey) {
     assert_eq!(found("p", Some("c3"), 2).await, [("c5".to_owned(), p)]);
     assert_eq!(found("it's", None, 9).await.len(), 1);
     assert!(found("q", None, 9).await.is_empty());
-    store.put(put(vec![("c1", child(Some("q")))])).await.unwrap();
+    store
+        .put(put(vec![("c1", child(Some("q")))]))
+        .await
+        .unwrap();
     assert_eq!(found("p", None, 9).await.len(), 2);
     assert_eq!(found("q", None, 9).await.len(), 1);
     let other = key("Account");

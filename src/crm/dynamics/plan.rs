@@ -212,9 +212,8 @@ fn table_of(description: &Description, reference: &FieldName) -> Result<ObjectNa
                 names.join(" or ")
             );
             let first = names.first().unwrap_or(&"table");
-            Err(Fault::new(FaultKind::Missing, what).remedy(format!(
-                "name the table: `{reference}:{first}.column`"
-            )))
+            Err(Fault::new(FaultKind::Missing, what)
+                .remedy(format!("name the table: `{reference}:{first}.column`")))
         }
     }
 }

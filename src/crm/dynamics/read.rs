@@ -234,8 +234,7 @@ fn add_parent(row: &mut Row, parent: &Parent, found: &HashMap<RecordId, Fields>)
             Some(fields) => fields.get(own).cloned(),
             None => Some(Value::Null),
         };
-        row.fields
-            .extend(value.map(|value| (field.clone(), value)));
+        row.fields.extend(value.map(|value| (field.clone(), value)));
     }
 }
 
@@ -378,18 +377,15 @@ impl Read {
         // From here on nothing can fail: the page is whole.
         let began = *self.began.get_or_insert(began);
         self.as_of = Some(as_of);
-        let resume = next
-            .as_ref()
-            .filter(|_| self.resumes)
-            .and_then(|link| {
-                serde_json::to_string(&Resume {
-                    link: link.clone(),
-                    fields: self.plan.fields.clone(),
-                    manner: self.manner,
-                    began,
-                })
-                .ok()
-            });
+        let resume = next.as_ref().filter(|_| self.resumes).and_then(|link| {
+            serde_json::to_string(&Resume {
+                link: link.clone(),
+                fields: self.plan.fields.clone(),
+                manner: self.manner,
+                began,
+            })
+            .ok()
+        });
         self.step = match next {
             Some(next) => Step::Link(next),
             None => Step::Last(delta),

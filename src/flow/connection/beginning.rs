@@ -73,10 +73,7 @@ pub(super) async fn begin(
     }
     let stored = write_down(road, &objects, term, opened, stored, &states).await?;
     let covered = cover(road, term, opened, &mut states).await?;
-    let deaths_known = anew
-        .into_iter()
-        .map(|name| (name, opened.since))
-        .collect();
+    let deaths_known = anew.into_iter().map(|name| (name, opened.since)).collect();
     Ok(Begun {
         org,
         objects,
@@ -341,15 +338,17 @@ async fn write_down(
             let hole = object_hole(road, name, HoleCause::NotCaptured, opened.since);
             open.push(hole);
             // Their children went on by reads alone, which the parents' images may contradict without moving.
-            let followers = objects.get(name).map_or(&[][..], |object| &object.followers);
+            let followers = objects
+                .get(name)
+                .map_or(&[][..], |object| &object.followers);
             let children = followers.iter().map(|follower| &follower.child);
             let known = children.filter(|child| {
                 let state = states.get(*child);
                 state.is_some_and(|state| state.synced_at.is_some() && state.covered.is_some())
             });
-            open.extend(known.map(|child| {
-                object_hole(road, child, HoleCause::ParentChanged, opened.since)
-            }));
+            open.extend(
+                known.map(|child| object_hole(road, child, HoleCause::ParentChanged, opened.since)),
+            );
         } else if is_known && let Some(cause) = opened.broken {
             open.push(NewHole {
                 object: name.clone(),

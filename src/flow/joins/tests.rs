@@ -92,6 +92,13 @@ fn what_joining_takes_is_selected_along_the_path() {
         ("Account", &["Id"]),
         ("User", &["Id"]),
     ]);
+    let twice = selected(&[
+        ("Contact", &["Account.Owner.email"]),
+        ("Account", &["Owner.Email"]),
+    ]);
+    let objects = tied(&twice, &schemas());
+    assert!(!objects["Account"].selects(&"Owner.email".into()));
+    assert_eq!(objects["Contact"].joins[0].of, "Owner.Email".into());
     let wanted = widen(&chosen, &schemas());
     assert_eq!(
         names(&wanted["Contact"]),
@@ -124,7 +131,14 @@ fn children_are_tied_to_the_parents_that_have_the_field() {
     let joins = &objects["Contact"].joins;
     let shown: Vec<_> = joins
         .iter()
-        .map(|join| (join.field.as_str(), join.reference.as_str(), join.of.as_str(), &*join.parents))
+        .map(|join| {
+            (
+                join.field.as_str(),
+                join.reference.as_str(),
+                join.of.as_str(),
+                &*join.parents,
+            )
+        })
         .collect();
     assert_eq!(
         shown,
@@ -168,7 +182,10 @@ fn references_that_have_no_name_are_reached_by_themselves() {
     let chosen = selected(&[
         (
             "contact",
-            &["parentcustomerid:account.name", "parentcustomerid:contact.fullname"],
+            &[
+                "parentcustomerid:account.name",
+                "parentcustomerid:contact.fullname",
+            ],
         ),
         ("account", &["Id"]),
     ]);

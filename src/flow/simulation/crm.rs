@@ -197,9 +197,9 @@ impl Pages for SimPages {
                 let key = (self.selection.object.clone(), record.clone());
                 let moment = inner.moment(&key, seen);
                 let live = moment.filter(|moment| moment.life == Being::Live);
-                rows.extend(live.map(|moment| {
-                    SimCrm::row(&inner, &self.selection, record, moment, seen)
-                }));
+                rows.extend(
+                    live.map(|moment| SimCrm::row(&inner, &self.selection, record, moment, seen)),
+                );
             }
             drop(inner);
             let last = to == self.ids.len();
@@ -249,7 +249,10 @@ impl Crm for SimCrm {
             let schema = FieldSchema {
                 label: name.to_owned(),
                 kind: step.map_or(FieldKind::Text, |_| FieldKind::Reference),
-                references: step.map(|_| ObjectName::new("Account")).into_iter().collect(),
+                references: step
+                    .map(|_| ObjectName::new("Account"))
+                    .into_iter()
+                    .collect(),
                 relationship: step.map(str::to_owned),
                 calculated: name == FORMULA,
                 compound: None,

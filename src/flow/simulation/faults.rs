@@ -361,9 +361,7 @@ impl ImageStore for Guarded<dyn ImageStore> {
         after: Option<RecordId>,
         limit: usize,
     ) -> Result<Vec<(RecordId, Image)>, Fault> {
-        let children = self
-            .inner
-            .children(object, reference, parent, after, limit);
+        let children = self.inner.children(object, reference, parent, after, limit);
         self.process.pass("images.children", DISK, children).await
     }
 

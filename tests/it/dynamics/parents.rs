@@ -1,5 +1,6 @@
 //! Columns of parents, and the out-of-the-box jobs, on live data.
 
+use super::webhooks::{HOOK, HOOK_SECRET};
 use super::*;
 use tributary::model::value::Value;
 
@@ -55,14 +56,19 @@ impl World {
         (text("internalemailaddress"), text("domainname"))
     }
 
-    /// A daemon of these jobs alone, more of accounts if they are read.
+    /// A daemon of these jobs alone, and of one for accounts if they are read.
     async fn people(&self, accounts: bool) -> Daemon {
-        let file = self.configure("daily 03:00", "50ms", "");
+        let file = self.people_file(accounts, "50ms", "");
+        Daemon::start(load(&file).unwrap()).await.unwrap()
+    }
+
+    fn people_file(&self, accounts: bool, poll_interval: &str, more: &str) -> PathBuf {
+        let file = self.configure("daily 03:00", poll_interval, more);
         let text = std::fs::read_to_string(&file).unwrap();
         let (before, company) = text.split_at(text.find("[job.contoso.company_sync]").unwrap());
         let company = if accounts { company } else { "" };
         std::fs::write(&file, format!("{before}{company}{PEOPLE}")).unwrap();
-        Daemon::start(load(&file).unwrap()).await.unwrap()
+        file
     }
 
     /// Some columns of a table, a row a line.
@@ -94,7 +100,8 @@ impl World {
     }
 
     async fn shows_people(&self, daemon: &Daemon, expected: &[&str]) {
-        let sql = "SELECT last_name || ' at ' || ifnull(prefix, '-') FROM person ORDER BY last_name";
+        let sql =
+            "SELECT last_name || ' at ' || ifnull(prefix, '-') FROM person ORDER BY last_name";
         self.shows(daemon, sql, expected).await;
     }
 }
@@ -105,7 +112,8 @@ async fn reads_tell_columns_of_parents_of_every_kind() {
     for (number, account) in [(0, Some(0)), (1, Some(0)), (2, Some(2)), (3, None)] {
         world.person(number, &format!("L{number}"), account).await;
     }
-    let child = json!({"parentcustomerid_contact@odata.bind": format!("/contacts({})", contact(0))});
+    let child =
+        json!({"parentcustomerid_contact@odata.bind": format!("/contacts({})", contact(0))});
     let path = format!("contacts({})", contact(3));
     world.write(Method::PATCH, &path, Some(child)).await;
     world.person(4, "L4", None).await;
@@ -187,7 +195,12 @@ async fn rows_show_their_parents_as_they_are() {
     world.person(1, "Bo", Some(2)).await;
     world.person(2, "Cy", Some(0)).await;
     world.person(3, "Di", None).await;
-    let people = ["Ada at Renamed", "Bo at Example 2", "Cy at Renamed", "Di at -"];
+    let people = [
+        "Ada at Renamed",
+        "Bo at Example 2",
+        "Cy at Renamed",
+        "Di at -",
+    ];
     world.shows_people(&daemon, &people).await;
     // A parent's change decides what passes the filter, on the way out and back.
     world.change(0, json!({"numberofemployees": 666})).await;
@@ -206,6 +219,26 @@ async fn rows_show_their_parents_as_they_are() {
     daemon.stop().await.unwrap();
 }
 
+/// The parent's step runs for columns that paths from its children come to; no table is asked for changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parents_webhook_tells_its_children() {
+    let world = World::of(2).await;
+    world.person(0, "Ada", Some(0)).await;
+    std::fs::write(world.home.path().join("hook"), HOOK_SECRET).unwrap();
+    let file = world.people_file(true, "1h", HOOK);
+    let daemon = Daemon::start(load(&file).unwrap()).await.unwrap();
+    let url = format!("http://{}", daemon.address());
+    world.register(&file, &url).await;
+    let states = "SELECT prefix || ' ' || location FROM person";
+    world.shows(&daemon, states, &["Example 0 Active"]).await;
+    let closed = json!({"statecode": 1, "statuscode": 2});
+    world.change(0, closed).await;
+    world.shows(&daemon, states, &["Example 0 Inactive"]).await;
+    world.person(0, "Ada", Some(1)).await;
+    world.shows(&daemon, states, &["Example 1 Active"]).await;
+    daemon.stop().await.unwrap();
+}
+
 /// No job reads accounts: a contact that comes or moves is read by id, and what the account does is found later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_no_job_reads_comes_with_the_childs_reads() {
@@ -221,9 +254,14 @@ async fn a_parent_that_no_job_reads_comes_with_the_childs_reads() {
     world.change(1, json!({"name": "Renamed"})).await;
     daemon.stop().await.unwrap();
     // Another selection, another full sync.
-    let text = PEOPLE.replace("phone = \"parentcustomerid:account.ownerid:systemuser.domainname\"\n", "");
+    let text = PEOPLE.replace(
+        "phone = \"parentcustomerid:account.ownerid:systemuser.domainname\"\n",
+        "",
+    );
     let file = world.home.path().join("all.toml");
-    let config = std::fs::read_to_string(&file).unwrap().replace(PEOPLE, &text);
+    let config = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace(PEOPLE, &text);
     std::fs::write(&file, config).unwrap();
     let daemon = Daemon::start(load(&file).unwrap()).await.unwrap();
     world
@@ -271,7 +309,8 @@ async fn the_catalogue_runs_on_live_data() {
     world.change(0, json!({"name": "Renamed"})).await;
     let expected = ["Ada Renamed 0", "Bo Example 1 1"];
     world.shows(&daemon, &members, &expected).await;
-    let users = "SELECT user.username FROM user JOIN user_avatar ON user_avatar.user = user.gsid LIMIT 1";
+    let users =
+        "SELECT user.username FROM user JOIN user_avatar ON user_avatar.user = user.gsid LIMIT 1";
     let began = Instant::now();
     while world.lines(users).is_empty() {
         assert!(began.elapsed() < PATIENCE, "no user has an avatar");

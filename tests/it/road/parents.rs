@@ -40,7 +40,10 @@ impl World {
             parent.cloned().unwrap_or(Json::Null)
         };
         for (id, deal) in self.truth("Opportunity").await {
-            let (account, owner) = (of(&accounts, &deal["AccountId"]), of(&users, &deal["OwnerId"]));
+            let (account, owner) = (
+                of(&accounts, &deal["AccountId"]),
+                of(&users, &deal["OwnerId"]),
+            );
             let boss = of(&users, &owner["ManagerId"]);
             let expected = [&account["Name"], &owner["Email"], &boss["Email"]];
             let is_blocked = account["Industry"] == "blocked";
@@ -89,13 +92,29 @@ async fn rows_show_their_parents_as_they_are() {
     daemon.synced().await;
     world.like(&daemon).await;
     // Each kind of parent, one step and two steps away.
-    world.update("Account", &id("001", 1), json!({"Name": "Renamed"})).await;
-    world.update("User", &id("005", 2), json!({"Email": "new@seller.example"})).await;
-    world.update("User", &id("005", 11), json!({"Email": "boss@seller.example"})).await;
+    world
+        .update("Account", &id("001", 1), json!({"Name": "Renamed"}))
+        .await;
+    world
+        .update(
+            "User",
+            &id("005", 2),
+            json!({"Email": "new@seller.example"}),
+        )
+        .await;
+    world
+        .update(
+            "User",
+            &id("005", 11),
+            json!({"Email": "boss@seller.example"}),
+        )
+        .await;
     world.like(&daemon).await;
     // The child moves: to another parent, to none, and back; and a new one comes.
     for account in [json!(id("001", 2)), Json::Null, json!(id("001", 1))] {
-        world.update("Opportunity", &id("006", 1), json!({"AccountId": account})).await;
+        world
+            .update("Opportunity", &id("006", 1), json!({"AccountId": account}))
+            .await;
         world.like(&daemon).await;
     }
     let fields = json!({"Name": "New", "StageName": "Won", "CloseDate": "2026-01-01",
@@ -105,14 +124,24 @@ async fn rows_show_their_parents_as_they_are() {
     world.like(&daemon).await;
     // A parent's change decides what passes the filter.
     for industry in ["blocked", "retail"] {
-        world.update("Account", &id("001", 1), json!({"Industry": industry})).await;
+        world
+            .update("Account", &id("001", 1), json!({"Industry": industry}))
+            .await;
         world.like(&daemon).await;
     }
     // Nothing is left behind by a kill.
     daemon.kill();
-    world.update("Account", &id("001", 3), json!({"Name": "While it was down"})).await;
+    world
+        .update(
+            "Account",
+            &id("001", 3),
+            json!({"Name": "While it was down"}),
+        )
+        .await;
     let daemon = world.daemon().await;
-    world.update("Account", &id("001", 4), json!({"Name": "While it starts"})).await;
+    world
+        .update("Account", &id("001", 4), json!({"Name": "While it starts"}))
+        .await;
     world.like(&daemon).await;
     let (status, lines) = daemon.stop();
     assert!(status.success(), "{lines}");
@@ -130,10 +159,25 @@ async fn a_parent_that_no_job_reads_comes_with_the_childs_reads() {
     let daemon = world.daemon().await;
     daemon.synced().await;
     world.like(&daemon).await;
-    world.update("Opportunity", &id("006", 1), json!({"AccountId": id("001", 4)})).await;
+    world
+        .update(
+            "Opportunity",
+            &id("006", 1),
+            json!({"AccountId": id("001", 4)}),
+        )
+        .await;
     world.like(&daemon).await;
-    world.update("Account", &id("001", 4), json!({"Name": "Renamed"})).await;
-    let ask = ["sync", "acme", "Opportunity", "--json", "--url", daemon.url()];
+    world
+        .update("Account", &id("001", 4), json!({"Name": "Renamed"}))
+        .await;
+    let ask = [
+        "sync",
+        "acme",
+        "Opportunity",
+        "--json",
+        "--url",
+        daemon.url(),
+    ];
     world.command(&ask);
     world.like(&daemon).await;
 }

@@ -104,7 +104,11 @@ fn an_event_joins_keeps_or_leaves_open() {
         (&[(ID, Some("n")), (NAME, Some("X"))], None, true),
     ] {
         let (step, unknown) = joined(Some(&before), Some(image(after)), update, None);
-        assert_eq!((name(&step).as_deref(), unknown), (expected, open), "{after:?}");
+        assert_eq!(
+            (name(&step).as_deref(), unknown),
+            (expected, open),
+            "{after:?}"
+        );
         assert_eq!(step.verdict, update);
         assert_eq!(step.changed.is_empty(), expected == Some("X"), "{after:?}");
     }
@@ -131,7 +135,10 @@ fn a_row_is_believed_where_no_image_helps() {
         snapshot,
         Some((&told, 10)),
     );
-    assert_eq!((name(&step).as_deref(), step.verdict), (Some("new"), snapshot));
+    assert_eq!(
+        (name(&step).as_deref(), step.verdict),
+        (Some("new"), snapshot)
+    );
     // An older answer that came late.
     let (step, _) = joined(
         Some(&before),
@@ -139,7 +146,10 @@ fn a_row_is_believed_where_no_image_helps() {
         snapshot,
         Some((&told, 9)),
     );
-    assert_eq!((name(&step).as_deref(), step.verdict), (Some("X"), Verdict::Keep));
+    assert_eq!(
+        (name(&step).as_deref(), step.verdict),
+        (Some("X"), Verdict::Keep)
+    );
     // The parent is captured: its image says it, and the row's own answer tells nobody.
     let known = image(&[(ID, Some("a")), (NAME, Some("A"))]);
     let late = row("a", Some("before A"));
