@@ -165,7 +165,8 @@ async fn finds_children(store: &dyn ImageStore, contact: &ObjectKey) {
     assert_eq!(found("p", None, 9).await.len(), 2);
     assert_eq!(found("q", None, 9).await.len(), 1);
     let other = key("Account");
-    let none = store.children(&other, &reference, &RecordId::stored("p"), None, 9);
+    let parent = RecordId::stored("p");
+    let none = store.children(&other, &reference, &parent, None, 9);
     assert!(none.await.unwrap().is_empty());
     store.refer(contact, &[]).await.unwrap();
 }

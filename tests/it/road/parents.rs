@@ -157,7 +157,12 @@ async fn a_parent_that_no_job_reads_comes_with_the_childs_reads() {
         std::fs::remove_file(file).unwrap();
     }
     let daemon = world.daemon().await;
-    daemon.synced().await;
+    daemon
+        .wait_for("the first sync", |health| {
+            let deals = &health["connections"]["acme"]["objects"]["Opportunity"];
+            !deals["synced_at"].is_null()
+        })
+        .await;
     world.like(&daemon).await;
     world
         .update(
