@@ -70,6 +70,21 @@ pub struct DestinationConfig {
     pub on_empty_identifier: Option<OnEmptyIdentifier>,
 }
 
+impl DestinationConfig {
+    /// The source paths of its mappings and look-ups.
+    pub(super) fn source_paths(&self) -> impl Iterator<Item = &Located<String>> {
+        let mapped = self.map.iter().filter_map(|entry| match &entry.source {
+            MapSource::Path(path) => Some(path),
+            MapSource::Constant(_) => None,
+        });
+        let matched = self.derive.iter().flat_map(|entry| match &entry.by {
+            DeriveSource::Match { pairs, .. } => pairs.as_slice(),
+            DeriveSource::Sibling(_) => &[],
+        });
+        mapped.chain(matched.map(|(_, path)| path))
+    }
+}
+
 /// One direct mapping: a column and what fills it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MapEntry {

@@ -14,6 +14,7 @@ pub(super) fn check(jobs: &[JobConfig], report: &Report) {
     names(jobs, report);
     shared_ids(jobs, report);
     case_numbers(jobs, report);
+    unread_parents(jobs, report);
 }
 
 /// J6: one real-time job per object and connection.
@@ -125,5 +126,51 @@ fn case_numbers(jobs: &[JobConfig], report: &Report) {
                 "map source_instance_id = { value = \"{instance}\" } in both, and add it to `identifiers`",
             );
         }
+    }
+}
+
+/// A parent's field that nothing but reads of the child tells: no job of the connection reads the parent.
+fn unread_parents(jobs: &[JobConfig], report: &Report) {
+    for job in jobs.iter().filter(|job| job.enabled) {
+        let is_read = |object: &str| {
+            jobs.iter().any(|other| {
+                let source = other.source.value.as_str();
+                other.enabled
+                    && other.connection == job.connection
+                    && source.eq_ignore_ascii_case(object)
+            })
+        };
+        for path in job
+            .destinations
+            .iter()
+            .flat_map(|destination| destination.source_paths())
+        {
+            if let Some(parent) = parent_of(&path.value).filter(|parent| !is_read(parent)) {
+                report.note(
+                    &path.spot,
+                    format!(
+                        "`{}` follows its record; what `{parent}` itself changes comes with the next full sync, as no job \
+                         of this connection reads it",
+                        path.value
+                    ),
+                    "add a job of that object, or have this job's `full_sync` come as often as the value must be right",
+                );
+            }
+        }
+    }
+}
+
+/// The object that a path's first step leads to, where the path or the CRM's own names tell (Salesforce Object Reference,
+/// "Relationships Among Objects").
+fn parent_of(path: &str) -> Option<&str> {
+    let (step, _) = path.split_once('.')?;
+    if let Some((_, table)) = step.split_once(':') {
+        return Some(table);
+    }
+    match step {
+        "Account" | "Campaign" | "Case" | "Contact" | "Lead" | "Opportunity" | "Pricebook2"
+        | "Product2" => Some(step),
+        "CreatedBy" | "LastModifiedBy" | "Manager" | "Owner" => Some("User"),
+        _ => None,
     }
 }

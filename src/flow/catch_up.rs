@@ -43,6 +43,8 @@ pub struct CaughtUp {
     pub unreadable: u64,
     /// Records whose newest change in the topic is older than their image, or came after its owner's term.
     pub healed: u64,
+    /// Records read back that others have fields of.
+    pub moved: BTreeSet<RecordId>,
 }
 
 /// Who reads the topic back, and what the owner before found.
@@ -256,6 +258,9 @@ async fn take(
             }
             last.insert(change.id.clone(), change);
         }
+    }
+    if !object.followers.is_empty() {
+        report.moved.extend(last.keys().cloned());
     }
     healed.extend(last.into_iter().filter_map(|(record, change)| {
         let image = images.get(&record)?;

@@ -8,6 +8,7 @@ pub mod full_sync;
 pub mod gate;
 pub mod ingest;
 pub mod job;
+pub mod joins;
 pub mod listen;
 pub mod repair;
 pub mod road;

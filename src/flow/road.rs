@@ -13,7 +13,7 @@ use crate::image::port::ImageStore;
 use crate::log::port::{Log, Policy, TopicSpec};
 use crate::model::change::Change;
 use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
-use crate::model::schema::{FieldKind, ObjectSchema};
+use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
 use crate::schedule::Timetable;
@@ -21,6 +21,7 @@ use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
 use super::board::Board;
+use super::joins::{Follower, Join};
 
 /// Partitions of every object's topic; never changed.
 pub const PARTITIONS: u32 = 8;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub grace: Duration,
     /// When full syncs of an object are due after its first.
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
+    /// How many children one step tells of their parents' changes; beyond, their object is read.
+    pub children_a_step: usize,
 }
 
 impl Default for Settings {
@@ -89,6 +92,7 @@ impl Default for Settings {
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
             full_syncs: BTreeMap::new(),
+            children_a_step: 10_000,
         }
     }
 }
@@ -102,8 +106,12 @@ pub struct ObjectRoad {
     pub topic: Arc<str>,
     /// What reads select, its fields in order.
     pub selection: Selection,
-    /// The selected fields that events tell; the others (formulas, a parent's fields) are only read.
+    /// The selected fields that events tell; formulas are only read, parents' fields joined or read.
     pub carried: BTreeSet<FieldName>,
+    /// The selected fields of parents whose reference is known.
+    pub joins: Vec<Join>,
+    /// Who has fields of this object's records.
+    pub followers: Vec<Follower>,
 }
 
 /// The objects by name.
@@ -125,7 +133,7 @@ impl ObjectRoad {
         for field in fields {
             match schema.fields.get(field) {
                 Some(found) if found.kind.is_selectable() => {
-                    if !found.calculated && found.kind != FieldKind::Id && !is_read_only(field) {
+                    if Self::is_carried(field, found) {
                         carried.insert(field.clone());
                     }
                 }
@@ -159,7 +167,16 @@ impl ObjectRoad {
                 fields: fields.iter().cloned().collect(),
             },
             carried,
+            joins: Vec::new(),
+            followers: Vec::new(),
         })
+    }
+
+    /// Whether events of an object tell the field.
+    #[must_use]
+    pub fn is_carried(name: &FieldName, field: &FieldSchema) -> bool {
+        let is_own = field.kind.is_selectable() && field.kind != FieldKind::Id;
+        is_own && !field.calculated && !is_read_only(name)
     }
 
     /// Whether the field is selected.
@@ -175,13 +192,21 @@ impl ObjectRoad {
         selected.all(|field| field.as_str() == "Id" || fields.contains_key(field))
     }
 
-    /// Whether selected fields are told by reads alone.
+    /// Whether selected fields are told by reads alone, and may move with any event.
     #[must_use]
     pub fn reads_more(&self) -> bool {
-        self.selection
-            .fields
-            .iter()
-            .any(|field| field.as_str() != "Id" && !self.carried.contains(field))
+        self.selection.fields.iter().any(|field| {
+            field.as_str() != "Id"
+                && !self.carried.contains(field)
+                && !self.joins.iter().any(|join| join.field == *field)
+        })
+    }
+
+    /// Whether a parent's field is not known.
+    #[must_use]
+    pub fn lacks_a_join(&self, fields: &Fields) -> bool {
+        let mut joins = self.joins.iter();
+        joins.any(|join| !fields.contains_key(&join.field))
     }
 }
 

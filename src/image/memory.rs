@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use crate::fault::Fault;
 use crate::image::merge::Image;
 use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
-use crate::model::name::{ConnectionId, ObjectKey};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey};
 use crate::model::record_id::RecordId;
+use crate::model::value::Value;
 
 /// Images in memory.
 #[derive(Debug, Default)]
@@ -96,6 +97,36 @@ impl ImageStore for MemoryImages {
         Ok(images
             .iter()
             .filter(|(record, _)| after.as_ref().is_none_or(|after| *record > after))
+            .take(limit)
+            .map(|(record, image)| (record.clone(), image.clone()))
+            .collect())
+    }
+
+    async fn refer(&self, _: &ObjectKey, _: &[FieldName]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn children(
+        &self,
+        object: &ObjectKey,
+        reference: &FieldName,
+        parent: &RecordId,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault> {
+        let inner = self.lock();
+        let Some(images) = inner.images.get(object) else {
+            return Ok(Vec::new());
+        };
+        let refers = |image: &Image| {
+            let id = image.fields.get(reference).and_then(Value::as_text);
+            id == Some(parent.as_str())
+        };
+        Ok(images
+            .iter()
+            .filter(|(record, image)| {
+                after.as_ref().is_none_or(|after| *record > after) && refers(image)
+            })
             .take(limit)
             .map(|(record, image)| (record.clone(), image.clone()))
             .collect())

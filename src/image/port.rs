@@ -3,6 +3,7 @@
 //! Contract for every engine:
 //! * [`ImageStore::put`] is one transaction: images, the offsets up to which they hold, and the newest event of
 //!   the stream that they hold. After a crash all of it is there or none.
+//! * [`ImageStore::children`] finds every image by a field that [`ImageStore::refer`] named, also those stored before.
 //! * What is lost can be rebuilt from the topic; nothing here is the only copy of anything.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
 use crate::image::merge::Image;
-use crate::model::name::{ConnectionId, ObjectKey};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 
@@ -42,6 +43,19 @@ pub trait ImageStore: Send + Sync {
     async fn scan(
         &self,
         object: &ObjectKey,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault>;
+
+    /// The fields, and no others, by which an object's images are found as children from here on. Survives a restart.
+    async fn refer(&self, object: &ObjectKey, references: &[FieldName]) -> Result<(), Fault>;
+
+    /// Images, dead ones too, whose field `reference` is the id `parent`; in the order of their ids, after `after`.
+    async fn children(
+        &self,
+        object: &ObjectKey,
+        reference: &FieldName,
+        parent: &RecordId,
         after: Option<RecordId>,
         limit: usize,
     ) -> Result<Vec<(RecordId, Image)>, Fault>;

@@ -1,5 +1,7 @@
 //! The SQLite engine of the image store: `images.db`, beside the log.
 
+mod children;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -10,7 +12,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::Image;
 use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
-use crate::model::name::{ConnectionId, ObjectKey};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::sqlite::database::Database;
@@ -305,6 +307,30 @@ impl ImageStore for SqliteImages {
                     images.push((record, image));
                 }
                 Ok(images)
+            })
+            .await
+    }
+
+    async fn refer(&self, object: &ObjectKey, references: &[FieldName]) -> Result<(), Fault> {
+        let (object, references) = (object.clone(), references.to_vec());
+        self.writer
+            .grouped(move |transaction| children::refer(transaction, &object, &references))
+            .await
+    }
+
+    async fn children(
+        &self,
+        object: &ObjectKey,
+        reference: &FieldName,
+        parent: &RecordId,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault> {
+        let (object, reference, parent) = (object.clone(), reference.clone(), parent.clone());
+        self.readers
+            .read(move |transaction| {
+                let after = after.as_ref();
+                children::page(transaction, &object, &reference, &parent, after, limit)
             })
             .await
     }

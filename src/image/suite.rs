@@ -8,7 +8,7 @@ use crate::image::memory::MemoryImages;
 use crate::image::merge::{Image, Life};
 use crate::image::port::{ImageBatch, ImageStore, Mark};
 use crate::image::sqlite::SqliteImages;
-use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::model::value::Value;
@@ -99,6 +99,8 @@ async fn conforms(store: &dyn ImageStore) {
         .unwrap();
     assert_eq!(scanned, vec![(RecordId::stored("b"), image("changed", 9))]);
 
+    finds_children(store, &contact).await;
+
     store.clear(&account, "g2").await.unwrap();
     assert!(store.scan(&account, None, 10).await.unwrap().is_empty());
     let held = store.held(&account).await.unwrap();
@@ -107,6 +109,66 @@ async fn conforms(store: &dyn ImageStore) {
         (Some("g2"), 0)
     );
     assert_eq!(store.get(&contact, ids(&["a"])).await.unwrap().len(), 1);
+}
+
+/// Children are found by their reference as it is now, whenever they were stored.
+async fn finds_children(store: &dyn ImageStore, contact: &ObjectKey) {
+    let reference = FieldName::new("AccountId");
+    let child = |parent: Option<&str>| {
+        let mut image = image("child", 4);
+        image.set(&reference, &parent.map_or(Value::Null, Value::from));
+        image
+    };
+    let put = |records: Vec<(&str, Image)>| ImageBatch {
+        images: vec![(
+            contact.clone(),
+            records
+                .into_iter()
+                .map(|(record, image)| (RecordId::stored(record), image))
+                .collect(),
+        )],
+        ..ImageBatch::default()
+    };
+    let before = vec![("c1", child(Some("p"))), ("c2", child(Some("it's")))];
+    store.put(put(before)).await.unwrap();
+    store
+        .refer(contact, std::slice::from_ref(&reference))
+        .await
+        .unwrap();
+    let after = vec![
+        ("c3", child(Some("p"))),
+        ("c4", child(None)),
+        ("c5", child(Some("p"))),
+    ];
+    store.put(put(after)).await.unwrap();
+    let found = async |parent: &str, after: Option<&str>, limit| {
+        let after = after.map(RecordId::stored);
+        let parent = RecordId::stored(parent);
+        let found = store.children(contact, &reference, &parent, after, limit);
+        let found = found.await.unwrap().into_iter();
+        found
+            .map(|(record, image)| (record.as_str().to_owned(), image))
+            .collect::<Vec<_>>()
+    };
+    let p = child(Some("p"));
+    assert_eq!(
+        found("p", None, 2).await,
+        [("c1".to_owned(), p.clone()), ("c3".to_owned(), p.clone())]
+    );
+    assert_eq!(found("p", Some("c3"), 2).await, [("c5".to_owned(), p)]);
+    assert_eq!(found("it's", None, 9).await.len(), 1);
+    assert!(found("q", None, 9).await.is_empty());
+    store
+        .put(put(vec![("c1", child(Some("q")))]))
+        .await
+        .unwrap();
+    assert_eq!(found("p", None, 9).await.len(), 2);
+    assert_eq!(found("q", None, 9).await.len(), 1);
+    let other = key("Account");
+    let parent = RecordId::stored("p");
+    let none = store.children(&other, &reference, &parent, None, 9);
+    assert!(none.await.unwrap().is_empty());
+    store.refer(contact, &[]).await.unwrap();
 }
 
 #[tokio::test]

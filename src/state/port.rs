@@ -241,6 +241,8 @@ pub enum HoleCause {
     NotCaptured,
     /// The org was restored to an earlier state.
     OrgRestored,
+    /// More children than one step tells have a field of a parent that changed.
+    ParentChanged,
 }
 
 /// What may be missing.
@@ -360,7 +362,7 @@ pub struct SnapshotProgress {
 
 impl HoleCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ExpiredPosition,
         Self::NoPosition,
         Self::Overflow,
@@ -372,6 +374,7 @@ impl HoleCause {
         Self::PermissionLost,
         Self::NotCaptured,
         Self::OrgRestored,
+        Self::ParentChanged,
     ];
 
     /// Its label in metrics and on pages.
@@ -389,6 +392,7 @@ impl HoleCause {
             Self::PermissionLost => "permission_lost",
             Self::NotCaptured => "not_captured",
             Self::OrgRestored => "org_restored",
+            Self::ParentChanged => "parent_changed",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The Dataverse connector against the simulated org: calls one by one, and a daemon whose store must equal the org.
 
+mod parents;
 mod servicebus;
 mod webhooks;
 

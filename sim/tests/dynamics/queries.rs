@@ -128,6 +128,7 @@ async fn wrong_names_and_options_are_refused() {
         "accounts?$orderby=nothing",
         "accounts?$expand=nothing",
         "accounts?$expand=PrimaryContactId",
+        "accounts?$expand=ownerid($select=fullname)",
         "accounts?$skip=1",
         "accounts?$top=x",
         "accounts?$unknown=1",

@@ -1,7 +1,7 @@
 //! Source paths that need a connector's help, where a connector does not give it yet.
 
 use crate::config::document::Report;
-use crate::config::job::{DeriveSource, DestinationConfig, MapSource};
+use crate::config::job::DestinationConfig;
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::shown;
 
@@ -17,18 +17,7 @@ pub(super) fn without_metadata(
         report.add(Problem::new(&path.spot, what, remedy).value(shown(&path.value)));
     };
     for destination in destinations {
-        let mapped = destination
-            .map
-            .iter()
-            .filter_map(|entry| match &entry.source {
-                MapSource::Path(path) => Some(path),
-                MapSource::Constant(_) => None,
-            });
-        let matched = destination.derive.iter().flat_map(|entry| match &entry.by {
-            DeriveSource::Match { pairs, .. } => pairs.as_slice(),
-            DeriveSource::Sibling(_) => &[],
-        });
-        for path in mapped.chain(matched.map(|(_, path)| path)) {
+        for path in destination.source_paths() {
             if path.value.contains('@') {
                 refuse(
                     path,

@@ -1,12 +1,16 @@
-//! How a selection is read: which columns an address names, and what is taken out of rows.
+//! How a selection is read: which columns an address names, what is taken out of rows, and which parents are read
+//! beside them.
 
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
 use crate::crm::port::Selection;
 use crate::fault::{Fault, FaultKind};
-use crate::model::name::FieldName;
+use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::FieldKind;
 
 use super::describe::{Describer, Description, ID, MODIFIED, VERSION, logical_name};
@@ -23,7 +27,25 @@ pub struct Plan {
     pub fields: String,
     /// Labels of its choices, if it selects any.
     pub labels: Option<Arc<Labels>>,
+    /// Parents whose columns are selected. They are read by id: `$expand` is refused where changes are tracked, and
+    /// reaches no column of an owner, whose property leads to a `principal` (Power Apps developer guide, "Use change
+    /// tracking"; Web API reference, "principal EntityType").
+    pub parents: Vec<Parent>,
 }
+
+/// A parent's columns.
+#[derive(Debug)]
+pub struct Parent {
+    /// The row's field that has the parent's id: a look-up of one table, or `x:table`.
+    pub reference: FieldName,
+    /// The row's fields, each with the parent's own.
+    pub fields: Vec<(FieldName, FieldName)>,
+    /// How the parent is read.
+    pub plan: Plan,
+}
+
+/// Parents' columns by the field that has the parent's id: the whole path, and what is left of it.
+type Paths = BTreeMap<FieldName, Vec<(FieldName, FieldName)>>;
 
 /// A selected field and where a row tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,18 +97,36 @@ impl Plan {
         if !choices.is_empty() {
             plan.labels = Some(describer.labels(&plan.description, choices).await?);
         }
+        for (reference, fields) in paths(selection) {
+            let table = table_of(&plan.description, &reference)?;
+            plan.parents
+                .push(Parent::new(describer, table, reference, fields).await?);
+        }
         Ok(plan)
     }
 
     fn of(description: Arc<Description>, selection: &Selection) -> Result<Self, Fault> {
-        let fields = selection.fields.iter().filter(|field| field.as_str() != ID);
-        let columns: Result<Vec<Column>, Fault> =
-            fields.map(|field| column(&description, field)).collect();
+        let own = selection.fields.iter();
+        let mut fields: Vec<&FieldName> = own
+            .filter(|field| field.as_str() != ID && !field.as_str().contains('.'))
+            .collect();
+        let paths = paths(selection);
+        for reference in paths.keys() {
+            table_of(&description, reference)?;
+            if !fields.contains(&reference) {
+                fields.push(reference);
+            }
+        }
+        let columns: Result<Vec<Column>, Fault> = fields
+            .into_iter()
+            .map(|field| column(&description, field))
+            .collect();
         Ok(Self {
             columns: columns?,
             description,
             fields: fingerprint(selection),
             labels: None,
+            parents: Vec::new(),
         })
     }
 
@@ -114,18 +154,73 @@ impl Plan {
     }
 }
 
+impl Parent {
+    /// Looks up a parent's columns; a path may go on from there.
+    fn new<'a>(
+        describer: &'a Describer,
+        table: ObjectName,
+        reference: FieldName,
+        fields: Vec<(FieldName, FieldName)>,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Fault>> + Send + 'a>> {
+        Box::pin(async move {
+            let selection = Selection {
+                object: table,
+                fields: fields.iter().map(|(_, own)| own.clone()).collect(),
+            };
+            let plan = Plan::new(describer, &selection).await;
+            let plan =
+                plan.map_err(|fault| fault.context(format_args!("following `{reference}`")))?;
+            Ok(Self {
+                reference,
+                fields,
+                plan,
+            })
+        })
+    }
+}
+
+/// The selected columns of parents.
+fn paths(selection: &Selection) -> Paths {
+    let mut paths = Paths::new();
+    for field in &selection.fields {
+        if let Some((reference, own)) = field.as_str().split_once('.') {
+            paths
+                .entry(FieldName::new(reference))
+                .or_default()
+                .push((field.clone(), FieldName::new(own)));
+        }
+    }
+    paths
+}
+
+/// The one table that a reference leads to.
+fn table_of(description: &Description, reference: &FieldName) -> Result<ObjectName, Fault> {
+    let table = &description.schema.name;
+    let schema = description.schema.fields.get(reference);
+    let Some(schema) = schema.filter(|schema| schema.kind == FieldKind::Reference) else {
+        let what = format!("table `{table}` has no look-up `{reference}`");
+        return Err(Fault::new(FaultKind::Missing, what).remedy(
+            "write a parent's column as `lookup:table.column`, with the look-up's and the table's logical names",
+        ));
+    };
+    match schema.references.as_slice() {
+        [only] => Ok(only.clone()),
+        several => {
+            let names: Vec<&str> = several.iter().map(ObjectName::as_str).collect();
+            let what = format!(
+                "`{reference}` of {table} may point to {}",
+                names.join(" or ")
+            );
+            let first = names.first().unwrap_or(&"table");
+            Err(Fault::new(FaultKind::Missing, what)
+                .remedy(format!("name the table: `{reference}:{first}.column`")))
+        }
+    }
+}
+
 /// Where a row tells a field, and what of it.
 fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
     let (table, text) = (&description.schema.name, field.as_str());
-    if text.contains('.') {
-        return Err(Fault::new(
-            FaultKind::Missing,
-            format!("`{field}` of {table} is another table's column"),
-        )
-        .remedy(
-            "tracked tables tell their own columns only: map the look-up, and derive the rest from it",
-        ));
-    }
     let missing = || {
         let what = format!("table `{table}` has no column `{field}`");
         Fault::new(FaultKind::Missing, what)
@@ -250,6 +345,39 @@ pub(super) mod tests {
             assert_eq!(fault.kind(), FaultKind::Missing, "{field}");
             assert!(fault.report().contains(field), "{}", fault.report());
         }
+    }
+
+    #[test]
+    fn parents_columns_are_found_by_their_look_up() {
+        let columns = [
+            ("contactid", "Uniqueidentifier"),
+            ("parentcustomerid", "Customer"),
+        ];
+        let fields = [
+            "parentcustomerid:account.name",
+            "parentcustomerid:account.ownerid:systemuser.domainname",
+            "parentcustomerid:contact.fullname",
+        ];
+        let plan = planned(&columns, &fields).unwrap();
+        let taken: Vec<&str> = plan.columns.iter().map(|c| c.field.as_str()).collect();
+        assert_eq!(
+            taken,
+            ["parentcustomerid:account", "parentcustomerid:contact"]
+        );
+        assert_eq!(
+            plan.path(),
+            "/contacts?$select=contactid,_parentcustomerid_value"
+        );
+        let paths = paths(&selected(&fields));
+        let own: Vec<&str> = paths["parentcustomerid:account"]
+            .iter()
+            .map(|(_, own)| own.as_str())
+            .collect();
+        assert_eq!(own, ["name", "ownerid:systemuser.domainname"]);
+        let fault = planned(&columns, &["parentcustomerid.name"]).unwrap_err();
+        let told = fault.report();
+        assert!(told.contains("account or contact"), "{told}");
+        assert!(told.contains("`parentcustomerid:account.column`"), "{told}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Reads: whole tables, windows, and records by id. A whole read begins a table's changes where nothing follows them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,12 +14,14 @@ use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::http::encode::percent;
 use crate::model::event::{Found, Page, Row};
+use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
+use crate::model::value::{Fields, Value};
 
 use super::describe::{Describer, MODIFIED};
 use super::links::Links;
 use super::place::{Link, Modified, Way};
-use super::plan::Plan;
+use super::plan::{Parent, Plan};
 use super::rest::{Refused, Rest};
 use super::row::PageAnswer;
 
@@ -107,6 +111,10 @@ impl Reader {
     /// As for any call.
     pub async fn by_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
         let plan = Plan::new(&self.describer, selection).await?;
+        self.by_plan(&plan, ids).await
+    }
+
+    async fn by_plan(&self, plan: &Plan, ids: &[RecordId]) -> Result<Found, Fault> {
         let mut seen = HashSet::new();
         let ids: Vec<RecordId> = ids.iter().filter(|id| seen.insert(*id)).cloned().collect();
         let mut found = Found {
@@ -119,8 +127,8 @@ impl Reader {
         let room = MAX_ADDRESS.saturating_sub(path.len() + 300) / 45;
         let size = self.rest.settings().ids_a_call.min(room).max(1);
         for some in ids.chunks(size) {
-            let address = format!("{path}&{}", names(&plan, some));
-            let mut rows = self.named(&plan, address, &mut found.as_of).await?;
+            let address = format!("{path}&{}", names(plan, some));
+            let mut rows = self.named(plan, address, &mut found.as_of).await?;
             for id in some {
                 match rows.remove(id) {
                     Some(row) => found.rows.push(row),
@@ -131,7 +139,39 @@ impl Reader {
         if ids.is_empty() {
             found.as_of = self.rest.clock().await?;
         }
+        self.add_parents(plan, &mut found.rows).await?;
         Ok(found)
+    }
+
+    /// Adds the columns of the rows' parents. They are true of later than the rows are, which is as good: a parent's
+    /// column is true of a time of its own.
+    fn add_parents<'a>(
+        &'a self,
+        plan: &'a Plan,
+        rows: &'a mut [Row],
+    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>> {
+        Box::pin(async move {
+            for parent in &plan.parents {
+                let ids: BTreeSet<RecordId> = rows
+                    .iter()
+                    .filter_map(|row| parent_id(row, &parent.reference))
+                    .collect();
+                let ids: Vec<RecordId> = ids.into_iter().collect();
+                let found = if ids.is_empty() {
+                    Vec::new()
+                } else {
+                    self.by_plan(&parent.plan, &ids).await?.rows
+                };
+                let found: HashMap<RecordId, Fields> = found
+                    .into_iter()
+                    .map(|row| (row.record, row.fields))
+                    .collect();
+                for row in &mut *rows {
+                    add_parent(row, parent, &found);
+                }
+            }
+            Ok(())
+        })
     }
 
     async fn named(
@@ -174,6 +214,27 @@ impl Reader {
         refused
             .fault
             .context(format_args!("reading {} {how}", plan.table()))
+    }
+}
+
+fn parent_id(row: &Row, reference: &FieldName) -> Option<RecordId> {
+    let id = row.fields.get(reference)?.as_text()?;
+    RecordId::guid(id).ok()
+}
+
+/// A row's columns of one parent: empty where there is none, or none that is to be seen; not told where the reference
+/// is not.
+fn add_parent(row: &mut Row, parent: &Parent, found: &HashMap<RecordId, Fields>) {
+    if !row.fields.contains_key(&parent.reference) {
+        return;
+    }
+    let known = parent_id(row, &parent.reference).and_then(|id| found.get(&id));
+    for (field, own) in &parent.fields {
+        let value = match known {
+            Some(fields) => fields.get(own).cloned(),
+            None => Some(Value::Null),
+        };
+        row.fields.extend(value.map(|value| (field.clone(), value)));
     }
 }
 
@@ -287,7 +348,7 @@ impl Pages for Read {
                 }
             },
         };
-        self.page(&answer).map(Some)
+        self.page(&answer).await.map(Some)
     }
 }
 
@@ -303,33 +364,31 @@ impl Read {
         }
     }
 
-    fn page(&mut self, answer: &Answer) -> Result<Page, Fault> {
+    async fn page(&mut self, answer: &Answer) -> Result<Page, Fault> {
         let began = answer.began()?;
         let as_of = match self.as_of {
             Some(as_of) => as_of,
             None => self.reader.rest.as_of(answer)?,
         };
         let page = PageAnswer::parse(&self.plan, answer.body())?;
-        let rows = page.rows(&self.plan, self.reader.links.incarnation())?;
+        let mut rows = page.rows(&self.plan, self.reader.links.incarnation())?;
+        let (next, delta) = (page.next, page.delta);
+        self.reader.add_parents(&self.plan, &mut rows).await?;
         // From here on nothing can fail: the page is whole.
         let began = *self.began.get_or_insert(began);
         self.as_of = Some(as_of);
-        let resume = page
-            .next
-            .as_ref()
-            .filter(|_| self.resumes)
-            .and_then(|link| {
-                serde_json::to_string(&Resume {
-                    link: link.clone(),
-                    fields: self.plan.fields.clone(),
-                    manner: self.manner,
-                    began,
-                })
-                .ok()
-            });
-        self.step = match page.next {
+        let resume = next.as_ref().filter(|_| self.resumes).and_then(|link| {
+            serde_json::to_string(&Resume {
+                link: link.clone(),
+                fields: self.plan.fields.clone(),
+                manner: self.manner,
+                began,
+            })
+            .ok()
+        });
+        self.step = match next {
             Some(next) => Step::Link(next),
-            None => Step::Last(page.delta),
+            None => Step::Last(delta),
         };
         Ok(Page {
             rows,

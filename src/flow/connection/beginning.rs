@@ -12,9 +12,11 @@ use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
 use crate::flow::catch_up::{Owner, catch_up, inspect};
 use crate::flow::ingest::{Beginning, Ends, Lease, Redelivery};
+use crate::flow::joins::{Schemas, tie, widen};
 use crate::flow::road::{ObjectRoad, Objects, Road};
-use crate::model::name::ObjectName;
+use crate::model::name::{FieldName, ObjectName};
 use crate::model::position::Position;
+use crate::model::record_id::RecordId;
 use crate::state::port::{
     Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
 };
@@ -58,8 +60,12 @@ pub(super) async fn begin(
     let objects = Arc::new(describe(road, selected).await?);
     let mut states = prepare(road, &objects, term).await?;
     let stored = road.state.position(&road.connection).await?;
-    let (mut redelivery, ends, read_anew) =
-        read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
+    let ReadBack {
+        mut redelivery,
+        ends,
+        anew,
+        moved,
+    } = read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
 
     let (listener, opened) = open_stream(road, &objects, stored.as_ref()).await?;
     if !opened.goes_on {
@@ -67,10 +73,7 @@ pub(super) async fn begin(
     }
     let stored = write_down(road, &objects, term, opened, stored, &states).await?;
     let covered = cover(road, term, opened, &mut states).await?;
-    let deaths_known = read_anew
-        .into_iter()
-        .map(|name| (name, opened.since))
-        .collect();
+    let deaths_known = anew.into_iter().map(|name| (name, opened.since)).collect();
     Ok(Begun {
         org,
         objects,
@@ -82,6 +85,7 @@ pub(super) async fn begin(
             covered,
             deaths_known,
             redelivery,
+            moved,
             ends,
             owed: Arc::new(Notify::new()),
         },
@@ -89,11 +93,25 @@ pub(super) async fn begin(
 }
 
 async fn describe(road: &Road, selected: &Selected) -> Result<Objects, Fault> {
+    let mut schemas = Schemas::new();
+    for name in selected.keys() {
+        schemas.insert(name.clone(), road.crm.describe(name).await?);
+    }
+    let (connection, prefix) = (&road.connection, &road.settings.prefix);
     let mut objects = Objects::new();
-    for (name, fields) in selected {
-        let schema = road.crm.describe(name).await?;
-        let object = ObjectRoad::new(&road.connection, &road.settings.prefix, fields, &schema)?;
-        objects.insert(name.clone(), object);
+    let wanted = widen(selected, &schemas);
+    for (name, schema) in &schemas {
+        if let Some(fields) = wanted.get(name) {
+            let object = ObjectRoad::new(connection, prefix, fields, schema)?;
+            objects.insert(name.clone(), object);
+        }
+    }
+    tie(&mut objects, &schemas);
+    for object in objects.values() {
+        let joins = object.joins.iter().filter(|join| !join.parents.is_empty());
+        let references: BTreeSet<FieldName> = joins.map(|join| join.reference.clone()).collect();
+        let references: Vec<FieldName> = references.into_iter().collect();
+        road.images.refer(&object.key, &references).await?;
     }
     Ok(objects)
 }
@@ -175,6 +193,16 @@ async fn put(
         .await
 }
 
+/// What reading the topics back found.
+struct ReadBack {
+    redelivery: Redelivery,
+    ends: Ends,
+    /// Objects of whose topics something was read.
+    anew: BTreeSet<ObjectName>,
+    /// Parents among what was read.
+    moved: Vec<(ObjectName, RecordId)>,
+}
+
 /// Brings images up to the ends of the topics, and notes what the stream may repeat.
 async fn read_back(
     road: &Road,
@@ -182,14 +210,14 @@ async fn read_back(
     states: &mut States,
     term: u64,
     stored: Option<&StoredPosition>,
-) -> Result<(Redelivery, Ends, BTreeSet<ObjectName>), Fault> {
+) -> Result<ReadBack, Fault> {
     let position = stored.and_then(|stored| stored.position.as_ref());
     let mut redelivery = match (position, stored) {
         (Some(_), Some(stored)) => Redelivery::after(stored.confirmed_at),
         _ => Redelivery::none(),
     };
     let mut ends = Ends::new();
-    let mut read_anew = BTreeSet::new();
+    let (mut anew, mut moved) = (BTreeSet::new(), Vec::new());
     for (name, object) in objects {
         let inspected = inspect(road, object).await?;
         let state = states.entry(name.clone()).or_default();
@@ -214,8 +242,10 @@ async fn read_back(
         let caught_up = catch_up(road, object, &inspected, owner, &mut redelivery).await?;
         if caught_up.read > 0 {
             tracing::info!(object = %object.key, records = caught_up.read, "topic read back");
-            read_anew.insert(name.clone());
+            anew.insert(name.clone());
         }
+        let of = |record| (name.clone(), record);
+        moved.extend(caught_up.moved.into_iter().map(of));
         let found = inspected.bounds.into_iter();
         let found: BTreeMap<u32, u64> =
             found.map(|(number, bounds)| (number, bounds.end)).collect();
@@ -226,7 +256,12 @@ async fn read_back(
         put(road, term, name, state).await?;
     }
     mark_imaged(road, position, &mut redelivery).await?;
-    Ok((redelivery, ends, read_anew))
+    Ok(ReadBack {
+        redelivery,
+        ends,
+        anew,
+        moved,
+    })
 }
 
 /// Images are stored before the position; after a crash between the two they are ahead.
@@ -302,6 +337,18 @@ async fn write_down(
         if is_known && state.covered.is_none() {
             let hole = object_hole(road, name, HoleCause::NotCaptured, opened.since);
             open.push(hole);
+            // Their children went on by reads alone, which the parents' images may contradict without moving.
+            let followers = objects
+                .get(name)
+                .map_or(&[][..], |object| &object.followers);
+            let children = followers.iter().map(|follower| &follower.child);
+            let known = children.filter(|child| {
+                let state = states.get(*child);
+                state.is_some_and(|state| state.synced_at.is_some() && state.covered.is_some())
+            });
+            open.extend(
+                known.map(|child| object_hole(road, child, HoleCause::ParentChanged, opened.since)),
+            );
         } else if is_known && let Some(cause) = opened.broken {
             open.push(NewHole {
                 object: name.clone(),

@@ -1,6 +1,6 @@
 //! What a step gathers before anything is written.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use tokio::sync::oneshot;
@@ -22,6 +22,8 @@ pub struct Gathered {
     pub written: BTreeMap<ObjectName, HashSet<RecordId>>,
     /// What is to be published.
     pub changes: Vec<Change>,
+    /// Parents whose children are to be looked at.
+    pub moved: BTreeSet<(ObjectName, RecordId)>,
     /// Holes that opened.
     pub holes: Vec<NewHole>,
     /// Requests that were met.

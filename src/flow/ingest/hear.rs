@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::crm::port::{Heard, Lost, LostCause};
 use crate::flow::road::{ObjectRoad, PARTITIONS};
-use crate::image::merge::Verdict;
+use crate::image::merge::{Life, Verdict};
 use crate::image::port::Mark;
 use crate::log::port::partition_of;
 use crate::model::change::Origin;
@@ -65,7 +65,17 @@ impl Ingest {
             is_first |= first;
             match self.judge(road, event, record, first) {
                 Judgement::Fresh => self.merge(road, event, record, gathered),
-                Judgement::Known => gathered.count(metrics::EVENTS_REPEATED, &event.object, 1),
+                Judgement::Known => {
+                    gathered.count(metrics::EVENTS_REPEATED, &event.object, 1);
+                    // What its change lacks was owed, which may not have been written down.
+                    if !road.joins.is_empty()
+                        && let Some(image) = gathered.image(&event.object, record)
+                        && image.life == Life::Live
+                        && road.lacks_a_join(&image.fields)
+                    {
+                        gathered.owe(&event.object, record, event.committed_at);
+                    }
+                }
                 Judgement::Unsure => {
                     gathered.count(metrics::EVENTS_REPEATED, &event.object, 1);
                     gathered.owe(&event.object, record, event.committed_at);
@@ -144,13 +154,14 @@ impl Ingest {
         let image = gathered.image(&event.object, record);
         let step = self.road.crm.table().event(image, event, &road.carried);
         if step.verdict != Verdict::Drop && !event.kind.is_end() && road.reads_more() {
-            // Formulas and a parent's fields may have moved with it; only a read tells them.
+            // Formulas may have moved with it; only a read tells them.
             gathered.owe(&event.object, record, event.committed_at);
         }
         let told = Told {
             origin: Origin::Stream,
             committed_at: Some(event.source_time()),
             event: Some(event),
+            row: None,
         };
         self.take_step(road, record, step, &told, gathered);
     }

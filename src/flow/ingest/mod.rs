@@ -7,6 +7,7 @@
 mod gathered;
 mod hear;
 mod lease;
+mod parents;
 mod recent;
 mod redelivery;
 mod step;
@@ -55,6 +56,8 @@ pub enum Input {
         /// Told when everything is durable.
         done: oneshot::Sender<ReadOutcome>,
     },
+    /// Parents whose change may not have reached their children.
+    Moved(Vec<(ObjectName, RecordId)>),
 }
 
 /// The answer of a read, and who waits for it.
@@ -106,6 +109,8 @@ pub struct Beginning {
     pub deaths_known: BTreeMap<ObjectName, DateTime<Utc>>,
     /// What the stream may repeat.
     pub redelivery: Redelivery,
+    /// Parents that changed beyond the stored images: a crash may have come before their children were told.
+    pub moved: Vec<(ObjectName, RecordId)>,
     /// The end of every partition, up to which the images hold the topics.
     pub ends: Ends,
     /// Notified whenever reads or holes are newly owed.
@@ -127,6 +132,7 @@ pub struct Ingest {
     position: Option<Position>,
     /// The newest event merged in this life.
     mark: Option<Mark>,
+    moved: Vec<(ObjectName, RecordId)>,
     ends: Ends,
     /// Partitions whose stored offset is held back, so that a second crash still finds what the stream repeats.
     held_back: BTreeSet<(ObjectName, u32)>,
@@ -151,6 +157,7 @@ impl Ingest {
             confirmed_at: beginning.stored.confirmed_at,
             position: beginning.stored.position,
             mark: None,
+            moved: beginning.moved,
             ends: beginning.ends,
             held_back,
             lease: beginning.lease,
@@ -176,6 +183,9 @@ impl Ingest {
                 ("queue", "ingest"),
             ],
         );
+        for some in std::mem::take(&mut self.moved).chunks(STEP_SIZE) {
+            self.step(vec![Input::Moved(some.to_vec())]).await?;
+        }
         let mut look = tokio::time::interval(self.road.settings.lease);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -262,6 +272,6 @@ fn weight(input: &Input) -> usize {
     match input {
         Input::Heard(heard) => heard.events.len().max(1),
         Input::Read(read) => (read.rows.len() + read.absent.len()).max(1),
-        Input::Republish { records, .. } => records.len().max(1),
+        Input::Republish { records, .. } | Input::Moved(records) => records.len().max(1),
     }
 }

@@ -10,13 +10,14 @@ use crate::image::merge::{Image, Step, Verdict};
 use crate::image::port::ImageBatch;
 use crate::log::port::Place;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
-use crate::model::event::Event;
+use crate::model::event::{Event, Row};
 use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::port::{HoleCause, HoleScope, NewHole, Progress, StoredPosition};
 use crate::telemetry::metrics;
 
 use super::gathered::Gathered;
+use super::parents::{join, parents_of};
 use super::{Ingest, Input, foreign};
 
 /// Where a change comes from, for its wire form.
@@ -24,6 +25,8 @@ pub(super) struct Told<'a> {
     pub origin: Origin,
     pub committed_at: Option<DateTime<Utc>>,
     pub event: Option<&'a Event>,
+    /// A read's row, and as of when it is.
+    pub row: Option<(&'a Row, DateTime<Utc>)>,
 }
 
 impl Ingest {
@@ -38,51 +41,35 @@ impl Ingest {
                     let outcome = self.republish(&records, &mut gathered);
                     gathered.reads.push((done, outcome));
                 }
+                Input::Moved(parents) => gathered.moved.extend(parents),
             }
         }
+        self.tell_children(&mut gathered).await?;
         let places = self.publish(&gathered.changes).await?;
         self.store_images(&mut gathered, &places).await?;
         self.finish(gathered).await
     }
 
-    /// The images of every record that the inputs speak of, in one read per object.
+    /// The images of every record that the inputs speak of, and of the parents that they are joined from; in one read
+    /// per object each.
     async fn load(
         &self,
         inputs: &[Input],
     ) -> Result<BTreeMap<ObjectName, HashMap<RecordId, Image>>, Fault> {
-        let mut wanted: BTreeMap<&ObjectName, HashSet<&RecordId>> = BTreeMap::new();
-        for input in inputs {
-            match input {
-                Input::Heard(heard) => {
-                    for event in &heard.events {
-                        wanted
-                            .entry(&event.object)
-                            .or_default()
-                            .extend(&event.records);
-                    }
-                }
-                Input::Read(read) => {
-                    let records = wanted.entry(&read.object).or_default();
-                    records.extend(read.rows.iter().map(|row| &row.record));
-                    records.extend(&read.absent);
-                }
-                Input::Republish { records, .. } => {
-                    for (object, record) in records {
-                        wanted.entry(object).or_default().insert(record);
-                    }
-                }
+        let mut images: BTreeMap<ObjectName, HashMap<RecordId, Image>> = BTreeMap::new();
+        for (object, records) in records_of(inputs) {
+            if let Some(road) = self.objects.get(object) {
+                let records = records.into_iter().cloned().collect();
+                let held = self.road.images.get(&road.key, records).await?;
+                images.insert(object.clone(), held);
             }
         }
-        let mut images = BTreeMap::new();
-        for (object, records) in wanted {
-            let Some(road) = self.objects.get(object) else {
-                continue;
-            };
-            let records = records.into_iter().cloned().collect();
-            images.insert(
-                object.clone(),
-                self.road.images.get(&road.key, records).await?,
-            );
+        for (object, records) in parents_of(&self.objects, inputs, &images) {
+            if let Some(road) = self.objects.get(&object) {
+                let records = records.into_iter().collect();
+                let held = self.road.images.get(&road.key, records).await?;
+                images.entry(object).or_default().extend(held);
+            }
         }
         Ok(images)
     }
@@ -92,14 +79,43 @@ impl Ingest {
         &mut self,
         road: &ObjectRoad,
         record: &RecordId,
+        mut step: Step,
+        told: &Told<'_>,
+        gathered: &mut Gathered,
+    ) -> bool {
+        let object = &road.key.object;
+        if !road.joins.is_empty() {
+            let images = &gathered.images;
+            let before = images.get(object).and_then(|held| held.get(record));
+            let unknown = join(road, before, &mut step, told.row, images);
+            if let Some(event) = told.event.filter(|_| unknown) {
+                gathered.owe(object, record, event.committed_at);
+            }
+        }
+        if let Some(stamp) = step.owe {
+            gathered.owe(object, record, stamp);
+        }
+        if let Some(image) = step.image.as_ref().filter(|_| !road.followers.is_empty()) {
+            let before = gathered.images.get(object);
+            let before = before.and_then(|held| held.get(record));
+            let mut followers = road.followers.iter();
+            if followers.any(|follower| follower.moves(before, image)) {
+                gathered.moved.insert((object.clone(), record.clone()));
+            }
+        }
+        self.put_step(road, record, step, told, gathered)
+    }
+
+    /// Puts what a step leaves of a record, under a new version if it is published; whether it is.
+    pub(super) fn put_step(
+        &mut self,
+        road: &ObjectRoad,
+        record: &RecordId,
         step: Step,
         told: &Told<'_>,
         gathered: &mut Gathered,
     ) -> bool {
         let object = &road.key.object;
-        if let Some(stamp) = step.owe {
-            gathered.owe(object, record, stamp);
-        }
         let Some(mut image) = step.image else {
             return false;
         };
@@ -303,6 +319,33 @@ impl Ingest {
         };
         self.objects.keys().map(hole).collect()
     }
+}
+
+fn records_of(inputs: &[Input]) -> BTreeMap<&ObjectName, HashSet<&RecordId>> {
+    let mut wanted: BTreeMap<&ObjectName, HashSet<&RecordId>> = BTreeMap::new();
+    for input in inputs {
+        match input {
+            Input::Heard(heard) => {
+                for event in &heard.events {
+                    wanted
+                        .entry(&event.object)
+                        .or_default()
+                        .extend(&event.records);
+                }
+            }
+            Input::Read(read) => {
+                let records = wanted.entry(&read.object).or_default();
+                records.extend(read.rows.iter().map(|row| &row.record));
+                records.extend(&read.absent);
+            }
+            Input::Republish { records, .. } | Input::Moved(records) => {
+                for (object, record) in records {
+                    wanted.entry(object).or_default().insert(record);
+                }
+            }
+        }
+    }
+    wanted
 }
 
 /// Ends this life; the next one begins from the place that was stored with the holes.

@@ -5,6 +5,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use crate::flow::road::ObjectRoad;
 use crate::image::merge::{Image, Life, Step, Verdict};
 use crate::model::change::{Op, Origin};
+use crate::model::event::Row;
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
@@ -17,6 +18,7 @@ use super::{Ingest, Read, ReadOutcome};
 /// What a read tells of one record.
 struct Answer<'a> {
     record: &'a RecordId,
+    row: Option<&'a Row>,
     step: Step,
     committed_at: Option<DateTime<Utc>>,
     /// It may settle what the record owes.
@@ -62,6 +64,7 @@ impl Ingest {
             };
             let answer = Answer {
                 record: &row.record,
+                row: Some(row),
                 step,
                 committed_at: row.modified_at,
                 settles,
@@ -76,6 +79,7 @@ impl Ingest {
             let step = table.absent(image, read.as_of, self.covered(road));
             let answer = Answer {
                 record,
+                row: None,
                 step,
                 committed_at: Some(read.as_of),
                 settles: true,
@@ -142,6 +146,7 @@ impl Ingest {
             origin: read.origin,
             committed_at: answer.committed_at,
             event: None,
+            row: answer.row.map(|row| (row, read.as_of)),
         };
         let published = self.take_step(road, answer.record, answer.step, &told, gathered);
         if read.by_id
@@ -184,6 +189,7 @@ impl Ingest {
                     _ => image.base,
                 },
                 event: None,
+                row: None,
             };
             let step = Step {
                 image: Some(image),

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
 use crate::flow::full_sync::{FullSync, ReadInput};
+use crate::flow::joins::parents_first;
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
 use crate::model::name::ObjectName;
@@ -22,7 +23,8 @@ impl Repair {
     /// Syncs every object that never was; the first fault, after all were tried.
     pub(super) async fn first_syncs(&self) -> Result<(), Fault> {
         let mut failed = Ok(());
-        for (name, object) in self.objects.iter() {
+        for object in parents_first(&self.objects) {
+            let name = &object.key.object;
             let synced = self.first_sync(object).await;
             let synced =
                 synced.map_err(|fault| fault.context(format!("first full sync of {name}")));

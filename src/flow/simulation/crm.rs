@@ -19,7 +19,7 @@ use crate::model::record_id::{InvalidRecordId, RecordId};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 
 use super::faults::{Chaos, Process};
-use super::org::{Being, FORMULA, Moment, Ms, Org, REFERENCES, TOLD, date, seconds};
+use super::org::{Being, FORMULA, Inner, Moment, Ms, Org, REFERENCES, TOLD, date, seconds};
 use super::rng::Rng;
 
 /// A read shows a state at most this much older than its start.
@@ -82,9 +82,21 @@ impl SimCrm {
         self.process.pass(seam, FaultKind::Unavailable, work).await
     }
 
-    fn row(selection: &Selection, record: &RecordId, moment: &Moment) -> Row {
+    fn row(
+        inner: &Inner,
+        selection: &Selection,
+        record: &RecordId,
+        moment: &Moment,
+        seen: Ms,
+    ) -> Row {
         let mut fields = moment.shown();
         fields.retain(|field, _| selection.fields.contains(field));
+        for path in &selection.fields {
+            if path.as_str().contains('.') {
+                let value = inner.reached(moment, path.as_str(), seen);
+                fields.insert(path.clone(), value);
+            }
+        }
         Row {
             record: record.clone(),
             fields,
@@ -185,7 +197,9 @@ impl Pages for SimPages {
                 let key = (self.selection.object.clone(), record.clone());
                 let moment = inner.moment(&key, seen);
                 let live = moment.filter(|moment| moment.life == Being::Live);
-                rows.extend(live.map(|moment| SimCrm::row(&self.selection, record, moment)));
+                rows.extend(
+                    live.map(|moment| SimCrm::row(&inner, &self.selection, record, moment, seen)),
+                );
             }
             drop(inner);
             let last = to == self.ids.len();
@@ -230,11 +244,16 @@ impl Crm for SimCrm {
 
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
         let field = |name: &str| {
+            // Accounts alone are parents here.
+            let step = name.strip_suffix("Id");
             let schema = FieldSchema {
                 label: name.to_owned(),
-                kind: FieldKind::Text,
-                references: Vec::new(),
-                relationship: None,
+                kind: step.map_or(FieldKind::Text, |_| FieldKind::Reference),
+                references: step
+                    .map(|_| ObjectName::new("Account"))
+                    .into_iter()
+                    .collect(),
+                relationship: step.map(str::to_owned),
                 calculated: name == FORMULA,
                 compound: None,
             };
@@ -298,7 +317,7 @@ impl Crm for SimCrm {
                 let key = (selection.object.clone(), record.clone());
                 match inner.moment(&key, seen) {
                     Some(moment) if moment.life == Being::Live => {
-                        rows.push(Self::row(selection, record, moment));
+                        rows.push(Self::row(&inner, selection, record, moment, seen));
                     }
                     _ => absent.push(record.clone()),
                 }

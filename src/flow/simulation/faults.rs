@@ -17,7 +17,7 @@ use crate::image::merge::Image;
 use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
 use crate::log::port::{Bounds, Entry, From, Log, Place, Reader, TopicSpec};
 use crate::model::change::Change;
-use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::port::{
     Evidence, Hinted, Hole, ObjectState, Owed, Progress, State, StoredPosition,
@@ -346,6 +346,23 @@ impl ImageStore for Guarded<dyn ImageStore> {
     ) -> Result<Vec<(RecordId, Image)>, Fault> {
         let work = self.inner.scan(object, after, limit);
         self.process.pass("images.scan", DISK, work).await
+    }
+
+    async fn refer(&self, object: &ObjectKey, references: &[FieldName]) -> Result<(), Fault> {
+        let work = self.inner.refer(object, references);
+        self.process.pass("images.refer", DISK, work).await
+    }
+
+    async fn children(
+        &self,
+        object: &ObjectKey,
+        reference: &FieldName,
+        parent: &RecordId,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault> {
+        let children = self.inner.children(object, reference, parent, after, limit);
+        self.process.pass("images.children", DISK, children).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

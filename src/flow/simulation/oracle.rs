@@ -166,10 +166,7 @@ impl World {
             ..Stats::default()
         };
         for (object, selected) in &self.selected {
-            let mut truth = self.org.truth(object);
-            for fields in truth.values_mut() {
-                fields.retain(|field, _| selected.contains(field));
-            }
+            let truth = self.org.selected(object, selected);
             let only_selected = |mut fields: Fields| {
                 fields.retain(|field, _| selected.contains(field));
                 fields
@@ -272,9 +269,10 @@ impl World {
                     if !is_update {
                         due.insert((record.clone(), None), told.at);
                     }
-                    let carried = selected
-                        .iter()
-                        .filter(|field| field.as_str() != FORMULA && state.fields.contains(field));
+                    let carried = selected.iter().filter(|field| {
+                        let is_own = field.as_str() != FORMULA && !field.as_str().contains('.');
+                        is_own && state.fields.contains(field)
+                    });
                     for field in carried {
                         let all =
                             matches!(told.event.kind, EventKind::Create | EventKind::Undelete);

@@ -201,6 +201,25 @@ impl Org {
         })
         .collect()
     }
+
+    /// The live records of an object as they are now, by what is selected of them and of their parents.
+    pub fn selected(
+        &self,
+        object: &ObjectName,
+        selected: &BTreeSet<FieldName>,
+    ) -> BTreeMap<RecordId, Fields> {
+        let inner = self.lock();
+        let of = inner.records.iter().filter(|((of, _), _)| of == object);
+        of.filter_map(|((_, record), moments)| {
+            let last = moments.last().filter(|last| last.life == Being::Live)?;
+            let reached = |field: &FieldName| {
+                let value = inner.reached(last, field.as_str(), Ms::MAX);
+                (field.clone(), value)
+            };
+            Some((record.clone(), selected.iter().map(reached).collect()))
+        })
+        .collect()
+    }
 }
 
 impl Moment {
@@ -213,6 +232,21 @@ impl Moment {
 }
 
 impl Inner {
+    /// What a read shows at the end of a path: empty where a parent is not there.
+    pub fn reached(&self, moment: &Moment, path: &str, seen: Ms) -> Value {
+        let Some((step, rest)) = path.split_once('.') else {
+            let found = moment.shown().remove(path);
+            return found.unwrap_or(Value::Null);
+        };
+        let reference = REFERENCES.iter().find(|name| name.starts_with(step));
+        let id = reference.and_then(|name| moment.fields.get(*name)?.as_text());
+        let parent = id.map(|id| (ObjectName::new("Account"), RecordId::stored(id)));
+        parent
+            .and_then(|key| self.moment(&key, seen))
+            .filter(|parent| parent.life == Being::Live)
+            .map_or(Value::Null, |parent| self.reached(parent, rest, seen))
+    }
+
     /// A record as of an instant.
     pub fn moment(&self, key: &Key, seen: Ms) -> Option<&Moment> {
         let moments = self.records.get(key)?;

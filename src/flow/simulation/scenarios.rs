@@ -1,5 +1,7 @@
 //! Named lives: each invariant of ingest by the smallest story that once broke it, or would.
 
+mod parents;
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -9,15 +9,18 @@ use crate::image::merge::MergeTable;
 use crate::model::event::GapCause;
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::record_id::RecordId;
-use crate::model::value::Fields;
+use crate::model::value::{Fields, Value};
 use crate::runtime::clock::Clock;
 use crate::state::port::{Hinted, State};
 
 use super::faults::Odds;
 use super::oracle::Stats;
-use super::org::{Being, Deed, Key, TOLD, Telling};
+use super::org::{ACCOUNT_ID, Being, Deed, Key, PARENT_ID, TOLD, Telling};
 use super::rng::Rng;
 use super::world::{LEASE, REACH, World, account, contact, fields};
+
+/// What is selected of contacts that have fields of parents.
+const JOINED: [&str; 4] = ["Name", "City", "Account.Name", "Account.Parent.City"];
 
 /// What a schedule may do besides the org's own life.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +39,8 @@ pub struct Profile {
     pub plain: bool,
     /// A push tells of records to which something happened, or nothing.
     pub hints: bool,
+    /// Contacts have fields of their account, and of its parent.
+    pub joins: bool,
     /// The state is broken on purpose.
     pub forgets_debts: bool,
     pub deeds: usize,
@@ -72,6 +77,7 @@ impl Profile {
             forgets_debts: false,
             deeds: 20 + rng.below(60),
             hints: rng.one_in(3),
+            joins: rng.one_in(3),
         }
     }
 
@@ -121,6 +127,12 @@ impl Run {
             let plain = fields(&["Name", "City"]);
             self.world.selected.insert(account(), plain);
         }
+        if self.profile.joins {
+            self.world.selected.insert(contact(), fields(&JOINED));
+            if self.rng.one_in(2) {
+                self.world.children_a_step = 1;
+            }
+        }
         self.wait(3000).await?;
         self.world.start("one");
         self.world.chaos.set(self.profile.odds);
@@ -150,8 +162,9 @@ impl Run {
             self.world.crash().await;
             self.world.start("one");
         }
-        if self.profile.hard_deletes {
-            // No event tells of them; a scheduled full sync finds them.
+        let unheard = self.profile.joins && !self.world.selected.contains_key(&account());
+        if self.profile.hard_deletes || unheard {
+            // No event tells of them, nor of parents that no job reads; a scheduled full sync finds them.
             self.world.ask_for_full_sync().await?;
         }
         let stats = self.world.rest().await?;
@@ -350,6 +363,12 @@ impl Run {
                 .selected
                 .insert(contact(), fields(&["Name", "Stage"]));
         }
+        if self.profile.joins {
+            self.world.selected.insert(contact(), fields(&JOINED));
+            if self.rng.one_in(3) {
+                self.world.selected.remove(&account());
+            }
+        }
         self.world.start("one");
         Ok(())
     }
@@ -388,6 +407,26 @@ impl Run {
         told
     }
 
+    /// Now and then the record moves to another parent, which may be dead, or to none.
+    fn refer(&mut self, object: &ObjectName, told: &mut Fields) {
+        if !self.profile.joins || self.rng.one_in(2) {
+            return;
+        }
+        let inner = self.world.org.lock();
+        let accounts = inner.records.keys().filter(|key| key.0 == account());
+        let accounts: Vec<Key> = accounts.cloned().collect();
+        drop(inner);
+        let none = self.rng.one_in(5);
+        let parent = self.rng.pick(&accounts).filter(|_| !none);
+        let id = parent.map_or(Value::Null, |(_, id)| Value::from(id.as_str()));
+        let reference = if *object == account() {
+            PARENT_ID
+        } else {
+            ACCOUNT_ID
+        };
+        told.insert(FieldName::new(reference), id);
+    }
+
     fn some_deed(&mut self) -> Option<(Key, Deed)> {
         let (live, binned) = (self.records(Being::Live), self.records(Being::Binned));
         match self.rng.below(10) {
@@ -399,11 +438,15 @@ impl Run {
                 };
                 let number = self.world.org.lock().records.len() * 37 % 1000;
                 let record = RecordId::stored(format!("r{number:03}"));
-                Some(((object, record), Deed::Create(self.some_fields(4))))
+                let mut told = self.some_fields(4);
+                self.refer(&object, &mut told);
+                Some(((object, record), Deed::Create(told)))
             }
             2..=6 => {
                 let key = self.rng.pick(&live)?.clone();
-                Some((key, Deed::Update(self.some_fields(2))))
+                let mut told = self.some_fields(2);
+                self.refer(&key.0, &mut told);
+                Some((key, Deed::Update(told)))
             }
             7 => Some((self.rng.pick(&live)?.clone(), Deed::Delete)),
             8 => Some((self.rng.pick(&binned)?.clone(), Deed::Undelete)),

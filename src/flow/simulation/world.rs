@@ -57,6 +57,8 @@ pub struct World {
     pub damaged: BTreeMap<ObjectName, Ms>,
     /// Images were lost once.
     pub blind: bool,
+    /// How many children one step tells.
+    pub children_a_step: usize,
 }
 
 /// A process that keeps, or would keep, the connection.
@@ -99,6 +101,7 @@ impl World {
             owners: Vec::new(),
             damaged: BTreeMap::new(),
             blind: false,
+            children_a_step: Settings::default().children_a_step,
         }
     }
 
@@ -156,6 +159,7 @@ impl World {
                 retry_cap: Duration::from_secs(4),
                 refused_wait: Duration::from_secs(20),
                 full_syncs: self.full_syncs.clone(),
+                children_a_step: self.children_a_step,
                 ..Settings::default()
             }),
         }

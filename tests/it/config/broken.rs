@@ -174,3 +174,17 @@ fn settings_without_effect_are_noted() {
     let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!("notes", notes.join("\n"));
 }
+
+/// A parent that some job reads tells its children at once; another one comes with full syncs, which is noted.
+#[test]
+fn a_parent_that_no_job_reads_is_noted() {
+    let map = "map = { username = \"Username\", email = \"Manager.Email\", locale = \"Account.Name\", \
+               time_zone = \"Contact.Name\", division = \"Some__r.Name\" }";
+    let config = super::load_single(&SINGLE.replace(USER_MAP, map), &[]).unwrap();
+    let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
+    let [note] = &notes[..] else {
+        panic!("{notes:?}")
+    };
+    assert!(note.contains("`Contact.Name` follows its record"), "{note}");
+    assert!(note.contains("add a job of that object"), "{note}");
+}

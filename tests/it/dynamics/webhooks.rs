@@ -8,8 +8,8 @@ use super::*;
 use crate::road::daemon::Daemon as Process;
 use crate::sim;
 
-const HOOK: &str = "webhook = { secret = { file = \"hook\" } }";
-const HOOK_SECRET: &str = "hook & secret";
+pub const HOOK: &str = "webhook = { secret = { file = \"hook\" } }";
+pub const HOOK_SECRET: &str = "hook & secret";
 
 impl World {
     /// A daemon that hears of changes by webhook, and asks for them once an hour.
@@ -27,7 +27,7 @@ impl World {
         daemon
     }
 
-    async fn register(&self, config: &Path, url: &str) {
+    pub async fn register(&self, config: &Path, url: &str) {
         let config = load(config).unwrap();
         open(&config, "contoso")
             .unwrap()

@@ -10,6 +10,7 @@ mod data;
 mod first_sync;
 mod jobs;
 mod killed;
+mod parents;
 mod paused;
 mod replayed;
 mod store;

@@ -207,6 +207,16 @@ impl Branch {
                     "Only $select and $expand can be given for the single-valued navigation property '{name}'."
                 )));
             }
+            // An owner's property leads to a `principal`, which has no columns but its id.
+            let mut named = options.select.iter().flatten();
+            let foreign = named.find(|column| *column != "ownerid");
+            let foreign = foreign.or(options.expand.first().map(|next| &next.navigation));
+            if let Some(foreign) = foreign.filter(|_| targets.len() > 1) {
+                return Err(ApiError::no_property(
+                    foreign,
+                    "Microsoft.Dynamics.CRM.principal",
+                ));
+            }
             let mut to = Vec::new();
             for target in targets {
                 let rows = store.table(&target.table).ok_or_else(missing)?;

@@ -147,7 +147,7 @@ impl Registrar {
             }
         }
         for selection in wanted.selections {
-            let columns = self.columns(selection).await?;
+            let columns = self.columns(selection, wanted.selections).await?;
             for message in MESSAGES {
                 let place = (selection.object.as_str().to_owned(), message.to_owned());
                 let columns = if message == "Update" {
@@ -347,16 +347,57 @@ impl Registrar {
 
     /// The columns whose change matters. What a save sets in any case would let every save through; and where nothing
     /// is left, every save is told.
-    async fn columns(&self, selection: &Selection) -> Result<Vec<String>, Fault> {
+    async fn columns(
+        &self,
+        selection: &Selection,
+        all: &[Selection],
+    ) -> Result<Vec<String>, Fault> {
         let description = self.describer.fresh(&selection.object).await?;
-        let named = selection.fields.iter().map(|field| {
-            let name = field.as_str();
-            name.split(['@', ':', '.']).next().unwrap_or(name)
+        let mut wanted = BTreeSet::new();
+        for field in &selection.fields {
+            wanted.insert(column_of(field.as_str()).to_owned());
+        }
+        for other in all {
+            for path in &other.fields {
+                self.follow(&other.object, path.as_str(), &selection.object, &mut wanted)
+                    .await?;
+            }
+        }
+        wanted.retain(|name| {
+            name != "Id" && *name != description.key && !STAMPS.contains(&name.as_str())
         });
-        let wanted: BTreeSet<&str> = named
-            .filter(|name| *name != "Id" && *name != description.key && !STAMPS.contains(name))
-            .collect();
-        Ok(wanted.into_iter().map(str::to_owned).collect())
+        Ok(wanted.into_iter().collect())
+    }
+
+    /// Adds the columns of a table that a path from another table comes to.
+    async fn follow(
+        &self,
+        from: &ObjectName,
+        path: &str,
+        table: &ObjectName,
+        wanted: &mut BTreeSet<String>,
+    ) -> Result<(), Fault> {
+        let mut here = from.clone();
+        let mut left = path;
+        while let Some((step, rest)) = left.split_once('.') {
+            let next = match step.split_once(':') {
+                Some((_, next)) => Some(ObjectName::new(next)),
+                None => {
+                    let description = self.describer.get(&here).await?;
+                    let schema = description.schema.fields.get(step);
+                    let mut tables = schema.into_iter().flat_map(|schema| &schema.references);
+                    tables.next().cloned()
+                }
+            };
+            let Some(next) = next else {
+                return Ok(());
+            };
+            if next == *table {
+                wanted.insert(column_of(rest).to_owned());
+            }
+            (here, left) = (next, rest);
+        }
+        Ok(())
     }
 
     async fn delete_step(&self, step: &Step, done: &mut Done) -> Result<(), Fault> {
@@ -395,6 +436,11 @@ impl Registrar {
             }
         }
     }
+}
+
+/// The table's own column that a source path begins with.
+fn column_of(path: &str) -> &str {
+    path.split(['@', ':', '.']).next().unwrap_or(path)
 }
 
 fn filtering(columns: &[String]) -> Json {
