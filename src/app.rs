@@ -2,6 +2,8 @@
 
 pub mod beside;
 mod dynamics;
+pub mod live;
+pub mod needs;
 pub mod postgres;
 mod push;
 pub mod replay;

@@ -36,8 +36,8 @@ pub(super) enum Command {
     Serve,
     /// Have a person authorise a connection, or end its authorisation.
     Auth(AuthOptions),
-    /// Check the config and run its mapping tests, offline.
-    Check,
+    /// Check the config and run its mapping tests, offline; or with it log, target and orgs.
+    Check(CheckOptions),
     /// Everything on one machine: a simulated org with changes, the daemon, a store, a page.
     Demo(DemoOptions),
     /// Print rows of a stored object, newest first.
@@ -104,6 +104,13 @@ pub(super) enum Command {
     /// Run a simulated CRM.
     #[command(subcommand)]
     Sim(SimCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckOptions {
+    /// Sign in to every connection, or to one, and look at what the daemon will stand on; nothing is written.
+    #[arg(long, value_name = "CONNECTION")]
+    pub live: Option<Option<String>>,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod errors;
 mod inspect;
 mod job;
 mod jobs;
+mod live;
 mod oob;
 mod output;
 mod sim;
@@ -67,7 +68,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
         Command::Auth(options) => auth::auth(&config, &options, json).await,
-        Command::Check => check::check(&config, json).await,
+        Command::Check(options) => check::check(&config, &options, json).await,
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,

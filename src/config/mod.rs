@@ -38,7 +38,7 @@ mod id;
 pub mod job;
 pub mod kafka;
 pub mod log;
-mod nearest;
+pub mod nearest;
 mod notify;
 mod objects;
 pub mod oob;

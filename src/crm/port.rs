@@ -9,14 +9,17 @@
 //! * What the signed-in user may not read is absent, never null.
 
 pub mod consent;
+pub mod survey;
 pub mod vault;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::crm::port::consent::Consent;
+use crate::crm::port::survey::Surveyor;
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};
@@ -115,6 +118,11 @@ pub trait Crm: Send + Sync {
 
     /// What a person authorises, where the connection is authorised by one.
     fn consent(&self) -> Option<Arc<dyn Consent>> {
+        None
+    }
+
+    /// Who looks the org over before it is synced, where somebody can.
+    fn surveyor(&self) -> Option<&dyn Surveyor> {
         None
     }
 
@@ -217,7 +225,7 @@ impl From<&str> for Selection {
 }
 
 /// Which org answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrgIdentity {
     /// The org's own id (18 characters, or a GUID).
     pub org_id: String,

@@ -10,6 +10,7 @@ mod config;
 mod dashboards;
 mod dynamics;
 mod filters;
+mod live;
 mod log;
 mod oob;
 mod postgres;

@@ -115,7 +115,10 @@ impl Plan {
 }
 
 /// Where a row tells a field, and what of it.
-fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
+///
+/// # Errors
+/// `Missing` for a field that the table has not, or that is another table's.
+pub fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
     let (table, text) = (&description.schema.name, field.as_str());
     if text.contains('.') {
         return Err(Fault::new(

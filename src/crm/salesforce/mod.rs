@@ -2,6 +2,7 @@
 
 pub mod cometd;
 pub mod merge;
+pub mod needs;
 pub mod pubsub;
 pub mod settings;
 
@@ -20,9 +21,11 @@ mod read;
 mod refusal;
 mod rest;
 mod row;
+mod setup;
 mod sign_in;
 mod soql;
 mod stamp;
+mod survey;
 mod text_diff;
 mod usage;
 mod value;
@@ -33,6 +36,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::crm::port::consent::Consent;
+use crate::crm::port::survey::Surveyor;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};
@@ -227,6 +231,10 @@ impl Crm for Salesforce {
     fn consent(&self) -> Option<Arc<dyn Consent>> {
         let by_person = matches!(self.settings.auth, Auth::AuthorizationCode(_));
         by_person.then(|| Arc::clone(&self.sign_in) as _)
+    }
+
+    fn surveyor(&self) -> Option<&dyn Surveyor> {
+        Some(self)
     }
 
     async fn authorised(&self) {

@@ -286,6 +286,15 @@ impl ReadOnlyStore {
 
 #[async_trait]
 impl StoreBeside for ReadOnlyStore {
+    async fn is_made(&self) -> Result<bool, Fault> {
+        match self.0.read(|_| Ok(())).await {
+            Ok(()) => Ok(true),
+            // No file yet: the daemon makes it.
+            Err(fault) if fault.kind() == FaultKind::Missing => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
         let table = table.to_owned();
         self.0
