@@ -1,6 +1,7 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
 pub mod beside;
+pub mod capture;
 mod dynamics;
 pub mod live;
 pub mod needs;

@@ -212,7 +212,8 @@ fn connector(
 ) -> Result<Arc<dyn Crm>, Fault> {
     match connection {
         ConnectionConfig::Salesforce(connection) => {
-            super::salesforce::connector(connection, vault, metrics, clock)
+            let crm = super::salesforce::connector(connection, vault, metrics, clock)?;
+            Ok(Arc::new(crm))
         }
         ConnectionConfig::Dynamics(connection) => {
             let crm = super::dynamics::connector(connection, vault, metrics, clock)?;

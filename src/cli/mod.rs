@@ -10,12 +10,14 @@ mod demo;
 mod demo_org;
 mod dynamics;
 mod errors;
+mod init;
 mod inspect;
 mod job;
 mod jobs;
 mod live;
 mod oob;
 mod output;
+mod salesforce;
 mod sim;
 mod sync;
 mod topics;
@@ -67,6 +69,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     let (config, json) = (arguments.config, arguments.json);
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Init(options) => init::init(&config, options, json),
         Command::Auth(options) => auth::auth(&config, &options, json).await,
         Command::Check(options) => check::check(&config, &options, json).await,
         Command::Demo(options) => demo::demo(options).await,
@@ -85,6 +88,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Job(command) => job::job(&config, command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,
+        Command::Salesforce(command) => salesforce::salesforce(&config, command, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(command) => sim::sim(command).await,

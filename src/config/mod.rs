@@ -38,6 +38,7 @@ mod id;
 pub mod job;
 pub mod kafka;
 pub mod log;
+pub mod first;
 pub mod nearest;
 mod notify;
 mod objects;

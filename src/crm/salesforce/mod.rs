@@ -1,5 +1,6 @@
 //! Salesforce: sign-in, reads, the stream over CometD or Pub/Sub, and the rules by which they merge.
 
+pub mod capture;
 pub mod cometd;
 pub mod merge;
 pub mod needs;

@@ -25,7 +25,7 @@ const SPENT: [(&str, &str); 3] = [
 ];
 
 /// The standard channel's name in Setup.
-const STANDARD: &str = "ChangeEvents";
+pub const STANDARD: &str = "ChangeEvents";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -182,7 +182,9 @@ impl Salesforce {
         let what =
             "it is not selected for change events on the connection's channel: full syncs tell its changes";
         findings.push(Finding::warning(what).remedy(format!(
-            "Setup → Change Data Capture: move {object} to Selected Entities, Save (five objects without the add-on)"
+            "Setup → Change Data Capture: move {object} to Selected Entities, Save; or `tributary salesforce capture {} \
+             --add {object}` (five objects without the add-on)",
+            self.settings.connection
         )));
         Changes::NotSelected
     }

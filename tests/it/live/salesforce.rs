@@ -322,3 +322,60 @@ async fn auth_says_what_the_user_needs_and_signs_in() {
     assert_eq!(code, 1);
     assert!(told["error"].as_str().unwrap().contains("invalid_client"), "{told}");
 }
+
+#[tokio::test]
+async fn objects_are_selected_and_released_on_the_connections_channel() {
+    let world = World::of(SimOptions {
+        capture: Some(vec!["User".to_owned()]),
+        capture_limit: Some(2),
+        ..SimOptions::default()
+    })
+    .await;
+    let config = world.config();
+    let capture = |more: &'static [&'static str]| {
+        let config = config.clone();
+        async move { run_json(&config, &[&["salesforce", "capture", "acme"], more].concat()).await }
+    };
+    let rows = |told: &serde_json::Value| -> Vec<String> {
+        let rows = told["objects"].as_array().unwrap().iter();
+        rows.map(|row| format!("{} {} {}", row["object"], row["told"], row["wanted"])).collect()
+    };
+    let (code, told) = capture(&[]).await;
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(rows(&told), ["\"Account\" false true", "\"User\" true false"]);
+    let (code, told) = capture(&["--add", "Account"]).await;
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(told["changed"], json!([{"object": "Account", "changed": true}]));
+    assert_eq!(rows(&told), ["\"Account\" true true", "\"User\" true false"]);
+    assert!(world.org.org.captures("Account"));
+    let (_, told) = capture(&["--add", "Account"]).await;
+    assert_eq!(told["changed"][0]["changed"], false);
+    // Two may be selected.
+    let (code, told) = capture(&["--add", "Nothing__c"]).await;
+    assert_eq!(code, 1, "{told}");
+    let (code, told) = capture(&["--remove", "User"]).await;
+    assert_eq!(code, 0, "{told}");
+    assert!(!world.org.org.captures("User"));
+    let (code, out, _) = run(&config, &["salesforce", "capture", "acme", "--remove", "Account"]).await;
+    assert_eq!(code, 0);
+    assert!(out.contains("Account released") && out.contains("not selected"), "{out}");
+    world.order("permissions", json!({"view_setup": false})).await;
+    let (code, _, err) = run(&config, &["salesforce", "capture", "acme"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("View Setup and Configuration"), "{err}");
+}
+
+#[tokio::test]
+async fn no_more_objects_than_the_org_allows_are_selected() {
+    let world = World::of(SimOptions {
+        capture: Some(vec!["User".to_owned()]),
+        capture_limit: Some(1),
+        ..SimOptions::default()
+    })
+    .await;
+    let arguments = ["salesforce", "capture", "acme", "--add", "Account"];
+    let (code, _, err) = run(&world.config(), &arguments).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("release one first"), "{err}");
+    assert!(!world.org.org.captures("Account"));
+}

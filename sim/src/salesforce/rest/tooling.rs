@@ -41,8 +41,9 @@ struct Member {
 }
 
 impl Member {
+    /// Two underscores would part a namespace from it.
     fn name(&self) -> String {
-        format!("{}_{}", self.channel, self.object.event_name())
+        format!("{}_{}", self.channel, self.object.event_name()).replace("__", "_")
     }
 
     fn id(&self) -> String {
