@@ -316,6 +316,7 @@ impl Daemon {
             owner: state::owner(&config.daemon.data_dir)?,
             lease: config.state.lease,
             read_lag: connection.read_lag(),
+            untold_poll: connection.untold_poll(),
             full_syncs: timetables(config, id)?,
             ..Settings::default()
         };

@@ -39,7 +39,8 @@ pub fn open(config: &Config, id: &str) -> Result<OfConnection, Fault> {
             .remedy("Dynamics tracks changes table by table: `tributary check --live`"));
     };
     if found.is_by_person() {
-        let what = format!("a person authorises connection `{id}`, and its token is the daemon's alone");
+        let what =
+            format!("a person authorises connection `{id}`, and its token is the daemon's alone");
         return Err(Fault::new(FaultKind::Config, what).remedy(
             "select the objects in Setup → Change Data Capture, or by a connection that signs in by client_credentials",
         ));

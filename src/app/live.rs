@@ -76,7 +76,8 @@ impl Looked {
     /// Whether anything is broken.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.all().any(|finding| finding.severity == Severity::Broken)
+        self.all()
+            .any(|finding| finding.severity == Severity::Broken)
     }
 
     fn all(&self) -> impl Iterator<Item = &Finding> {
@@ -107,9 +108,16 @@ pub async fn look(config: &Config, only: Option<&str>) -> Result<Looked, Fault> 
         }
     }
     if let Some(only) = only.filter(|_| wanted.is_empty()) {
-        let known: Vec<&str> = config.connections.keys().map(ConnectionId::as_str).collect();
-        return Err(Fault::new(FaultKind::Config, format!("there is no connection `{only}`"))
-            .remedy(format!("write one of {}", known.join(", "))));
+        let known: Vec<&str> = config
+            .connections
+            .keys()
+            .map(ConnectionId::as_str)
+            .collect();
+        return Err(Fault::new(
+            FaultKind::Config,
+            format!("there is no connection `{only}`"),
+        )
+        .remedy(format!("write one of {}", known.join(", "))));
     }
     let topics = wanted.iter().flat_map(|(connection, selections)| {
         let names = selections.iter().map(|of| (connection.id(), &of.object));
@@ -145,7 +153,8 @@ async fn connection_look(
         survey: None,
         findings: Vec::new(),
     };
-    look.findings.extend(expiry(connection, SystemClock.now().date_naive()));
+    look.findings
+        .extend(expiry(connection, SystemClock.now().date_naive()));
     if selections.is_empty() {
         let what = "no job of it is enabled: nothing is synced";
         look.findings.push(Finding::warning(what));
@@ -184,10 +193,14 @@ fn name_jobs(config: &Config, connection: &ConnectionId, object: &mut ObjectSurv
         selecting.map(|plan| plan.job.to_string()).collect()
     };
     for finding in &mut object.findings {
-        let Some(field) = &finding.field else { continue };
+        let Some(field) = &finding.field else {
+            continue;
+        };
         let jobs = jobs(&object.object, field);
         if !jobs.is_empty() {
-            finding.what.push_str(&format!(" (selected by {})", jobs.join(", ")));
+            finding
+                .what
+                .push_str(&format!(" (selected by {})", jobs.join(", ")));
         }
     }
 }
@@ -202,16 +215,23 @@ fn spending(survey: &Survey) -> Vec<Finding> {
             quota.max.unwrap_or_default(),
             quota.name
         );
-        let remedy = "find who spends them, or wait: what does not fit into the day waits for the next";
+        let remedy =
+            "find who spends them, or wait: what does not fit into the day waits for the next";
         findings.push(Finding::warning(what).remedy(remedy));
     }
     let syncs = survey.objects.iter().filter_map(|object| object.first_sync);
     let calls: u64 = syncs.map(|sync| sync.calls).sum();
-    let api = survey.quotas.iter().find(|quota| quota.name.starts_with("API calls"));
+    let api = survey
+        .quotas
+        .iter()
+        .find(|quota| quota.name.starts_with("API calls"));
     if let Some(api) = api
         && calls > api.left
     {
-        let what = format!("the first full syncs take about {calls} calls, and {} are left", api.left);
+        let what = format!(
+            "the first full syncs take about {calls} calls, and {} are left",
+            api.left
+        );
         let remedy = "it goes on by itself when calls are left again; read large objects by the Bulk API (`bulk_from`)";
         findings.push(Finding::warning(what).remedy(remedy));
     }
@@ -256,7 +276,8 @@ async fn log(config: &Config, topics: Vec<String>) -> LogLook {
             return look;
         }
         Err(fault) => {
-            look.findings.push(Finding::of(&fault.context("opening `[log]`")));
+            look.findings
+                .push(Finding::of(&fault.context("opening `[log]`")));
             return look;
         }
     };
@@ -274,7 +295,8 @@ async fn log(config: &Config, topics: Vec<String>) -> LogLook {
         }
     }
     if let Err(fault) = log.close().await {
-        look.findings.push(Finding::of(&fault.context("closing `[log]`")));
+        look.findings
+            .push(Finding::of(&fault.context("closing `[log]`")));
     }
     look
 }
@@ -300,7 +322,9 @@ async fn target(config: &Config) -> TargetLook {
     };
     match made {
         Ok(made) => look.made = made,
-        Err(fault) => look.findings.push(Finding::of(&fault.context("reaching `[target]`"))),
+        Err(fault) => look
+            .findings
+            .push(Finding::of(&fault.context("reaching `[target]`"))),
     }
     look
 }
@@ -341,6 +365,9 @@ mod tests {
         };
         assert_eq!(told(99, 1), ["99 of 1000 API calls in 24 hours are left"]);
         let short = told(500, 501);
-        assert_eq!(short, ["the first full syncs take about 501 calls, and 500 are left"]);
+        assert_eq!(
+            short,
+            ["the first full syncs take about 501 calls, and 500 are left"]
+        );
     }
 }

@@ -193,7 +193,9 @@ async fn by_itself(
 
 /// The least that somebody has to be allowed, for the jobs as they are configured.
 fn print_needs(who: &str, needs: &[Need]) {
-    output::print(&format!("what {who} needs, for the jobs as they are configured:"));
+    output::print(&format!(
+        "what {who} needs, for the jobs as they are configured:"
+    ));
     for need in needs {
         let optional = if need.optional { " (optional)" } else { "" };
         output::print(&format!("  {}{optional}: {}", need.permission, need.why));

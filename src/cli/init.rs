@@ -36,7 +36,11 @@ pub(super) fn init(path: &Path, options: InitOptions, json: bool) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     for file in &written {
-        let how = if file.is_new { "written" } else { "kept as it is" };
+        let how = if file.is_new {
+            "written"
+        } else {
+            "kept as it is"
+        };
         output::print(&format!("{}: {how}", file.path.display()));
     }
     output::print("next:");
@@ -56,11 +60,16 @@ fn next(path: &Path, first: &First) -> Vec<String> {
     };
     let mut next = Vec::new();
     if first.by_person {
-        next.push("export TRIBUTARY_STATE_KEY=$(openssl rand -base64 32)   # keep it: it opens the token".to_owned());
+        next.push(
+            "export TRIBUTARY_STATE_KEY=$(openssl rand -base64 32)   # keep it: it opens the token"
+                .to_owned(),
+        );
     }
     match &first.secret {
         Place::Env(name) => next.push(format!("export {name}=…")),
-        Place::File(file) => next.push(format!("write the secret to {file}, for this user alone to read")),
+        Place::File(file) => next.push(format!(
+            "write the secret to {file}, for this user alone to read"
+        )),
     }
     if first.by_person {
         next.push(format!("tributary auth {id}{config}"));
@@ -95,7 +104,9 @@ impl<I: BufRead, O: Write> Ask for Questions<I, O> {
             let mut line = String::new();
             if self.input.read_line(&mut line).map_err(unread)? == 0 {
                 let what = format!("no answer to: {question}");
-                return Err(Fault::new(FaultKind::Config, what).remedy("answer it, or give the flag"));
+                return Err(
+                    Fault::new(FaultKind::Config, what).remedy("answer it, or give the flag")
+                );
             }
             match (line.trim(), default) {
                 ("", None) => {}
@@ -108,19 +119,26 @@ impl<I: BufRead, O: Write> Ask for Questions<I, O> {
 
 /// What the flags say, and for the rest the person; without one it is an error to leave out what has no default.
 fn said(options: InitOptions, mut person: Option<&mut dyn Ask>) -> Result<First, Fault> {
-    let mut ask = |flag: &str, given: Option<String>, question: &str, default: Option<&str>| {
-        match (given, &mut person, default) {
-            (Some(given), _, _) => Ok(given),
-            (None, Some(person), _) => person.ask(question, default),
-            (None, None, Some(default)) => Ok(default.to_owned()),
-            (None, None, None) => Err(Fault::new(
-                FaultKind::Config,
-                format!("--{flag} is not given, and there is no terminal to ask on"),
-            )
-            .remedy(format!("give --{flag}: {question}"))),
-        }
+    let mut ask = |flag: &str, given: Option<String>, question: &str, default: Option<&str>| match (
+        given,
+        &mut person,
+        default,
+    ) {
+        (Some(given), _, _) => Ok(given),
+        (None, Some(person), _) => person.ask(question, default),
+        (None, None, Some(default)) => Ok(default.to_owned()),
+        (None, None, None) => Err(Fault::new(
+            FaultKind::Config,
+            format!("--{flag} is not given, and there is no terminal to ask on"),
+        )
+        .remedy(format!("give --{flag}: {question}"))),
     };
-    let kind = ask("kind", options.kind, "Which CRM, salesforce or dynamics", Some("salesforce"))?;
+    let kind = ask(
+        "kind",
+        options.kind,
+        "Which CRM, salesforce or dynamics",
+        Some("salesforce"),
+    )?;
     let kind = CrmKind::from_name(&kind).ok_or_else(|| {
         Fault::new(FaultKind::Config, format!("`{kind}` is no kind of CRM"))
             .remedy("write salesforce or dynamics")
@@ -137,16 +155,23 @@ fn said(options: InitOptions, mut person: Option<&mut dyn Ask>) -> Result<First,
     };
     let org = ask("org", options.org, org, None)?;
     let near = host_label(&org);
-    let connection = ask("connection", options.connection, "A short name for it", near.as_deref())?;
+    let connection = ask(
+        "connection",
+        options.connection,
+        "A short name for it",
+        near.as_deref(),
+    )?;
     let client_id = ask("client-id", options.client_id, client, None)?;
-    let flow = "How to sign in: client_credentials, or authorization_code for a person who agrees once";
+    let flow =
+        "How to sign in: client_credentials, or authorization_code for a person who agrees once";
     let flow = ask("flow", options.flow, flow, Some("client_credentials"))?;
     let by_person = match flow.as_str() {
         "client_credentials" => false,
         "authorization_code" => true,
         other => {
             let what = format!("`{other}` is no flow that a first config has");
-            let remedy = "write client_credentials or authorization_code; docs/sign-in.md has the others";
+            let remedy =
+                "write client_credentials or authorization_code; docs/sign-in.md has the others";
             return Err(Fault::new(FaultKind::Config, what).remedy(remedy));
         }
     };
@@ -155,11 +180,17 @@ fn said(options: InitOptions, mut person: Option<&mut dyn Ask>) -> Result<First,
         None => {
             let variable = variable(&connection);
             let question = "The variable of the environment that will hold the secret";
-            Place::Env(ask("secret-env", options.secret_env, question, Some(&variable))?)
+            Place::Env(ask(
+                "secret-env",
+                options.secret_env,
+                question,
+                Some(&variable),
+            )?)
         }
     };
     let given = (!options.jobs.is_empty()).then(|| options.jobs.join(","));
-    let question = "Out-of-the-box jobs: all, second (for a second org), none, or their ids with commas";
+    let question =
+        "Out-of-the-box jobs: all, second (for a second org), none, or their ids with commas";
     let jobs = ask("jobs", given, question, Some("all"))?;
     let jobs = match jobs.as_str() {
         "all" | "second" | "none" => Jobs::Word(jobs),
@@ -180,7 +211,10 @@ fn said(options: InitOptions, mut person: Option<&mut dyn Ask>) -> Result<First,
 fn host_label(org: &str) -> Option<String> {
     let (_, rest) = org.split_once("://")?;
     let label = rest.split(['.', '/', ':']).next()?;
-    let is_id = !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_id = !label.is_empty()
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     is_id.then(|| label.to_owned())
 }
 
@@ -215,7 +249,8 @@ mod tests {
 
     #[test]
     fn what_no_flag_says_is_asked_and_asked_again() {
-        let answers = "dynamics\n\nhttps://contoso.crm.dynamics.com\n\n0000\n\n\nuser_sync, company_sync\n";
+        let answers =
+            "dynamics\n\nhttps://contoso.crm.dynamics.com\n\n0000\n\n\nuser_sync, company_sync\n";
         let mut asked = Vec::new();
         let mut person = Questions {
             input: answers.as_bytes(),
@@ -248,7 +283,10 @@ mod tests {
             ..options()
         };
         let first = said(given(), None).unwrap();
-        assert_eq!((first.connection.as_str(), first.by_person), ("acme", false));
+        assert_eq!(
+            (first.connection.as_str(), first.by_person),
+            ("acme", false)
+        );
         assert_eq!(first.jobs, Jobs::Word("none".to_owned()));
         let missing = InitOptions {
             client_id: None,

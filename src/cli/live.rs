@@ -22,7 +22,10 @@ pub(super) fn print(looked: &Looked) {
     } else {
         "is not there"
     };
-    heading(&format!("target ({}): {made}", target.engine), &target.findings);
+    heading(
+        &format!("target ({}): {made}", target.engine),
+        &target.findings,
+    );
     for connection in &looked.connections {
         of_connection(connection);
     }
@@ -37,7 +40,10 @@ fn heading(line: &str, findings: &[Finding]) {
 
 fn of_connection(look: &ConnectionLook) {
     let Some(survey) = &look.survey else {
-        heading(&format!("connection {}: not signed in", look.connection), &look.findings);
+        heading(
+            &format!("connection {}: not signed in", look.connection),
+            &look.findings,
+        );
         return;
     };
     let org = &survey.identity;
@@ -78,12 +84,17 @@ fn objects(survey: &Survey) {
 }
 
 fn row(object: &ObjectSurvey) -> Vec<String> {
-    let records = object.records.map_or_else(|| "–".to_owned(), |records| records.to_string());
+    let records = object
+        .records
+        .map_or_else(|| "–".to_owned(), |records| records.to_string());
     let sync = object.first_sync.map_or_else(
         || "–".to_owned(),
         |sync| format!("{} calls ({})", sync.calls, sync.by),
     );
-    let missing = object.findings.iter().filter(|finding| finding.field.is_some());
+    let missing = object
+        .findings
+        .iter()
+        .filter(|finding| finding.field.is_some());
     let fields = match missing.count() {
         0 => object.fields.to_string(),
         missing => format!("{}, {missing} missing", object.fields),

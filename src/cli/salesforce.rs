@@ -27,11 +27,23 @@ pub(super) async fn salesforce(
     let mut changed = Vec::new();
     for object in add.iter().map(ObjectName::new) {
         let was_new = of.capture.add(&object).await?;
-        changed.push(done(&object, was_new, "selected", "is selected already", json));
+        changed.push(done(
+            &object,
+            was_new,
+            "selected",
+            "is selected already",
+            json,
+        ));
     }
     for object in remove.iter().map(ObjectName::new) {
         let was_there = of.capture.remove(&object).await?;
-        changed.push(done(&object, was_there, "released", "is not selected", json));
+        changed.push(done(
+            &object,
+            was_there,
+            "released",
+            "is not selected",
+            json,
+        ));
     }
     let rows = listed(&of).await?;
     if json {
@@ -42,7 +54,7 @@ pub(super) async fn salesforce(
     output::table(&["OBJECT", "CHANGES", "CHANNELS", "JOBS"], &cells);
     if rows.iter().any(|row| row.wanted && !row.told) {
         output::print(&format!(
-            "what jobs select and no event tells is told by full syncs: tributary salesforce capture {connection} --add OBJECT"
+            "what jobs select and no event tells is polled: tributary salesforce capture {connection} --add OBJECT"
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -68,14 +68,20 @@ impl First {
             return Err(Fault::new(FaultKind::Config, what).remedy(id::REMEDY));
         }
         if folder.is_file() {
-            let what = format!("`{}` is a file, and a first config is a directory", folder.display());
+            let what = format!(
+                "`{}` is a file, and a first config is a directory",
+                folder.display()
+            );
             return Err(Fault::new(FaultKind::Config, what).remedy("name a directory by --config"));
         }
         let daemon = folder.join("tributary.toml");
         let connection = folder.join(format!("connections/{}.toml", self.connection));
         let mut written = Vec::new();
         if !create(&connection, &self.connection_file())? {
-            let what = format!("`{}` is there already, and is not overwritten", connection.display());
+            let what = format!(
+                "`{}` is there already, and is not overwritten",
+                connection.display()
+            );
             return Err(Fault::new(FaultKind::Config, what)
                 .remedy("give the connection another id, or change that file by hand"));
         }
@@ -119,7 +125,9 @@ impl First {
             CrmKind::Salesforce => {
                 "# The org's My Domain URL (Setup → My Domain), not the address that browsers show."
             }
-            CrmKind::Dynamics => "# The environment's URL. It does not change once data came from it.",
+            CrmKind::Dynamics => {
+                "# The environment's URL. It does not change once data came from it."
+            }
         };
         let about_secret = if self.by_person {
             "# A person agrees once: tributary auth. The secret is named, never written."
@@ -254,7 +262,11 @@ mod tests {
                 Jobs::Listed(ids) => ids.len()..ids.len() + 1,
                 Jobs::Word(_) => 3..100,
             };
-            assert!(jobs.contains(&config.jobs.len()), "{form:?}: {}", config.jobs.len());
+            assert!(
+                jobs.contains(&config.jobs.len()),
+                "{form:?}: {}",
+                config.jobs.len()
+            );
             assert_eq!(config.connections["acme"].is_by_person(), form.by_person);
         }
     }
@@ -262,17 +274,25 @@ mod tests {
     #[test]
     fn nothing_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
-        first(CrmKind::Salesforce, SALESFORCE).write(folder.path()).unwrap();
+        first(CrmKind::Salesforce, SALESFORCE)
+            .write(folder.path())
+            .unwrap();
         let daemon = folder.path().join("tributary.toml");
         std::fs::write(&daemon, "# mine\n").unwrap();
-        let again = first(CrmKind::Salesforce, SALESFORCE).write(folder.path()).unwrap_err();
+        let again = first(CrmKind::Salesforce, SALESFORCE)
+            .write(folder.path())
+            .unwrap_err();
         assert!(again.report().contains("not overwritten"), "{again}");
         let second = First {
             connection: "contoso".to_owned(),
             ..first(CrmKind::Dynamics, DYNAMICS)
         };
         let written = second.write(folder.path()).unwrap();
-        assert!(written.iter().any(|file| !file.is_new && file.path == daemon));
+        assert!(
+            written
+                .iter()
+                .any(|file| !file.is_new && file.path == daemon)
+        );
         assert_eq!(std::fs::read_to_string(daemon).unwrap(), "# mine\n");
     }
 

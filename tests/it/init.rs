@@ -31,10 +31,17 @@ fn a_first_config_passes_check_and_the_next_commands_are_told() {
     let config = home.path().join("sync");
     let (code, out, err) = run(&config, &ACME);
     assert_eq!(code, 0, "{out}{err}");
-    let commands: Vec<&str> = out.lines().skip_while(|line| *line != "next:").skip(1).collect();
+    let commands: Vec<&str> = out
+        .lines()
+        .skip_while(|line| *line != "next:")
+        .skip(1)
+        .collect();
     assert_eq!(commands.len(), 3, "{out}");
     assert_eq!(commands[0], "  export ACME_SECRET=…");
-    assert!(commands[1].contains("tributary check --live acme --config"), "{out}");
+    assert!(
+        commands[1].contains("tributary check --live acme --config"),
+        "{out}"
+    );
     assert!(commands[2].contains("tributary serve --config"), "{out}");
     let (code, out, err) = run(&config, &["check"]);
     assert_eq!(code, 0, "{out}{err}");
@@ -44,8 +51,16 @@ fn a_first_config_passes_check_and_the_next_commands_are_told() {
     let (code, out, _) = run(
         &config,
         &[
-            "init", "--json", "--kind", "dynamics", "--org", "https://contoso.crm.dynamics.com",
-            "--client-id", "0000", "--jobs", "user_sync,company_sync",
+            "init",
+            "--json",
+            "--kind",
+            "dynamics",
+            "--org",
+            "https://contoso.crm.dynamics.com",
+            "--client-id",
+            "0000",
+            "--jobs",
+            "user_sync,company_sync",
         ],
     );
     assert_eq!(code, 0, "{out}");
@@ -69,7 +84,13 @@ fn nothing_is_overwritten_and_nothing_wrong_is_left() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
 
     let empty = tempfile::tempdir().unwrap();
-    let browser = ["init", "--org", "https://acme.lightning.force.com", "--client-id", "3MVG9"];
+    let browser = [
+        "init",
+        "--org",
+        "https://acme.lightning.force.com",
+        "--client-id",
+        "3MVG9",
+    ];
     let (code, _, err) = run(empty.path(), &browser);
     assert_eq!(code, 2);
     assert!(err.contains("acme.my.salesforce.com"), "{err}");

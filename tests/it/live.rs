@@ -1,6 +1,7 @@
 //! `check --live` and `auth` as an operator meets them, against the simulated orgs.
 
 mod dynamics;
+mod polled;
 mod salesforce;
 mod stands;
 
@@ -49,11 +50,21 @@ fn told(looked: &Looked, connection: &str) -> Vec<String> {
         .unwrap();
     let mut all = vec![&look["findings"], &look["survey"]["findings"]];
     let objects = look["survey"]["objects"].as_array();
-    all.extend(objects.into_iter().flatten().map(|object| &object["findings"]));
+    all.extend(
+        objects
+            .into_iter()
+            .flatten()
+            .map(|object| &object["findings"]),
+    );
     let findings = all.into_iter().filter_map(Json::as_array).flatten();
     let line = |finding: &Json| {
         let text = |name: &str| finding[name].as_str().unwrap_or_default().to_owned();
-        format!("{}: {} → {}", text("severity"), text("what"), text("remedy"))
+        format!(
+            "{}: {} → {}",
+            text("severity"),
+            text("what"),
+            text("remedy")
+        )
     };
     findings.map(line).collect()
 }
@@ -61,7 +72,9 @@ fn told(looked: &Looked, connection: &str) -> Vec<String> {
 /// The one finding that contains `text`.
 fn one<'a>(findings: &'a [String], text: &str) -> &'a str {
     let mut found = findings.iter().filter(|finding| finding.contains(text));
-    let first = found.next().unwrap_or_else(|| panic!("no {text}: {findings:#?}"));
+    let first = found
+        .next()
+        .unwrap_or_else(|| panic!("no {text}: {findings:#?}"));
     assert!(found.next().is_none(), "{text} twice: {findings:#?}");
     first
 }

@@ -46,16 +46,27 @@ pub fn needs(selections: &[Selection]) -> Vec<Need> {
             let table = selection.object.as_str();
             let known = READ.iter().find(|(name, _)| *name == table);
             let permission = known.map_or_else(
-                || format!("Read on {table} (prvRead and the table's schema name), scope Organization"),
+                || {
+                    format!(
+                        "Read on {table} (prvRead and the table's schema name), scope Organization"
+                    )
+                },
                 |(_, privilege)| format!("{privilege}, scope Organization"),
             );
-            Need::new(permission, "change tracking tells the table's rows to whom may read them all").on([table])
+            Need::new(
+                permission,
+                "change tracking tells the table's rows to whom may read them all",
+            )
+            .on([table])
         })
         .collect();
     needs.push(
-        Need::new("prvReadOrganization, scope Organization", "says how long deletes are kept")
-            .on(["organization"])
-            .optional(),
+        Need::new(
+            "prvReadOrganization, scope Organization",
+            "says how long deletes are kept",
+        )
+        .on(["organization"])
+        .optional(),
     );
     for selection in selections {
         let fields = selection.fields.iter().filter(|field| field.as_str() != ID);
@@ -115,7 +126,10 @@ impl Privileges {
     /// What is missing to read all rows of a table.
     pub(super) fn lacks(&self, table: &ObjectName, read: &Privilege) -> Option<String> {
         match self.0.get(&read.privilege_id.to_ascii_lowercase()) {
-            None => Some(format!("the user lacks the privilege {} on table {table}", read.name)),
+            None => Some(format!(
+                "the user lacks the privilege {} on table {table}",
+                read.name
+            )),
             Some(depth) if depth != WHOLE => Some(format!(
                 "the user has the privilege {} on table {table} with depth {depth}, and all rows take {WHOLE}",
                 read.name
@@ -223,9 +237,8 @@ pub(super) async fn secured(
     if secured.is_empty() {
         return Ok(Vec::new());
     }
-    let path = format!(
-        "/systemusers({user})/Microsoft.Dynamics.CRM.RetrievePrincipalAttributePrivileges"
-    );
+    let path =
+        format!("/systemusers({user})/Microsoft.Dynamics.CRM.RetrievePrincipalAttributePrivileges");
     let granted: Granted = read(&rest.get(&path, None).await?, "column security")?;
     let may_read = |column: &SecuredColumn| {
         let mut granted = granted.attribute_privileges.iter();
@@ -278,9 +291,15 @@ mod tests {
         let account: ObjectName = "account".into();
         assert_eq!(held.lacks(&account, &privilege("AA")), None);
         let local = held.lacks(&account, &privilege("bb")).unwrap();
-        assert!(local.contains("prvReadAccount") && local.contains("Local"), "{local}");
+        assert!(
+            local.contains("prvReadAccount") && local.contains("Local"),
+            "{local}"
+        );
         let none = held.lacks(&account, &privilege("cc")).unwrap();
-        assert!(none.contains("lacks the privilege prvReadAccount"), "{none}");
+        assert!(
+            none.contains("lacks the privilege prvReadAccount"),
+            "{none}"
+        );
     }
 
     #[test]
@@ -291,12 +310,18 @@ mod tests {
         };
         let needs = needs(&[
             select("systemuser", &["Id", "fullname"]),
-            select("new_plan", &["Id", "new_account:account", "statecode@label"]),
+            select(
+                "new_plan",
+                &["Id", "new_account:account", "statecode@label"],
+            ),
         ]);
         let has = |text: &str| needs.iter().any(|need| need.permission.contains(text));
         assert!(has("prvReadUser, scope Organization"));
         assert!(has("Read on new_plan"));
-        let columns = needs.iter().find(|need| need.on.contains("new_account")).unwrap();
+        let columns = needs
+            .iter()
+            .find(|need| need.on.contains("new_account"))
+            .unwrap();
         assert!(columns.on.contains("statecode") && !columns.on.contains("Id"));
         assert_eq!(needs.iter().filter(|need| need.optional).count(), 1);
     }

@@ -115,7 +115,10 @@ impl Dynamics {
             left,
         });
         let version = read::<Version>(&answer, "the version").ok();
-        (version.map(|told| told.version), quotas.into_iter().collect())
+        (
+            version.map(|told| told.version),
+            quotas.into_iter().collect(),
+        )
     }
 
     async fn user_name(&self, user: &str) -> Option<String> {
@@ -176,13 +179,19 @@ impl Dynamics {
 
     /// There is no such table: the nearest that there is.
     async fn no_table(&self, selection: &Selection, fault: &Fault) -> Finding {
-        let listed = self.rest.get("/EntityDefinitions?$select=LogicalName", None);
+        let listed = self
+            .rest
+            .get("/EntityDefinitions?$select=LogicalName", None);
         let tables = match listed.await {
-            Ok(answer) => read::<Tables>(&answer, "the tables").map_or_else(|_| Vec::new(), |told| told.value),
+            Ok(answer) => {
+                read::<Tables>(&answer, "the tables").map_or_else(|_| Vec::new(), |told| told.value)
+            }
             Err(_) => Vec::new(),
         };
         let names = tables.iter().map(|table| table.logical_name.as_str());
-        let otherwise = fault.remedy_text().unwrap_or("check the table's logical name");
+        let otherwise = fault
+            .remedy_text()
+            .unwrap_or("check the table's logical name");
         Finding::of(fault).remedy(did_you_mean(selection.object.as_str(), names, otherwise))
     }
 
@@ -203,7 +212,10 @@ impl Dynamics {
         if there.is_empty() {
             return;
         }
-        let path = format!("/RetrieveTotalRecordCount(EntityNames=[{}])", there.join(","));
+        let path = format!(
+            "/RetrieveTotalRecordCount(EntityNames=[{}])",
+            there.join(",")
+        );
         let counted = match self.rest.get(&path, None).await {
             Ok(answer) => read::<Counted>(&answer, "the counts"),
             Err(refused) => Err(refused.fault),
@@ -233,7 +245,8 @@ impl Dynamics {
                 "the first sync of {} tables takes about {calls} calls, and `daily_requests` is {daily}: it goes on the next day",
                 selections.len()
             );
-            findings.push(Finding::warning(what).remedy("raise `daily_requests` for the first days"));
+            findings
+                .push(Finding::warning(what).remedy("raise `daily_requests` for the first days"));
         }
     }
 }
@@ -253,7 +266,9 @@ fn changes(description: &Description, terms: &Terms, findings: &mut Vec<Finding>
         )));
         return Changes::NotSelected;
     }
-    findings.push(Finding::warning(format!("{what}; tracking can't be turned on for it")));
+    findings.push(Finding::warning(format!(
+        "{what}; tracking can't be turned on for it"
+    )));
     Changes::NeverTold
 }
 
@@ -264,7 +279,9 @@ fn unknown(description: &Description, selection: &Selection) -> Vec<Finding> {
     for field in fields {
         if let Err(fault) = plan::column(description, field) {
             let known = description.schema.fields.keys().map(FieldName::as_str);
-            let otherwise = fault.remedy_text().unwrap_or("check the column's logical name");
+            let otherwise = fault
+                .remedy_text()
+                .unwrap_or("check the column's logical name");
             let remedy = did_you_mean(field.as_str(), known, otherwise);
             findings.push(Finding::of(&fault).remedy(remedy).field(field));
         }
@@ -274,7 +291,10 @@ fn unknown(description: &Description, selection: &Selection) -> Vec<Finding> {
 
 /// Calls that read the labels of selected choices: one for each kind of choice.
 fn labels(description: &Arc<Description>, selection: &Selection) -> u64 {
-    let columns = selection.fields.iter().filter_map(|field| plan::column(description, field).ok());
+    let columns = selection
+        .fields
+        .iter()
+        .filter_map(|field| plan::column(description, field).ok());
     let kinds: BTreeSet<_> = columns
         .filter_map(|column| match column.take {
             Take::Label(choice) => description.choices.get(&choice).copied(),

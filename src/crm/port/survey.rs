@@ -119,9 +119,9 @@ pub struct FirstSync {
 pub enum Changes {
     /// The CRM tells them.
     Told,
-    /// The CRM would tell them if it were set so: full syncs find them.
+    /// The CRM would tell them if it were set so: it is asked for them from time to time.
     NotSelected,
-    /// The CRM never tells them: full syncs find them.
+    /// The CRM never tells them: it is asked for them from time to time.
     NeverTold,
     /// Could not be looked up.
     Unknown,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::crm::port::survey::Changes;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ObjectName;
 
@@ -79,11 +80,14 @@ impl Capture {
     /// `Missing` for an object that has no change events, `Permission` without "Customize Application", `Throttled` where
     /// no more objects may be selected.
     pub async fn add(&self, object: &ObjectName) -> Result<bool, Fault> {
-        let doing = |fault: Fault| fault.context(format_args!("selecting {object} for change events"));
+        let doing =
+            |fault: Fault| fault.context(format_args!("selecting {object} for change events"));
         soql::identifier(object.as_str())?;
         if is_never_captured(object) {
-            return Err(doing(Fault::new(FaultKind::Missing, "it has no change events"))
-                .remedy("full syncs tell its changes"));
+            return Err(
+                doing(Fault::new(FaultKind::Missing, "it has no change events"))
+                    .remedy("it is polled"),
+            );
         }
         let members = self.members().await?;
         if self.own(&members, object).next().is_some() {
@@ -129,9 +133,9 @@ impl Capture {
     async fn members(&self) -> Result<Vec<Member>, Fault> {
         let members = setup::members(&self.rest).await;
         members.map_err(|refused| {
-            let kind = refused.fault.kind();
+            let is_hidden = refused.is_hidden();
             let fault = refused.fault.context("listing what is captured");
-            if matches!(kind, FaultKind::Permission | FaultKind::Missing) {
+            if is_hidden {
                 fault.remedy("give the connection's user View Setup and Configuration: the permission set in config/salesforce has it")
             } else {
                 fault
@@ -147,22 +151,33 @@ impl Capture {
     ) -> impl Iterator<Item = &'a Member> {
         members
             .iter()
-            .filter(|member| member.is_of(object) && member.is_heard_on(&self.channels))
+            .filter(move |member| member.is_of(object) && member.is_heard_on(&self.channels))
+    }
+}
+
+/// How an object's changes come, by what the channels carry; `None` if that is not known.
+pub fn changes(object: &ObjectName, members: Option<&[Member]>, channels: &Channels) -> Changes {
+    if is_never_captured(object) {
+        return Changes::NeverTold;
+    }
+    let Some(members) = members else {
+        return Changes::Unknown;
+    };
+    let mut own = members.iter().filter(|member| member.is_of(object));
+    if own.any(|member| member.is_heard_on(channels)) {
+        Changes::Told
+    } else {
+        Changes::NotSelected
     }
 }
 
 fn refusal(refused: Refused) -> Fault {
     if refused.is("LIMIT_EXCEEDED") {
         return refused.fault.remedy(
-            "an org without the add-on captures five objects: release one first (`--remove`), or let full syncs tell the \
-             changes of this one",
+            "an org without the add-on captures five objects: release one first (`--remove`), or let this one be polled",
         );
     }
-    let denied = matches!(
-        refused.fault.kind(),
-        FaultKind::Permission | FaultKind::Missing
-    );
-    if denied {
+    if refused.is_hidden() {
         return refused.fault.remedy(
             "select it in Setup → Change Data Capture; or give the user Customize Application for the time of this command",
         );

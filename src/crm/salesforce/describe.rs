@@ -252,7 +252,11 @@ impl Describer {
             let what = "the list of objects can't be read";
             Fault::new(FaultKind::Protocol, what).source(error)
         })?;
-        Ok(told.sobjects.into_iter().map(|object| object.name).collect())
+        Ok(told
+            .sobjects
+            .into_iter()
+            .map(|object| object.name)
+            .collect())
     }
 
     /// Forgets what proved stale.

@@ -22,9 +22,11 @@ pub fn needs(selections: &[Selection]) -> Vec<Need> {
     let has = |name: &str| objects().any(|object| object == name);
     let mut needs = vec![
         Need::new("API Enabled", "every call"),
-        Need::new("Read and View All Records", "all records are read, and the stream tells their changes").on(
-            objects().filter(|object| !matches!(*object, "User" | "Task" | "Event")),
-        ),
+        Need::new(
+            "Read and View All Records",
+            "all records are read, and the stream tells their changes",
+        )
+        .on(objects().filter(|object| !matches!(*object, "User" | "Task" | "Event"))),
     ];
     if has("User") {
         let why = "as View All Records, for users";
@@ -42,15 +44,24 @@ pub fn needs(selections: &[Selection]) -> Vec<Need> {
             .filter(|field| field.as_str() != "Id")
             .partition(|field| field.as_str().contains('.'));
         let names = |fields: Vec<&FieldName>| -> BTreeSet<String> {
-            fields.iter().map(|field| field.as_str().to_owned()).collect()
+            fields
+                .iter()
+                .map(|field| field.as_str().to_owned())
+                .collect()
         };
         if !own.is_empty() {
             let permission = format!("View All Fields on {}, or Read on these", selection.object);
-            needs.push(Need::new(permission, "a hidden field is missing without a word").on(names(own)));
+            needs.push(
+                Need::new(permission, "a hidden field is missing without a word").on(names(own)),
+            );
         }
         if !parents.is_empty() {
-            let permission = format!("Read on the parents of {} that these lead to", selection.object);
-            needs.push(Need::new(permission, "parents' fields are read with it").on(names(parents)));
+            let permission = format!(
+                "Read on the parents of {} that these lead to",
+                selection.object
+            );
+            needs
+                .push(Need::new(permission, "parents' fields are read with it").on(names(parents)));
         }
     }
     let why = "says what is left of the org's limits and which objects are captured";
@@ -79,7 +90,11 @@ mod tests {
         let on = |permission: &str| -> Vec<String> {
             let mut needs = needs.iter();
             let need = needs.find(|need| need.permission == permission);
-            need.unwrap_or_else(|| panic!("{permission}")).on.iter().cloned().collect()
+            need.unwrap_or_else(|| panic!("{permission}"))
+                .on
+                .iter()
+                .cloned()
+                .collect()
         };
         assert_eq!(on("Read and View All Records"), ["Account"]);
         assert_eq!(on("View All Users"), ["User"]);

@@ -21,7 +21,10 @@ use super::soql::literal;
 const SPENT: [(&str, &str); 3] = [
     ("DailyApiRequests", "API calls in 24 hours"),
     ("DailyBulkV2QueryJobs", "bulk queries in 24 hours"),
-    ("DailyDeliveredPlatformEvents", "delivered events in 24 hours"),
+    (
+        "DailyDeliveredPlatformEvents",
+        "delivered events in 24 hours",
+    ),
 ];
 
 /// The standard channel's name in Setup.
@@ -185,7 +188,9 @@ pub async fn granted(
     object: &ObjectName,
     fields: &[&FieldName],
 ) -> Result<BTreeSet<String>, Refused> {
-    let whole = fields.iter().map(|field| literal(&format!("{object}.{field}")));
+    let whole = fields
+        .iter()
+        .map(|field| literal(&format!("{object}.{field}")));
     let text = format!(
         "SELECT Field FROM FieldPermissions WHERE SobjectType = {} AND Field IN ({})",
         literal(object.as_str()),

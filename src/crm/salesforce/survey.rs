@@ -15,8 +15,8 @@ use crate::model::schema::FieldKind;
 
 use super::Salesforce;
 use super::bulk::{self, MOST};
+use super::capture::changes;
 use super::describe::Description;
-use super::needs::is_never_captured;
 use super::plan::{Led, Plan, led};
 use super::read::BY_ID;
 use super::settings::SalesforceSettings;
@@ -41,11 +41,26 @@ impl Surveyor for Salesforce {
         let mut findings = Vec::new();
         let mut hidden = Vec::new();
         let limits = setup::limits(&self.rest).await;
-        let quotas = known(limits, "what is left of the org's limits", &mut hidden, &mut findings);
+        let quotas = known(
+            limits,
+            "what is left of the org's limits",
+            &mut hidden,
+            &mut findings,
+        );
         let members = setup::members(&self.rest).await;
-        let members = known(members, "which objects are captured", &mut hidden, &mut findings);
+        let members = known(
+            members,
+            "which objects are captured",
+            &mut hidden,
+            &mut findings,
+        );
         let sight = setup::sight(&self.rest, &identity.user_id).await;
-        let sight = known(sight, "whether all records are seen", &mut hidden, &mut findings);
+        let sight = known(
+            sight,
+            "whether all records are seen",
+            &mut hidden,
+            &mut findings,
+        );
         if !hidden.is_empty() {
             let what = format!("the user may not look up {}", hidden.join(", nor "));
             findings.push(Finding::warning(what).remedy(SETUP));
@@ -76,12 +91,7 @@ fn known<T>(
     match told {
         Ok(told) => Some(told),
         // A user who may not look at Setup is told that there is no such object.
-        Err(refused)
-            if matches!(
-                refused.fault.kind(),
-                FaultKind::Permission | FaultKind::Missing
-            ) =>
-        {
+        Err(refused) if refused.is_hidden() => {
             hidden.push(what);
             None
         }
@@ -107,7 +117,10 @@ impl Salesforce {
         };
         survey.exists = true;
         survey.changes = self.changes(selection, setup, &mut survey.findings);
-        let readable = match self.fields(selection, &description, &mut survey.findings).await {
+        let readable = match self
+            .fields(selection, &description, &mut survey.findings)
+            .await
+        {
             Ok(readable) => readable,
             Err(fault) => return survey.met(&fault),
         };
@@ -137,8 +150,7 @@ impl Salesforce {
     /// The object is not there for this user: the nearest name that is.
     async fn no_object(&self, object: &ObjectName, fault: &Fault) -> Finding {
         let names = self.describer.names().await.unwrap_or_default();
-        let otherwise =
-            "give the connection's user Read and View All Records on it: the permission set in config/salesforce";
+        let otherwise = "give the connection's user Read and View All Records on it: the permission set in config/salesforce";
         Finding::of(fault).remedy(did_you_mean(
             object.as_str(),
             names.iter().map(String::as_str),
@@ -154,7 +166,11 @@ impl Salesforce {
         findings: &mut Vec<Finding>,
     ) -> Changes {
         let object = &selection.object;
-        if setup.sight.as_ref().is_some_and(|sight| !sight.is_whole(object)) {
+        if setup
+            .sight
+            .as_ref()
+            .is_some_and(|sight| !sight.is_whole(object))
+        {
             let permission = match object.as_str() {
                 "User" => "View All Users",
                 "Task" | "Event" => "View All Data",
@@ -167,26 +183,23 @@ impl Salesforce {
                 "give the connection's user {permission}: the permission set in config/salesforce"
             )));
         }
-        if is_never_captured(object) {
-            let what = "it has no change events: full syncs tell its changes";
-            findings.push(Finding::warning(what));
-            return Changes::NeverTold;
+        let changes = changes(object, setup.members.as_deref(), &self.settings.channels);
+        match changes {
+            Changes::NeverTold => {
+                let what = "it has no change events: it is polled";
+                findings.push(Finding::warning(what));
+            }
+            Changes::NotSelected => {
+                let what = "it is not selected for change events on the connection's channel: it is polled";
+                findings.push(Finding::warning(what).remedy(format!(
+                    "Setup → Change Data Capture: move {object} to Selected Entities, Save; or `tributary salesforce \
+                     capture {} --add {object}` (five objects without the add-on)",
+                    self.settings.connection
+                )));
+            }
+            Changes::Told | Changes::Unknown => {}
         }
-        let Some(members) = &setup.members else {
-            return Changes::Unknown;
-        };
-        let mut own = members.iter().filter(|member| member.is_of(object));
-        if own.any(|member| member.is_heard_on(&self.settings.channels)) {
-            return Changes::Told;
-        }
-        let what =
-            "it is not selected for change events on the connection's channel: full syncs tell its changes";
-        findings.push(Finding::warning(what).remedy(format!(
-            "Setup → Change Data Capture: move {object} to Selected Entities, Save; or `tributary salesforce capture {} \
-             --add {object}` (five objects without the add-on)",
-            self.settings.connection
-        )));
-        Changes::NotSelected
+        changes
     }
 
     /// The fields that can be read; each of the others is a finding.
@@ -236,12 +249,17 @@ fn missing(field: &FieldName, description: &Description, granted: &BTreeSet<Stri
          config/salesforce"
     );
     if granted.contains(field.as_str()) {
-        let what = format!("field `{field}` of {object} is hidden from the user (field-level security)");
+        let what =
+            format!("field `{field}` of {object} is hidden from the user (field-level security)");
         return Finding::broken(what).remedy(by_set).field(field);
     }
     let known = description.schema.fields.keys().map(FieldName::as_str);
     let what = format!("{object} has no field `{field}` that the user sees");
-    let remedy = did_you_mean(field.as_str(), known, &format!("check its API name; if it is there, {by_set}"));
+    let remedy = did_you_mean(
+        field.as_str(),
+        known,
+        &format!("check its API name; if it is there, {by_set}"),
+    );
     Finding::broken(what).remedy(remedy).field(field)
 }
 
@@ -256,8 +274,10 @@ fn composed(field: &FieldName, parts: &[FieldName]) -> Finding {
 }
 
 fn astray(path: &FieldName, part: &str, known: &[String]) -> Finding {
-    let what = format!("`{path}` leads nowhere that the user sees: there is no `{part}` on the way");
-    let otherwise = "check the relationship's and the field's API names, and that the user may read the parent";
+    let what =
+        format!("`{path}` leads nowhere that the user sees: there is no `{part}` on the way");
+    let otherwise =
+        "check the relationship's and the field's API names, and that the user may read the parent";
     let remedy = did_you_mean(part, known.iter().map(String::as_str), otherwise);
     Finding::broken(what).remedy(remedy).field(path)
 }

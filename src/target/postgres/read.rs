@@ -21,12 +21,10 @@ use crate::target::port::{RowsPage, StoredRow, Traced};
 const DEFAULT_LIMIT: usize = 100;
 
 /// Whether both schemas are there; if not, the user must be allowed to make them.
-pub(super) async fn is_made(
-    session: &mut Session,
-    schemas: &Schemas,
-) -> Result<bool, OrderError> {
+pub(super) async fn is_made(session: &mut Session, schemas: &Schemas) -> Result<bool, OrderError> {
     let names = [schemas.store.as_str(), schemas.ledger.as_str()];
-    let sql = "SELECT s.name, n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false),
+    let sql =
+        "SELECT s.name, n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false),
                has_database_privilege(current_database(), 'CREATE')
                FROM unnest($1::text[]) s(name) LEFT JOIN pg_namespace n ON n.nspname = s.name";
     let found = session.query(sql, &[&names.as_slice()]).await?;
@@ -39,7 +37,10 @@ pub(super) async fn is_made(
         if is_there && !may_use {
             let what = format!("the user may not use schema `{name}`");
             return Err(Fault::new(FaultKind::Permission, what)
-                .remedy(format!("GRANT USAGE, CREATE ON SCHEMA {} TO …", quote(&name)))
+                .remedy(format!(
+                    "GRANT USAGE, CREATE ON SCHEMA {} TO …",
+                    quote(&name)
+                ))
                 .into());
         }
         if !is_there && !may_make {

@@ -82,8 +82,17 @@ async fn all_is_well_and_each_thing_is_told() {
     let org = &world.org.org;
     assert_eq!(survey["org_id"], org.profile.organization.to_string());
     assert_eq!(survey["findings"], json!([]));
-    assert!(survey["api_version"].as_str().unwrap().starts_with("9.2 (server 9.2."), "{survey}");
-    assert!(survey["quotas"][0]["left"].as_u64().unwrap() > 5000, "{survey}");
+    assert!(
+        survey["api_version"]
+            .as_str()
+            .unwrap()
+            .starts_with("9.2 (server 9.2."),
+        "{survey}"
+    );
+    assert!(
+        survey["quotas"][0]["left"].as_u64().unwrap() > 5000,
+        "{survey}"
+    );
     // Described twice, labels of one kind of choice, one page.
     let account = json!([{
         "object": "account", "exists": true, "records": 120, "first_sync": {"by": "Web API", "calls": 4},
@@ -99,7 +108,10 @@ async fn missing_privileges_are_named() {
     world.order("privileges", denied).await;
     let (code, out, _) = run(&world.config(), &["check", "--live"]).await;
     assert_eq!(code, 3);
-    assert!(out.contains("BROKEN: account: the user lacks the privilege prvReadAccount"), "{out}");
+    assert!(
+        out.contains("BROKEN: account: the user lacks the privilege prvReadAccount"),
+        "{out}"
+    );
     let findings = told(&looked(&world.config()).await, "contoso");
     let account = one(&findings, "prvReadAccount");
     assert!(account.contains("scope Organization"), "{account}");
@@ -110,26 +122,43 @@ async fn missing_privileges_are_named() {
 #[tokio::test]
 async fn a_table_that_tracks_nothing_is_a_warning() {
     let world = World::new().await;
-    let definition = json!({"name": "new_title", "tracked": false, "columns": {"new_title": "String(100)"}});
-    world.order("tables", json!({"table": "new_plan", "definition": definition})).await;
+    let definition =
+        json!({"name": "new_title", "tracked": false, "columns": {"new_title": "String(100)"}});
+    world
+        .order(
+            "tables",
+            json!({"table": "new_plan", "definition": definition}),
+        )
+        .await;
     let text = std::fs::read_to_string(world.config()).unwrap();
     let text = text.replace("\"account\"", "\"new_plan\"");
-    let text = text.replace("\"accountid\"", "\"new_planid\"").replace("\"name\"", "\"new_title\"");
-    std::fs::write(world.config(), text.replace("industrycode@label", "statecode@label")).unwrap();
+    let text = text
+        .replace("\"accountid\"", "\"new_planid\"")
+        .replace("\"name\"", "\"new_title\"");
+    std::fs::write(
+        world.config(),
+        text.replace("industrycode@label", "statecode@label"),
+    )
+    .unwrap();
     let looked = looked(&world.config()).await;
     assert!(!looked.is_broken(), "{looked:#?}");
     let findings = told(&looked, "contoso");
     let finding = one(&findings, "does not track its changes");
     assert!(finding.contains("Track changes"), "{finding}");
     let survey = looked.connections[0].survey.as_ref().unwrap();
-    assert_eq!(serde_json::to_value(survey.objects[0].changes).unwrap(), "not_selected");
+    assert_eq!(
+        serde_json::to_value(survey.objects[0].changes).unwrap(),
+        "not_selected"
+    );
 }
 
 #[tokio::test]
 async fn columns_that_are_not_there_or_secured_are_named() {
     let world = World::new().await;
     let secured = json!({"columns": {"new_margin": "Decimal(2) secured"}});
-    world.order("tables", json!({"table": "account", "definition": secured})).await;
+    world
+        .order("tables", json!({"table": "account", "definition": secured}))
+        .await;
     world.configure("", "employees = \"numberofemploy\"\narr = \"new_margin\"");
     let looked = looked(&world.config()).await;
     assert!(looked.is_broken());
@@ -148,7 +177,10 @@ async fn a_table_that_is_not_there_is_named_with_the_nearest() {
     let text = std::fs::read_to_string(world.config()).unwrap();
     std::fs::write(world.config(), text.replace("\"account\"", "\"acount\"")).unwrap();
     let findings = told(&looked(&world.config()).await, "contoso");
-    assert!(one(&findings, "`acount`").contains("did you mean `account`"), "{findings:#?}");
+    assert!(
+        one(&findings, "`acount`").contains("did you mean `account`"),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]
@@ -156,7 +188,12 @@ async fn a_days_calls_that_do_not_suffice_are_told() {
     let world = World::new().await;
     world.configure("daily_requests = 3", "");
     let findings = told(&looked(&world.config()).await, "contoso");
-    assert!(findings.iter().any(|finding| finding.contains("calls are spent")), "{findings:#?}");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.contains("calls are spent")),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]

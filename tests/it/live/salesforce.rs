@@ -8,14 +8,15 @@ use tributary_sim::salesforce::{Running, SimOptions, start};
 use super::{SECRET, looked, one, run, run_json, told};
 use crate::sim;
 
-struct World {
-    org: Running,
+/// An org of 450 accounts, and a config with one job.
+pub struct World {
+    pub org: Running,
     home: tempfile::TempDir,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 impl World {
-    async fn of(options: SimOptions) -> Self {
+    pub async fn of(options: SimOptions) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("org");
         std::fs::create_dir_all(&data).unwrap();
@@ -48,12 +49,12 @@ impl World {
         Self::of(SimOptions::default()).await
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.home.path().join("config")
     }
 
     /// Writes the config, with more keys of the connection, and with these mappings of accounts.
-    fn configure(&self, more: &str, map: &str) {
+    pub fn configure(&self, more: &str, map: &str) {
         let connection = format!(
             "kind = \"salesforce\"\norg = \"{}\"\nplain_text = true\n{more}\n\
              auth = {{ flow = \"client_credentials\", client_id = \"simulated-client\", client_secret = {{ file = \"secret\" }} }}\n",
@@ -76,7 +77,7 @@ impl World {
         }
     }
 
-    async fn order(&self, path: &str, body: serde_json::Value) {
+    pub async fn order(&self, path: &str, body: serde_json::Value) {
         sim::order(&self.http, &self.org.url, path, &body).await;
     }
 }
@@ -89,7 +90,10 @@ async fn all_is_well_and_each_thing_is_told() {
     assert_eq!(told["ok"], true);
     let live = &told["live"];
     assert_eq!(live["log"]["to_make"], json!(["tributary.acme.Account"]));
-    assert_eq!(live["target"], json!({"engine": "sqlite", "made": false, "findings": []}));
+    assert_eq!(
+        live["target"],
+        json!({"engine": "sqlite", "made": false, "findings": []})
+    );
     let acme = &live["connections"][0];
     assert_eq!(acme["connection"], "acme");
     assert_eq!(acme["findings"], json!([]));
@@ -118,7 +122,10 @@ async fn people_read_the_same() {
     let world = World::new().await;
     let (code, out, err) = run(&world.config(), &["check", "--live", "acme"]).await;
     assert_eq!(code, 0, "{out}{err}");
-    let org = format!("connection acme: org {} at {}", world.org.org.profile.org_id, world.org.url);
+    let org = format!(
+        "connection acme: org {} at {}",
+        world.org.org.profile.org_id, world.org.url
+    );
     for due in [
         org.as_str(),
         "sync@acme.example",
@@ -150,14 +157,19 @@ async fn hidden_and_unknown_fields_are_named() {
     let world = World::new().await;
     world.configure(
         "",
-        "industry = \"Industry\"\nemployees = \"Indstry\"\nphone = \"Owner.Emial\"\nwebsite = \"Ownr.Email\"\nlifecycle_in_weeks = \"Nothing__c\"",
+        "industry = \"Industry\"\nemployees = \"Indstry\"\nphone = \"Owner.Emial\"\nwebsite = \"Ownr.Email\"\ndescription = \"Nothing__c\"",
     );
-    world.order("fields/Account/Industry", json!({"visible": false})).await;
+    world
+        .order("fields/Account/Industry", json!({"visible": false}))
+        .await;
     let (code, _, _) = run(&world.config(), &["check", "--live"]).await;
     assert_eq!(code, 3);
     let findings = told(&looked(&world.config()).await, "acme");
     let hidden = one(&findings, "`Industry`");
-    assert!(hidden.starts_with("broken: field `Industry` of Account is hidden"), "{hidden}");
+    assert!(
+        hidden.starts_with("broken: field `Industry` of Account is hidden"),
+        "{hidden}"
+    );
     assert!(hidden.contains("selected by company_sync"), "{hidden}");
     assert!(hidden.contains("config/salesforce"), "{hidden}");
     let slip = one(&findings, "`Indstry`");
@@ -167,10 +179,15 @@ async fn hidden_and_unknown_fields_are_named() {
     let way = one(&findings, "`Ownr.Email`");
     assert!(way.contains("did you mean `Owner`"), "{way}");
     let unknown = one(&findings, "`Nothing__c`");
-    assert!(unknown.contains("no field") && !unknown.contains("did you mean"), "{unknown}");
+    assert!(
+        unknown.contains("no field") && !unknown.contains("did you mean"),
+        "{unknown}"
+    );
     assert_eq!(findings.len(), 5, "{findings:#?}");
     // The first one shown again is the nearest to the slip.
-    world.order("fields/Account/Industry", json!({"visible": true})).await;
+    world
+        .order("fields/Account/Industry", json!({"visible": true}))
+        .await;
     let findings = told(&looked(&world.config()).await, "acme");
     assert!(one(&findings, "`Indstry`").contains("did you mean `Industry`"));
     assert_eq!(findings.len(), 4, "{findings:#?}");
@@ -185,7 +202,10 @@ async fn an_object_that_is_not_there_is_named_with_the_nearest() {
     let looked = looked(&world.config()).await;
     assert!(looked.is_broken());
     let findings = told(&looked, "acme");
-    assert!(one(&findings, "Acount").contains("did you mean `Account`"), "{findings:#?}");
+    assert!(
+        one(&findings, "Acount").contains("did you mean `Account`"),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +221,12 @@ async fn an_object_that_is_not_captured_is_a_warning() {
     assert_eq!(object["changes"], "not_selected");
     let finding = &object["findings"][0];
     assert_eq!(finding["severity"], "warning");
-    assert!(finding["remedy"].as_str().unwrap().contains("Change Data Capture"));
+    assert!(
+        finding["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("Change Data Capture")
+    );
     // A custom channel carries it, and the connection listens to that one.
     let channel = json!({"name": "Sync__chn", "entities": ["Account"]});
     world.order("channels", channel).await;
@@ -213,7 +238,12 @@ async fn an_object_that_is_not_captured_is_a_warning() {
 #[tokio::test]
 async fn records_that_are_not_seen_are_broken() {
     let world = World::new().await;
-    world.order("faults", json!({"do": {"kind": "forbid", "entity": "Account"}})).await;
+    world
+        .order(
+            "faults",
+            json!({"do": {"kind": "forbid", "entity": "Account"}}),
+        )
+        .await;
     let looked = looked(&world.config()).await;
     assert!(looked.is_broken());
     let findings = told(&looked, "acme");
@@ -224,15 +254,23 @@ async fn records_that_are_not_seen_are_broken() {
 #[tokio::test]
 async fn who_may_not_look_at_setup_is_told_so_and_no_more() {
     let world = World::new().await;
-    world.order("permissions", json!({"view_setup": false})).await;
+    world
+        .order("permissions", json!({"view_setup": false}))
+        .await;
     let looked = looked(&world.config()).await;
     assert!(!looked.is_broken());
     let findings = told(&looked, "acme");
     assert_eq!(findings.len(), 1, "{findings:#?}");
-    assert!(findings[0].contains("View Setup and Configuration"), "{findings:#?}");
+    assert!(
+        findings[0].contains("View Setup and Configuration"),
+        "{findings:#?}"
+    );
     let survey = looked.connections[0].survey.as_ref().unwrap();
     assert!(survey.quotas.is_empty());
-    assert_eq!(serde_json::to_value(survey.objects[0].changes).unwrap(), "unknown");
+    assert_eq!(
+        serde_json::to_value(survey.objects[0].changes).unwrap(),
+        "unknown"
+    );
     assert_eq!(survey.objects[0].records, Some(450));
 }
 
@@ -246,11 +284,19 @@ async fn calls_that_are_nearly_used_are_told() {
     let looked = looked(&world.config()).await;
     assert!(!looked.is_broken(), "{looked:?}");
     let findings = told(&looked, "acme");
-    assert_eq!(findings, [""; 0], "three of twelve were used when it was told");
+    assert_eq!(
+        findings, [""; 0],
+        "three of twelve were used when it was told"
+    );
     let looked = super::looked(&world.config()).await;
     let findings = told(&looked, "acme");
     assert!(looked.is_broken());
-    assert!(findings.iter().any(|finding| finding.contains("REQUEST_LIMIT_EXCEEDED")), "{findings:#?}");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.contains("REQUEST_LIMIT_EXCEEDED")),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]
@@ -260,7 +306,10 @@ async fn a_wrong_secret_is_told_with_its_remedy_and_never_shown() {
     let (code, out, err) = run(&world.config(), &["check", "--live"]).await;
     assert_eq!(code, 3);
     assert!(out.contains("connection acme: not signed in"), "{out}");
-    assert!(out.contains("BROKEN") && out.contains("wait ten minutes"), "{out}");
+    assert!(
+        out.contains("BROKEN") && out.contains("wait ten minutes"),
+        "{out}"
+    );
     assert!(!format!("{out}{err}").contains("not-the-secret"));
 }
 
@@ -269,7 +318,10 @@ async fn one_org_that_is_down_hides_nothing_of_another() {
     let world = World::new().await;
     let acme = std::fs::read_to_string(world.config().join("connections/acme.toml")).unwrap();
     // Nobody listens there.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let away = acme.replace(&world.org.url, &format!("http://{gone}"));
     std::fs::write(world.config().join("connections/away.toml"), away).unwrap();
     let job = world.config().join("jobs/away");
@@ -292,7 +344,10 @@ async fn a_secret_that_has_ended_is_told() {
     let ended = text.replace(" } }", " }, secret_expires = 2020-01-31 }");
     std::fs::write(&file, ended).unwrap();
     let findings = told(&looked(&world.config()).await, "acme");
-    assert!(one(&findings, "2020-01-31").starts_with("broken"), "{findings:#?}");
+    assert!(
+        one(&findings, "2020-01-31").starts_with("broken"),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]
@@ -314,13 +369,21 @@ async fn auth_says_what_the_user_needs_and_signs_in() {
     let (code, told) = run_json(&world.config(), &["auth", "acme"]).await;
     assert_eq!(code, 0);
     let needs = told["needs"].as_array().unwrap();
-    let fields = needs.iter().find(|need| need["on"] == json!(["Industry", "Name"]));
+    let fields = needs
+        .iter()
+        .find(|need| need["on"] == json!(["Industry", "Name"]));
     assert_eq!(fields.unwrap()["optional"], false);
-    assert_eq!(told["signed_in"]["user_id"], world.org.org.profile.run_as.id.as_str());
+    assert_eq!(
+        told["signed_in"]["user_id"],
+        world.org.org.profile.run_as.id.as_str()
+    );
     std::fs::write(world.config().join("secret"), "not-the-secret").unwrap();
     let (code, told) = run_json(&world.config(), &["auth", "acme"]).await;
     assert_eq!(code, 1);
-    assert!(told["error"].as_str().unwrap().contains("invalid_client"), "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("invalid_client"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -334,19 +397,35 @@ async fn objects_are_selected_and_released_on_the_connections_channel() {
     let config = world.config();
     let capture = |more: &'static [&'static str]| {
         let config = config.clone();
-        async move { run_json(&config, &[&["salesforce", "capture", "acme"], more].concat()).await }
+        async move {
+            run_json(
+                &config,
+                &[&["salesforce", "capture", "acme"][..], more].concat(),
+            )
+            .await
+        }
     };
     let rows = |told: &serde_json::Value| -> Vec<String> {
         let rows = told["objects"].as_array().unwrap().iter();
-        rows.map(|row| format!("{} {} {}", row["object"], row["told"], row["wanted"])).collect()
+        rows.map(|row| format!("{} {} {}", row["object"], row["told"], row["wanted"]))
+            .collect()
     };
     let (code, told) = capture(&[]).await;
     assert_eq!(code, 0, "{told}");
-    assert_eq!(rows(&told), ["\"Account\" false true", "\"User\" true false"]);
+    assert_eq!(
+        rows(&told),
+        ["\"Account\" false true", "\"User\" true false"]
+    );
     let (code, told) = capture(&["--add", "Account"]).await;
     assert_eq!(code, 0, "{told}");
-    assert_eq!(told["changed"], json!([{"object": "Account", "changed": true}]));
-    assert_eq!(rows(&told), ["\"Account\" true true", "\"User\" true false"]);
+    assert_eq!(
+        told["changed"],
+        json!([{"object": "Account", "changed": true}])
+    );
+    assert_eq!(
+        rows(&told),
+        ["\"Account\" true true", "\"User\" true false"]
+    );
     assert!(world.org.org.captures("Account"));
     let (_, told) = capture(&["--add", "Account"]).await;
     assert_eq!(told["changed"][0]["changed"], false);
@@ -356,10 +435,19 @@ async fn objects_are_selected_and_released_on_the_connections_channel() {
     let (code, told) = capture(&["--remove", "User"]).await;
     assert_eq!(code, 0, "{told}");
     assert!(!world.org.org.captures("User"));
-    let (code, out, _) = run(&config, &["salesforce", "capture", "acme", "--remove", "Account"]).await;
+    let (code, out, _) = run(
+        &config,
+        &["salesforce", "capture", "acme", "--remove", "Account"],
+    )
+    .await;
     assert_eq!(code, 0);
-    assert!(out.contains("Account released") && out.contains("not selected"), "{out}");
-    world.order("permissions", json!({"view_setup": false})).await;
+    assert!(
+        out.contains("Account released") && out.contains("not selected"),
+        "{out}"
+    );
+    world
+        .order("permissions", json!({"view_setup": false}))
+        .await;
     let (code, _, err) = run(&config, &["salesforce", "capture", "acme"]).await;
     assert_eq!(code, 1);
     assert!(err.contains("View Setup and Configuration"), "{err}");

@@ -72,7 +72,10 @@ async fn a_topic_with_wrong_settings_is_broken() {
         assert!(finding.remedy.is_some());
         let (code, out, _) = run(&file, &["check", "--live"]).await;
         assert_eq!(code, 3);
-        assert!(out.contains("BROKEN: topic `tributary.acme.Account`"), "{out}");
+        assert!(
+            out.contains("BROKEN: topic `tributary.acme.Account`"),
+            "{out}"
+        );
     }
 }
 
@@ -82,7 +85,11 @@ async fn a_store_that_can_not_be_read_is_broken() {
     let file = config(&home);
     let data = home.path().join("data");
     std::fs::create_dir_all(&data).unwrap();
-    std::fs::write(data.join("store.db"), "no database at all, and long enough to be read as one").unwrap();
+    std::fs::write(
+        data.join("store.db"),
+        "no database at all, and long enough to be read as one",
+    )
+    .unwrap();
     let looked = looked(&file).await;
     assert_eq!(looked.target.findings.len(), 1, "{:?}", looked.target);
     assert!(!looked.target.made);
