@@ -1,7 +1,10 @@
 //! The composition root: builds everything once, wires it, runs, drains.
 
 pub mod beside;
+pub mod capture;
 mod dynamics;
+pub mod live;
+pub mod needs;
 pub mod postgres;
 mod push;
 pub mod replay;
@@ -313,6 +316,7 @@ impl Daemon {
             owner: state::owner(&config.daemon.data_dir)?,
             lease: config.state.lease,
             read_lag: connection.read_lag(),
+            untold_poll: connection.untold_poll(),
             full_syncs: timetables(config, id)?,
             ..Settings::default()
         };

@@ -198,6 +198,16 @@ impl Fault {
     /// The whole text on one line: what, causes, remedy.
     #[must_use]
     pub fn report(&self) -> String {
+        let text = self.told();
+        match &self.remedy {
+            Some(remedy) => format!("{text} (remedy: {remedy})"),
+            None => text,
+        }
+    }
+
+    /// What happened and its causes on one line, for who shows the remedy beside it.
+    #[must_use]
+    pub fn told(&self) -> String {
         use fmt::Write;
         let mut text = self.what.clone();
         let mut cause = Error::source(self);
@@ -209,9 +219,6 @@ impl Fault {
                 write!(text, ": {inner_text}").ok();
             }
             cause = inner.source();
-        }
-        if let Some(remedy) = &self.remedy {
-            write!(text, " (remedy: {remedy})").ok();
         }
         text
     }

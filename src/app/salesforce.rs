@@ -8,7 +8,6 @@ use crate::config::org::Org;
 use crate::config::secret::SecretRef;
 use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
-use crate::crm::port::Crm;
 use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::Salesforce;
 use crate::crm::salesforce::settings::{
@@ -27,7 +26,7 @@ pub(super) fn connector(
     vault: Arc<Vault>,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Crm>, Fault> {
+) -> Result<Salesforce, Fault> {
     let url = |url: &WebUrl| url.as_str().to_owned();
     let (client_id, auth) = auth(connection);
     let mut settings = SalesforceSettings::new(
@@ -59,11 +58,7 @@ pub(super) fn connector(
     }
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
-    Ok(Arc::new(Salesforce::new(
-        settings,
-        metrics.clone(),
-        Arc::clone(clock),
-    )?))
+    Salesforce::new(settings, metrics.clone(), Arc::clone(clock))
 }
 
 fn auth(connection: &SalesforceConfig) -> (&str, Auth) {

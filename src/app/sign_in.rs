@@ -1,10 +1,13 @@
-//! Signing in: a connector per connection with what it keeps, authorisations beside a daemon, and the proof of one.
+//! Signing in: a connector per connection with what it keeps, authorisations and connectors beside a daemon.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
+use crate::config::state::StateEngine;
 use crate::crm::port::consent::Desk;
 use crate::crm::port::vault::Vault;
 use crate::crm::port::{Crm, OrgIdentity};
@@ -12,10 +15,12 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::secret::Secret;
-use crate::state::credentials::Credentials;
+use crate::state::credentials::{Credential, Credentials, PinnedOrg};
 use crate::state::port::State;
-use crate::state::seal::Keyring;
+use crate::state::seal::{Keyring, Sealed};
 use crate::telemetry::metrics::Metrics;
+
+use super::state::Opened;
 
 /// Every connection's connector.
 pub(super) type Crms = BTreeMap<ConnectionId, Arc<dyn Crm>>;
@@ -63,8 +68,51 @@ pub async fn desk_alone(config: &Config) -> Result<(Desk, Arc<dyn State>), Fault
     Ok((desk(&crms), opened.state))
 }
 
-/// Signs in to a connection once and says which org answered: the proof of `check`. The org is compared with the one
-/// that the connection belongs to where the state can be opened beside the daemon's.
+/// Connectors for a command beside a daemon that may run. Close it afterwards.
+pub(super) struct Beside {
+    /// The connectors. `Config` for settings that can't be used and for a token that is the daemon's alone,
+    /// `Credentials` for keys of the state.
+    pub crms: BTreeMap<ConnectionId, Result<Arc<dyn Crm>, Fault>>,
+    state: Option<Arc<dyn State>>,
+    /// Why the state was not opened, if no daemon was the reason.
+    pub met: Option<Fault>,
+}
+
+impl Beside {
+    /// The connectors of these connections; nothing is sent. What the state holds is used where it is needed and no
+    /// daemon holds it, and no org is tied to a connection.
+    pub(super) async fn open(config: &Config, wanted: &[&ConnectionConfig]) -> Self {
+        let by_person = wanted.iter().any(|connection| connection.is_by_person());
+        let (opened, met) = opened(config, by_person).await;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let crms = wanted.iter().map(|connection| {
+            let id = connection.id();
+            let crm = match vault(config, id, connection, opened.as_ref()) {
+                Ok(vault) => connector(connection, vault, &Metrics::none(), &clock),
+                Err(fault) => Err(fault),
+            };
+            (id.clone(), crm)
+        });
+        Self {
+            crms: crms.collect(),
+            state: opened.map(|opened| opened.state),
+            met,
+        }
+    }
+
+    /// Closes the state.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub(super) async fn close(self) -> Result<(), Fault> {
+        match self.state {
+            Some(state) => state.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Signs in to a connection once and says which org answered.
 ///
 /// # Errors
 /// As [`Crm::identify`]; `Config` if a person authorises the connection and a daemon holds its token.
@@ -73,26 +121,87 @@ pub async fn prove(config: &Config, connection: &ConnectionId) -> Result<OrgIden
         Fault::new(FaultKind::Missing, format!("no connection {connection}"))
             .remedy(format!("add connections/{connection}.toml"))
     })?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (vault, state) = match super::state::open(config).await {
-        Ok(opened) => {
-            let vault = Vault::new(connection.clone(), opened.credentials, keyring(config)?);
-            (Arc::new(vault), Some(opened.state))
+    let mut beside = Beside::open(config, &[found]).await;
+    let identity = match beside.crms.remove(connection) {
+        Some(Ok(crm)) => crm.identify().await,
+        Some(Err(fault)) => Err(fault),
+        None => Err(Fault::new(FaultKind::Missing, "no connector")),
+    };
+    beside.close().await?;
+    identity
+}
+
+/// The state, if there is one that no daemon holds; and what kept it from being opened, if it was anything else. A file
+/// is opened for tokens alone: a daemon that starts meanwhile would find it held.
+async fn opened(config: &Config, by_person: bool) -> (Option<Opened>, Option<Fault>) {
+    let in_file = matches!(config.state.engine, StateEngine::Sqlite);
+    if in_file && !(by_person && config.daemon.data_dir.exists()) {
+        return (None, None);
+    }
+    match super::state::open(config).await {
+        Ok(opened) => (Some(opened), None),
+        Err(fault) if in_file && fault.kind() == FaultKind::Config => (None, None),
+        Err(fault) => (None, Some(fault.context("opening `[state]`"))),
+    }
+}
+
+fn vault(
+    config: &Config,
+    id: &ConnectionId,
+    connection: &ConnectionConfig,
+    opened: Option<&Opened>,
+) -> Result<Arc<Vault>, Fault> {
+    match opened {
+        Some(opened) => {
+            let store = Arc::new(Unpinned(Arc::clone(&opened.credentials)));
+            let keys = if connection.is_by_person() {
+                keyring(config)?
+            } else {
+                None
+            };
+            Ok(Arc::new(Vault::new(id.clone(), store, keys)))
         }
         // A token that may be good for one use is the daemon's alone.
-        Err(fault) if found.is_by_person() || fault.kind() != FaultKind::Config => {
-            return Err(fault.context(format_args!("proving connection {connection}")));
+        None if connection.is_by_person() && config.daemon.data_dir.exists() => {
+            let what = format!("the token of connection {id} is the daemon's alone");
+            Err(Fault::new(FaultKind::Config, what).remedy(
+                "ask the daemon: GET /api/v1/health; or stop it, and run the command again",
+            ))
         }
-        Err(_) => (Vault::in_memory(connection.clone()), None),
-    };
-    let identity = match connector(found, vault, &Metrics::none(), &clock) {
-        Ok(crm) => crm.identify().await,
-        Err(fault) => Err(fault),
-    };
-    if let Some(state) = state {
-        state.close().await?;
+        None => Ok(Vault::in_memory(id.clone())),
     }
-    identity
+}
+
+/// Credentials that tie no connection to an org: a command that looks is no first sign-in.
+struct Unpinned(Arc<dyn Credentials>);
+
+#[async_trait]
+impl Credentials for Unpinned {
+    async fn org(&self, connection: &ConnectionId) -> Result<Option<PinnedOrg>, Fault> {
+        self.0.org(connection).await
+    }
+
+    async fn pin_org(
+        &self,
+        connection: &ConnectionId,
+        org: &PinnedOrg,
+    ) -> Result<PinnedOrg, Fault> {
+        let pinned = self.0.org(connection).await?;
+        Ok(pinned.unwrap_or_else(|| org.clone()))
+    }
+
+    async fn credential(&self, connection: &ConnectionId) -> Result<Credential, Fault> {
+        self.0.credential(connection).await
+    }
+
+    async fn replace(
+        &self,
+        connection: &ConnectionId,
+        after: u64,
+        sealed: Option<Sealed>,
+    ) -> Result<bool, Fault> {
+        self.0.replace(connection, after, sealed).await
+    }
 }
 
 fn connector(
@@ -103,7 +212,8 @@ fn connector(
 ) -> Result<Arc<dyn Crm>, Fault> {
     match connection {
         ConnectionConfig::Salesforce(connection) => {
-            super::salesforce::connector(connection, vault, metrics, clock)
+            let crm = super::salesforce::connector(connection, vault, metrics, clock)?;
+            Ok(Arc::new(crm))
         }
         ConnectionConfig::Dynamics(connection) => {
             let crm = super::dynamics::connector(connection, vault, metrics, clock)?;

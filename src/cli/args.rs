@@ -34,10 +34,12 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon.
     Serve,
+    /// Write a first config, commented: what no flag says is asked on a terminal. Nothing is overwritten.
+    Init(InitOptions),
     /// Have a person authorise a connection, or end its authorisation.
     Auth(AuthOptions),
-    /// Check the config and run its mapping tests, offline.
-    Check,
+    /// Check the config and run its mapping tests, offline; or with it log, target and orgs.
+    Check(CheckOptions),
     /// Everything on one machine: a simulated org with changes, the daemon, a store, a page.
     Demo(DemoOptions),
     /// Print rows of a stored object, newest first.
@@ -92,6 +94,9 @@ pub(super) enum Command {
     /// Have a Dynamics environment push its changes, or no longer.
     #[command(subcommand)]
     Dynamics(DynamicsCommand),
+    /// Say which objects a Salesforce org tells changes of.
+    #[command(subcommand)]
+    Salesforce(SalesforceCommand),
     /// Look at topics, and move them to and from files.
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -104,6 +109,41 @@ pub(super) enum Command {
     /// Run a simulated CRM.
     #[command(subcommand)]
     Sim(SimCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitOptions {
+    /// `salesforce` or `dynamics`.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// The connection's id: a short name of the org (`acme`).
+    #[arg(long, value_name = "ID")]
+    pub connection: Option<String>,
+    /// The org: its My Domain URL, or the environment's URL.
+    #[arg(long, value_name = "URL")]
+    pub org: Option<String>,
+    /// The app's consumer key, or the application's id.
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// How to sign in: `client_credentials`, or `authorization_code` for a person who agrees once.
+    #[arg(long, value_name = "FLOW")]
+    pub flow: Option<String>,
+    /// The variable of the environment that holds the secret; the connection's id and `_SECRET`, if none is named.
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
+    pub secret_env: Option<String>,
+    /// The file that holds the secret.
+    #[arg(long, value_name = "PATH")]
+    pub secret_file: Option<String>,
+    /// Out-of-the-box jobs: `all`, `second`, `none`, or their ids.
+    #[arg(long, value_name = "JOBS", value_delimiter = ',')]
+    pub jobs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckOptions {
+    /// Sign in to every connection, or to one, and look at what the daemon will stand on; nothing is written.
+    #[arg(long, value_name = "CONNECTION")]
+    pub live: Option<Option<String>>,
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +269,21 @@ pub(super) enum WebhookCommand {
     List {
         /// The connection.
         connection: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SalesforceCommand {
+    /// Print which objects are selected for change data capture, beside those that jobs select; select and release some.
+    Capture {
+        /// The connection.
+        connection: String,
+        /// Select these objects.
+        #[arg(long, value_name = "OBJECT", num_args = 1..)]
+        add: Vec<String>,
+        /// Release these objects.
+        #[arg(long, value_name = "OBJECT", num_args = 1..)]
+        remove: Vec<String>,
     },
 }
 

@@ -12,8 +12,8 @@ use crate::admin;
 use crate::app;
 use crate::app::sign_in::desk_alone;
 use crate::config::Config;
-use crate::config::connection::ConnectionConfig;
 use crate::crm::port::consent::{Desk, Disconnected, Ended};
+use crate::crm::port::survey::Need;
 use crate::fault::{Fault, FaultKind};
 use crate::http::request::Method;
 use crate::model::name::ConnectionId;
@@ -46,16 +46,15 @@ pub(super) async fn auth(
                 .join(", ")
         ))
     })?;
+    let needs = app::needs::needs(&config, connection)?;
     if !connection.is_by_person() {
-        let what = format!("connection {id} signs in by itself, nobody has to authorise it");
-        return Err(Fault::new(FaultKind::Config, what)
-            .remedy("set flow = \"authorization_code\" in its `auth` if a person should"));
+        return by_itself(&config, &id, options, &needs, json).await;
     }
     let desk = Either::open(&config).await?;
     let outcome = if options.revoke {
         disconnect(&desk, &id, json).await
     } else {
-        authorise(&desk, &config, &id, options.paste, json, connection).await
+        authorise(&desk, &config, &id, options.paste, json, &needs).await
     };
     desk.close().await?;
     outcome
@@ -85,7 +84,7 @@ async fn authorise(
     id: &ConnectionId,
     paste: bool,
     json: bool,
-    connection: &ConnectionConfig,
+    needs: &[Need],
 ) -> Result<ExitCode, Fault> {
     let callback = config.admin.callback(config.admin.listen);
     // Bound before the link is shown, as the answer may come at once.
@@ -105,13 +104,15 @@ async fn authorise(
         },
     };
     if json {
-        output::json(&serde_json::json!({ "link": link.link, "callback": link.callback }));
+        output::json(
+            &serde_json::json!({ "link": link.link, "callback": link.callback, "needs": needs }),
+        );
     } else {
         output::print(&format!(
             "callback URL that the app must allow: {}",
             link.callback
         ));
-        output::print(&needs(connection));
+        print_needs("the person who agrees", needs);
         output::print(&format!("open this, sign in and agree:\n{}", link.link));
     }
     let ended = if paste {
@@ -148,15 +149,61 @@ fn told(ended: &Ended, id: &ConnectionId, json: bool) -> Result<ExitCode, Fault>
     }
 }
 
-/// The least that the person who agrees has to be allowed.
-fn needs(connection: &ConnectionConfig) -> String {
-    match connection {
-        ConnectionConfig::Salesforce(_) => "the person needs: API Enabled; Read and View All on every object that jobs \
-             select, and field-level read access to the fields; View Setup and Configuration for the limits",
-        ConnectionConfig::Dynamics(_) => "the person needs a security role with organization-level Read on every table \
-             that jobs select, on Organization, and field security profiles for secured columns",
+/// A connection that nobody has to authorise: what its user needs, and whether it signs in.
+async fn by_itself(
+    config: &Config,
+    id: &ConnectionId,
+    options: &AuthOptions,
+    needs: &[Need],
+    json: bool,
+) -> Result<ExitCode, Fault> {
+    if options.revoke || options.paste {
+        let what = format!("connection {id} signs in by itself, nobody has to authorise it");
+        return Err(Fault::new(FaultKind::Config, what)
+            .remedy("set flow = \"authorization_code\" in its `auth` if a person should"));
     }
-    .to_owned()
+    if !json {
+        output::print(&format!(
+            "connection {id} signs in by itself, nobody has to authorise it"
+        ));
+        print_needs("its user", needs);
+    }
+    let identity = app::sign_in::prove(config, id).await;
+    if json {
+        let (signed_in, error) = match &identity {
+            Ok(identity) => (Some(identity), None),
+            Err(fault) => (None, Some(fault.report())),
+        };
+        output::json(
+            &serde_json::json!({ "needs": needs, "signed_in": signed_in, "error": error }),
+        );
+        return Ok(if identity.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    let identity = identity?;
+    output::print(&format!(
+        "connection {id} signs in: org {}, user {}; `tributary check --live {id}` names what is missing",
+        identity.org_id, identity.user_id
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The least that somebody has to be allowed, for the jobs as they are configured.
+fn print_needs(who: &str, needs: &[Need]) {
+    output::print(&format!(
+        "what {who} needs, for the jobs as they are configured:"
+    ));
+    for need in needs {
+        let optional = if need.optional { " (optional)" } else { "" };
+        output::print(&format!("  {}{optional}: {}", need.permission, need.why));
+        if !need.on.is_empty() {
+            let on: Vec<&str> = need.on.iter().map(String::as_str).collect();
+            output::print(&format!("      on {}", on.join(", ")));
+        }
+    }
 }
 
 /// Waits for the answer to come to the callback.

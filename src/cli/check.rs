@@ -1,4 +1,5 @@
-//! `tributary check`: the config and its mapping tests, offline; every mistake at once.
+//! `tributary check`: the config and its mapping tests, offline, every mistake at once; with `--live` also what the
+//! daemon will stand on.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,9 +11,14 @@ use crate::config::problem::Problems;
 use crate::fault::Fault;
 use crate::flow::trial;
 
-use super::output;
+use super::args::CheckOptions;
+use super::{live, output};
 
-pub(super) async fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
+pub(super) async fn check(
+    path: &Path,
+    options: &CheckOptions,
+    json: bool,
+) -> Result<ExitCode, Fault> {
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let checked = Config::load(path, &environment).and_then(|config| {
         let mappings = app::compile(&config)?;
@@ -31,7 +37,12 @@ pub(super) async fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
     };
     let trials = trial::run(&config, &mappings).await?;
     let held = trials.failures.is_empty();
-    let code = if held {
+    let looked = match &options.live {
+        Some(only) => Some(app::live::look(&config, only.as_deref()).await?),
+        None => None,
+    };
+    let stands = looked.as_ref().is_none_or(|looked| !looked.is_broken());
+    let code = if held && stands {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(3)
@@ -48,8 +59,8 @@ pub(super) async fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
             })
             .collect();
         output::json(&serde_json::json!({
-            "ok": held, "jobs": jobs, "notes": config.notes,
-            "tests": { "run": trials.run, "failures": trials.failures },
+            "ok": held && stands, "jobs": jobs, "notes": config.notes,
+            "tests": { "run": trials.run, "failures": trials.failures }, "live": looked,
         }));
         return Ok(code);
     }
@@ -75,16 +86,19 @@ pub(super) async fn check(path: &Path, json: bool) -> Result<ExitCode, Fault> {
     for note in &config.notes {
         output::print(&format!("note: {note}"));
     }
-    let failures = Problems::new(trials.failures);
-    if !held {
+    if held {
+        output::print(&format!(
+            "the config is right: {} connections, {} jobs, {} mapping tests",
+            config.connections.len(),
+            mappings.len(),
+            trials.run
+        ));
+    } else {
+        let failures = Problems::new(trials.failures);
         output::print(&format!("mapping tests:\n{failures}"));
-        return Ok(code);
     }
-    output::print(&format!(
-        "the config is right: {} connections, {} jobs, {} mapping tests",
-        config.connections.len(),
-        mappings.len(),
-        trials.run
-    ));
+    if let Some(looked) = &looked {
+        live::print(looked);
+    }
     Ok(code)
 }

@@ -10,11 +10,14 @@ mod demo;
 mod demo_org;
 mod dynamics;
 mod errors;
+mod init;
 mod inspect;
 mod job;
 mod jobs;
+mod live;
 mod oob;
 mod output;
+mod salesforce;
 mod sim;
 mod sync;
 mod topics;
@@ -66,8 +69,9 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     let (config, json) = (arguments.config, arguments.json);
     match arguments.command {
         Command::Serve => crate::app::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Init(options) => init::init(&config, options, json),
         Command::Auth(options) => auth::auth(&config, &options, json).await,
-        Command::Check => check::check(&config, json).await,
+        Command::Check(options) => check::check(&config, &options, json).await,
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
@@ -84,6 +88,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Job(command) => job::job(&config, command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,
+        Command::Salesforce(command) => salesforce::salesforce(&config, command, json).await,
         Command::Topics(command) => topics::topics(&config, command, json).await,
         Command::Health { url } => inspect::health(&url).await,
         Command::Sim(command) => sim::sim(command).await,

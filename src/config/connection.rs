@@ -53,11 +53,16 @@ pub struct SalesforceConfig {
     pub plain_text: bool,
     /// `read_lag`: how long a committed row may stay invisible to a query.
     pub read_lag: Duration,
+    /// `poll_interval`: how often an object that no event tells is asked for its changes.
+    pub poll_interval: Duration,
     /// `bulk_from`: objects with at least so many records are read as a whole by the Bulk API; 0: none is.
     pub bulk_from: Option<u64>,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
+
+/// How often an object that no event tells is asked for its changes, unless it is said.
+const UNTOLD_POLL: Duration = Duration::from_mins(10);
 
 pub(super) const NOT_HERE: &str = "is not available in this version";
 
@@ -95,6 +100,15 @@ impl ConnectionConfig {
         match self {
             Self::Salesforce(connection) => connection.read_lag,
             Self::Dynamics(connection) => connection.read_lag,
+        }
+    }
+
+    /// How often an object that no event tells is asked for its changes, where the daemon sees to that.
+    #[must_use]
+    pub fn untold_poll(&self) -> Duration {
+        match self {
+            Self::Salesforce(connection) => connection.poll_interval,
+            Self::Dynamics(_) => UNTOLD_POLL,
         }
     }
 
@@ -187,6 +201,11 @@ impl SalesforceConfig {
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
+        let poll_interval = reader.duration(
+            "poll_interval",
+            Duration::from_secs(1),
+            Duration::from_hours(24),
+        );
         let bulk_from = reader.integer("bulk_from", 0..=1_000_000_000);
         let company_resolution = company_resolution(&mut reader);
         reader.close();
@@ -204,6 +223,7 @@ impl SalesforceConfig {
             ca_file,
             plain_text,
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
+            poll_interval: poll_interval.unwrap_or(UNTOLD_POLL),
             bulk_from: bulk_from.and_then(|records| u64::try_from(records).ok()),
             company_resolution,
         })

@@ -7,19 +7,27 @@ use crate::config::reader::shown;
 /// Prefix, connection and object make a topic's name, which Kafka limits to 249.
 const LONGEST: usize = 64;
 
+pub(super) const REMEDY: &str = "use A-Z, a-z, 0-9, _ and -";
+
 /// Reports an id that can't be one; `what` names the kind of thing.
 pub(super) fn check_id(id: &str, what: &str, spot: &Spot, report: &Report) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let wrong = if id.is_empty() {
-        format!("an empty {what}")
-    } else if let Some(bad) = id.chars().find(|c| !good(*c)) {
-        format!("{bad:?} may not stand in a {what}")
-    } else if id.len() > LONGEST {
-        format!("a {what} of more than {LONGEST} characters")
-    } else {
+    let Some(wrong) = wrong(id, what) else {
         return true;
     };
-    let remedy = "use A-Z, a-z, 0-9, _ and -";
-    report.add(Problem::new(spot, wrong, remedy).value(shown(id)));
+    report.add(Problem::new(spot, wrong, REMEDY).value(shown(id)));
     false
+}
+
+/// Why an id can't be one.
+pub(super) fn wrong(id: &str, what: &str) -> Option<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if id.is_empty() {
+        Some(format!("an empty {what}"))
+    } else if let Some(bad) = id.chars().find(|c| !good(*c)) {
+        Some(format!("{bad:?} may not stand in a {what}"))
+    } else if id.len() > LONGEST {
+        Some(format!("a {what} of more than {LONGEST} characters"))
+    } else {
+        None
+    }
 }

@@ -4,10 +4,8 @@
 const LONGEST: usize = 64;
 
 /// The candidate with the fewest edits, if few enough to be a slip of the pen; of several the first in order.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > LONGEST {
         return None;
     }

@@ -9,14 +9,18 @@
 //! * What the signed-in user may not read is absent, never null.
 
 pub mod consent;
+pub mod survey;
 pub mod vault;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::crm::port::consent::Consent;
+use crate::crm::port::survey::{Changes, Surveyor};
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
 use crate::model::event::{Event, Found, Page};
@@ -115,6 +119,21 @@ pub trait Crm: Send + Sync {
 
     /// What a person authorises, where the connection is authorised by one.
     fn consent(&self) -> Option<Arc<dyn Consent>> {
+        None
+    }
+
+    /// How the changes of each of these objects come, as it is set in the org now; objects that the stream sees to itself
+    /// are left out.
+    async fn changes_of(
+        &self,
+        objects: &[ObjectName],
+    ) -> Result<BTreeMap<ObjectName, Changes>, Fault> {
+        let _ = objects;
+        Ok(BTreeMap::new())
+    }
+
+    /// Who looks the org over before it is synced, where somebody can.
+    fn surveyor(&self) -> Option<&dyn Surveyor> {
         None
     }
 
@@ -217,7 +236,7 @@ impl From<&str> for Selection {
 }
 
 /// Which org answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrgIdentity {
     /// The org's own id (18 characters, or a GUID).
     pub org_id: String,

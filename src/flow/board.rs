@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::crm::port::survey::Changes;
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::state::orders::Order;
@@ -91,6 +92,8 @@ pub struct ObjectPicture {
     pub rows_read: u64,
     /// How many the CRM says there are.
     pub rows_total: Option<u64>,
+    /// How its changes come, where the CRM can be asked that.
+    pub changes: Option<Changes>,
     /// Reads owed.
     pub owed: u64,
     /// Changes published since the start.

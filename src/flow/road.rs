@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
 use crate::crm::port::{Crm, Selection};
@@ -51,6 +51,17 @@ pub struct Road {
     pub settings: Arc<Settings>,
 }
 
+impl Road {
+    /// An instant of CRM time that is not before now: the clock is behind by the lag and cut to whole seconds.
+    ///
+    /// # Errors
+    /// As [`Crm::clock`].
+    pub async fn end_of_now(&self) -> Result<DateTime<Utc>, Fault> {
+        let lag = TimeDelta::from_std(self.settings.read_lag).unwrap_or_default();
+        Ok(self.crm.clock().await? + lag + TimeDelta::seconds(1))
+    }
+}
+
 /// Settings of a road.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -73,6 +84,8 @@ pub struct Settings {
     pub refused_wait: Duration,
     /// How long engines get to end.
     pub grace: Duration,
+    /// How often an object that no event tells is asked for its changes.
+    pub untold_poll: Duration,
     /// When full syncs of an object are due after its first.
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     /// How many children one step tells of their parents' changes; beyond, their object is read.
@@ -91,6 +104,7 @@ impl Default for Settings {
             retry_cap: Duration::from_secs(30),
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            untold_poll: Duration::from_mins(10),
             full_syncs: BTreeMap::new(),
             children_a_step: 10_000,
         }

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
+use crate::log::topic::{check_same, check_spec};
 use crate::model::waiting::Waiting;
 
 /// A log engine.
@@ -32,6 +33,17 @@ pub trait Log: Send + Sync {
     /// Makes the topic, or checks that it is as asked; answers with its generation id, which changes when a
     /// topic is deleted and made again. `Config` if it has other partitions or another policy.
     async fn ensure(&self, topic: &TopicSpec) -> Result<String, Fault>;
+
+    /// Whether the topic is there: checks it as [`Log::ensure`] does, and makes nothing. `Config` if it has other
+    /// partitions or another policy.
+    async fn verify(&self, topic: &TopicSpec) -> Result<bool, Fault> {
+        check_spec(topic)?;
+        let topics = self.topics().await?;
+        match topics.iter().find(|found| found.name == topic.name) {
+            Some(found) => check_same(found, topic).map(|()| true),
+            None => Ok(false),
+        }
+    }
 
     /// Appends, all entries or none; answers with their places in the entries' order. `Missing` for a topic
     /// there is not, `Record` for an entry over [`MAX_ENTRY_BYTES`].

@@ -14,6 +14,10 @@ use crate::target::port::{RowsPage, StoredRow, Traced};
 /// A store that is only read. Every call sees one state of it; two calls may see two.
 #[async_trait]
 pub trait StoreBeside: Send + Sync {
+    /// Whether the target was made, so that there are rows and a ledger to read. `Permission` if it was not and may not
+    /// be by this user.
+    async fn is_made(&self) -> Result<bool, Fault>;
+
     /// As [`crate::target::port::Target::rows`].
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault>;
 

@@ -65,6 +65,8 @@ vocabulary! {
     HINT_SECONDS = "tributary_hint_seconds";
     /// 1 for the state that a connection or an object is in, 0 for the others.
     STATE = "tributary_state";
+    /// 1 while the CRM tells an object's changes or it is not known, 0 while the object is polled, by object.
+    OBJECT_TOLD = "tributary_object_told";
     /// The time in the CRM up to which a connection's stream is confirmed, as unix seconds.
     CONFIRMED_AT = "tributary_confirmed_timestamp_seconds";
     /// When a table's changes were last asked for by change tracking, by object, as unix seconds: its place expires.

@@ -10,6 +10,8 @@ mod config;
 mod dashboards;
 mod dynamics;
 mod filters;
+mod init;
+mod live;
 mod log;
 mod oob;
 mod postgres;

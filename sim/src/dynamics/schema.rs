@@ -262,6 +262,23 @@ impl Table {
         }
     }
 
+    /// The name of a privilege on the table: `prv`, the verb, the schema name; some tables are called otherwise there.
+    #[must_use]
+    pub fn privilege(&self, verb: &str) -> String {
+        let named = match self.name.as_str() {
+            "businessunit" => "BusinessUnit".to_owned(),
+            "systemuser" => "User".to_owned(),
+            "transactioncurrency" => "TransactionCurrency".to_owned(),
+            _ if self.primary_id == "activityid" => "Activity".to_owned(),
+            _ if self.schema_name.contains('_') => self.schema_name.clone(),
+            name => {
+                let (first, rest) = name.split_at(1.min(name.len()));
+                format!("{}{rest}", first.to_ascii_uppercase())
+            }
+        };
+        format!("prv{verb}{named}")
+    }
+
     /// Builds the look-ups by name again; to be called when columns changed.
     pub fn index(&mut self) {
         let named = |by: fn(&Column) -> String| {

@@ -12,6 +12,7 @@
 //! * `GET /_sim/counts` → `{"calls": {"GET query": 3, …}, "api_usage": 3, "delivered": 0}`.
 //! * `POST /_sim/cursors/expire`: every open query cursor is stale.
 //! * `POST /_sim/fields/{object}/{field}` `{"type": "string"}` adds a field, `{"visible": false}` hides one.
+//! * `POST /_sim/permissions` `{"view_setup": false}` takes "View Setup and Configuration" from all users.
 #![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) fn router(org: &Arc<Org>) -> Router {
         .route("/_sim/counts", get(counts))
         .route("/_sim/cursors/expire", post(expire_cursors))
         .route("/_sim/fields/{object}/{field}", post(field))
+        .route("/_sim/permissions", post(permissions))
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(org))
 }
@@ -246,6 +248,17 @@ async fn counts(State(org): Shared) -> Json<Value> {
 
 async fn expire_cursors(State(org): Shared) -> StatusCode {
     org.cursors.expire_all();
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Permissions {
+    view_setup: bool,
+}
+
+async fn permissions(State(org): Shared, Json(given): Json<Permissions>) -> StatusCode {
+    org.view_setup(given.view_setup);
     StatusCode::NO_CONTENT
 }
 

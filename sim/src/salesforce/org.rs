@@ -1,6 +1,7 @@
 //! The simulated org: one record store and one commit log behind every surface.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Org {
     store: RwLock<Store>,
     url: OnceLock<String>,
     captured: RwLock<BTreeSet<String>>,
+    /// Whether users have "View Setup and Configuration".
+    view_setup: AtomicBool,
     /// When objects or fields last changed, for conditional describes.
     described: Mutex<DateTime<Utc>>,
     /// When the statements of each open transaction ran.
@@ -149,6 +152,7 @@ impl Org {
             store: RwLock::new(store),
             url: OnceLock::new(),
             captured: RwLock::new(captured),
+            view_setup: AtomicBool::new(true),
             described: Mutex::new(born),
             open: Mutex::new(Vec::new()),
             clock,
@@ -188,6 +192,17 @@ impl Org {
     #[must_use]
     pub fn captured(&self) -> BTreeSet<String> {
         read(&self.captured).clone()
+    }
+
+    /// Whether users have "View Setup and Configuration".
+    #[must_use]
+    pub fn views_setup(&self) -> bool {
+        self.view_setup.load(Ordering::Relaxed)
+    }
+
+    /// Gives users "View Setup and Configuration", or takes it away.
+    pub fn view_setup(&self, given: bool) {
+        self.view_setup.store(given, Ordering::Relaxed);
     }
 
     /// An object by its API name, without regard to case.

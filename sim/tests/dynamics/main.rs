@@ -15,6 +15,7 @@ mod departures;
 mod faults;
 mod harness;
 mod metadata;
+mod privileges;
 mod queries;
 mod random;
 mod receiver;

@@ -15,6 +15,7 @@ mod groups;
 mod guard;
 mod oauth;
 mod org;
+mod permissions;
 mod query;
 mod records;
 mod replication;

@@ -27,7 +27,8 @@ async fn selected(org: &TestOrg) -> Vec<String> {
 }
 
 async fn select(org: &TestOrg, channel: &str, entity: &str, fields: Value) -> Answer {
-    let order = json!({"FullName": format!("{channel}_{entity}"), "Metadata":
+    let name = format!("{channel}_{entity}").replace("__", "_");
+    let order = json!({"FullName": name, "Metadata":
         {"eventChannel": channel, "selectedEntity": entity, "enrichedFields": fields}});
     org.call(Method::POST, MEMBERS, order).await
 }

@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod merge;
+pub mod privileges;
 pub mod push;
 pub mod settings;
 
@@ -21,6 +22,7 @@ mod refusal;
 mod rest;
 mod row;
 mod sign_in;
+mod survey;
 mod who;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
 use crate::crm::port::consent::Consent;
+use crate::crm::port::survey::Surveyor;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::{Fault, FaultKind};
 use crate::http::{Http, HttpSettings};
@@ -328,6 +331,10 @@ impl Crm for Dynamics {
     fn consent(&self) -> Option<Arc<dyn Consent>> {
         let by_person = self.settings.flow == Flow::AuthorizationCode;
         by_person.then(|| Arc::clone(&self.sign_in) as _)
+    }
+
+    fn surveyor(&self) -> Option<&dyn Surveyor> {
+        Some(self)
     }
 
     async fn authorised(&self) {

@@ -219,7 +219,10 @@ fn table_of(description: &Description, reference: &FieldName) -> Result<ObjectNa
 }
 
 /// Where a row tells a field, and what of it.
-fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
+///
+/// # Errors
+/// `Missing` for a field that the table has not, or that is another table's.
+pub fn column(description: &Description, field: &FieldName) -> Result<Column, Fault> {
     let (table, text) = (&description.schema.name, field.as_str());
     let missing = || {
         let what = format!("table `{table}` has no column `{field}`");

@@ -63,6 +63,16 @@ struct WireField {
     deprecated_and_hidden: bool,
 }
 
+#[derive(Deserialize)]
+struct Global {
+    sobjects: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
 const fn yes() -> bool {
     true
 }
@@ -230,6 +240,23 @@ impl Describer {
         self.lock()
             .insert(object.clone(), (Arc::clone(&description), Instant::now()));
         Ok(description)
+    }
+
+    /// The names of all objects that the user may see.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub async fn names(&self) -> Result<Vec<String>, Fault> {
+        let answer = self.rest.get("/sobjects/").await?;
+        let told: Global = serde_json::from_slice(answer.body()).map_err(|error| {
+            let what = "the list of objects can't be read";
+            Fault::new(FaultKind::Protocol, what).source(error)
+        })?;
+        Ok(told
+            .sobjects
+            .into_iter()
+            .map(|object| object.name)
+            .collect())
     }
 
     /// Forgets what proved stale.

@@ -1,7 +1,9 @@
 //! Salesforce: sign-in, reads, the stream over CometD or Pub/Sub, and the rules by which they merge.
 
+pub mod capture;
 pub mod cometd;
 pub mod merge;
+pub mod needs;
 pub mod pubsub;
 pub mod settings;
 
@@ -22,19 +24,23 @@ mod read;
 mod refusal;
 mod rest;
 mod row;
+mod setup;
 mod sign_in;
 mod soql;
 mod stamp;
+mod survey;
 mod text_diff;
 mod usage;
 mod value;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::crm::port::consent::Consent;
+use crate::crm::port::survey::{Changes, Surveyor};
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};
@@ -229,6 +235,28 @@ impl Crm for Salesforce {
     fn consent(&self) -> Option<Arc<dyn Consent>> {
         let by_person = matches!(self.settings.auth, Auth::AuthorizationCode(_));
         by_person.then(|| Arc::clone(&self.sign_in) as _)
+    }
+
+    async fn changes_of(
+        &self,
+        objects: &[ObjectName],
+    ) -> Result<BTreeMap<ObjectName, Changes>, Fault> {
+        let members = match setup::members(&self.rest).await {
+            Ok(members) => Some(members),
+            // Who may not look at Setup is not told.
+            Err(refused) if refused.is_hidden() => None,
+            Err(refused) => return Err(refused.fault),
+        };
+        let channels = &self.settings.channels;
+        let of = |object| capture::changes(object, members.as_deref(), channels);
+        Ok(objects
+            .iter()
+            .map(|object| (object.clone(), of(object)))
+            .collect())
+    }
+
+    fn surveyor(&self) -> Option<&dyn Surveyor> {
+        Some(self)
     }
 
     async fn authorised(&self) {

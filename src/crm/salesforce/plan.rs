@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::crm::port::Selection;
 use crate::fault::{Fault, FaultKind};
 use crate::http::encode::percent_len;
-use crate::model::name::FieldName;
+use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::FieldKind;
 
 use super::describe::{Describer, Description};
@@ -51,7 +51,11 @@ impl Plan {
         for field in &selection.fields {
             soql::identifier(field.as_str())?;
             if field.as_str().contains('.') {
-                let kind = parent_kind(describer, &description, field.as_str()).await?;
+                let kind = match led(describer, &description, field.as_str()).await? {
+                    Led::To(kind) => kind,
+                    // The query says best what is not there.
+                    Led::Nowhere { .. } => FieldKind::Text,
+                };
                 columns.nested(field.clone(), kind);
                 paths.push(field.clone());
                 continue;
@@ -103,6 +107,26 @@ impl Plan {
         self.paths.iter().map(FieldName::as_str).collect()
     }
 
+    /// The queries that fields take by id: what each selects, and how many ids it bears.
+    #[must_use]
+    pub fn by_id<'a>(&'a self, fields: &[&'a str]) -> Vec<(Vec<&'a str>, usize)> {
+        let mut queries = Vec::new();
+        let mut left = fields;
+        loop {
+            let fit = soql::fitting(left, soql::MAX_QUERY / 2).min(left.len());
+            let (some, rest) = left.split_at(fit);
+            left = rest;
+            let mut asked = self.key_fields();
+            asked.extend(some);
+            let length: usize = asked.iter().map(|field| percent_len(field) + 1).sum();
+            let room = soql::MAX_QUERY.saturating_sub(length + 200) / soql::ID_LENGTH;
+            queries.push((asked, room.max(1)));
+            if left.is_empty() {
+                return queries;
+            }
+        }
+    }
+
     /// Splits the fields so that a query over pages has a length that a URL bears. Parents' fields come first:
     /// only queries can read them.
     #[must_use]
@@ -135,36 +159,53 @@ impl Plan {
     }
 }
 
-/// The kind of a parent's field: from relationship to relationship, the first parent that has it decides.
-async fn parent_kind(
+/// Where a path of relationships leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Led {
+    /// To a field of this kind.
+    To(FieldKind),
+    /// Nowhere: no object on the way has this part; what it has instead.
+    Nowhere {
+        /// The part.
+        part: String,
+        /// Names of what there is in its place.
+        known: Vec<String>,
+    },
+}
+
+/// Where a parent's field is found: from relationship to relationship, the first parent that has it decides.
+///
+/// # Errors
+/// The fault of a describe.
+pub async fn led(
     describer: &Describer,
     child: &Arc<Description>,
     path: &str,
-) -> Result<FieldKind, Fault> {
+) -> Result<Led, Fault> {
     let mut here = vec![Arc::clone(child)];
     let mut parts = path.split('.').peekable();
     while let Some(part) = parts.next() {
+        let fields = here.iter().flat_map(|of| &of.schema.fields);
         if parts.peek().is_none() {
-            let found = here.iter().find_map(|description| {
-                let fields = &description.schema.fields;
-                fields
-                    .iter()
-                    .find(|(name, _)| name.as_str().eq_ignore_ascii_case(part))
-                    .map(|(_, field)| field.kind)
+            let found = fields
+                .clone()
+                .find(|(name, _)| name.as_str().eq_ignore_ascii_case(part));
+            return Ok(match found {
+                Some((_, field)) => Led::To(field.kind),
+                None => nowhere(part, fields.map(|(name, _)| name.as_str())),
             });
-            return Ok(found.unwrap_or(FieldKind::Text));
         }
-        let mut parents = Vec::new();
-        for description in &here {
-            for field in description.schema.fields.values() {
-                let leads = field
-                    .relationship
-                    .as_ref()
-                    .is_some_and(|name| name.eq_ignore_ascii_case(part));
-                if leads {
-                    parents.extend(field.references.iter().cloned());
-                }
-            }
+        let relationships = fields.filter_map(|(_, field)| {
+            let name = field.relationship.as_deref()?;
+            Some((name, &field.references))
+        });
+        let parents: Vec<ObjectName> = relationships
+            .clone()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(part))
+            .flat_map(|(_, parents)| parents.iter().cloned())
+            .collect();
+        if parents.is_empty() {
+            return Ok(nowhere(part, relationships.map(|(name, _)| name)));
         }
         here.clear();
         for parent in parents {
@@ -176,7 +217,14 @@ async fn parent_kind(
             }
         }
     }
-    Ok(FieldKind::Text)
+    Ok(nowhere("", []))
+}
+
+fn nowhere<'a>(part: &str, known: impl IntoIterator<Item = &'a str>) -> Led {
+    Led::Nowhere {
+        part: part.to_owned(),
+        known: known.into_iter().map(str::to_owned).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::crm::port::{Pages, Selection};
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
-use crate::http::encode::{percent, percent_len};
+use crate::http::encode::percent;
 use crate::http::raw_row::RawRow;
 use crate::model::event::{Found, Page, Row};
 use crate::model::name::ObjectName;
@@ -23,11 +23,11 @@ use super::describe::Describer;
 use super::plan::Plan;
 use super::rest::{Refused, Rest};
 use super::row::QueryAnswer;
-use super::soql::{self, Filter, ID_LENGTH, Key, MAX_QUERY};
+use super::soql::{self, Filter, Key};
 use super::stamp;
 
 /// Ids that one call can name (REST API Developer Guide, "Get Multiple Records with Fewer Round-Trips").
-const BY_ID: usize = 2000;
+pub const BY_ID: usize = 2000;
 
 /// Reads objects of one connection.
 pub struct Reader {
@@ -275,19 +275,12 @@ impl Reader {
         ids: &[RecordId],
     ) -> Result<Part, Fault> {
         let mut whole: Option<Part> = None;
-        let mut left = fields;
-        loop {
-            let (some, rest) = left.split_at(soql::fitting(left, MAX_QUERY / 2).min(left.len()));
-            left = rest;
-            let mut asked = plan.key_fields();
-            asked.extend(some);
-            let length: usize = asked.iter().map(|field| percent_len(field) + 1).sum();
-            let room = MAX_QUERY.saturating_sub(length + 200) / ID_LENGTH;
+        for (asked, room) in plan.by_id(fields) {
             let mut part = Part {
                 rows: HashMap::with_capacity(ids.len()),
                 began: DateTime::<Utc>::MAX_UTC,
             };
-            for few in ids.chunks(room.max(1)) {
+            for few in ids.chunks(room) {
                 self.few_by_query(plan, &asked, few, &mut part).await?;
             }
             match &mut whole {
@@ -296,9 +289,6 @@ impl Reader {
                     whole.began = whole.began.min(part.began);
                     join(&mut whole.rows, part.rows);
                 }
-            }
-            if left.is_empty() {
-                break;
             }
         }
         whole.ok_or_else(|| Fault::new(FaultKind::Protocol, "nothing was asked"))

@@ -47,6 +47,15 @@ impl Refused {
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
+
+    /// Whether the user may not see what was asked for: the CRM says that there is no such object.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        matches!(
+            self.fault.kind(),
+            FaultKind::Permission | FaultKind::Missing
+        )
+    }
 }
 
 impl From<Refused> for Fault {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::crm::port::{Listener, Selection, Start};
@@ -151,18 +151,12 @@ async fn prepare(road: &Road, objects: &Objects, term: u64) -> Result<States, Fa
         });
         if grown {
             // One more of an object costs nothing: all its holes are mended by one read.
-            let to = end_of_now(road).await?;
+            let to = road.end_of_now().await?;
             let hole = object_hole(road, name, HoleCause::NewField, to);
             open_holes(road, term, vec![hole]).await?;
         }
     }
     Ok(states)
-}
-
-/// An instant of CRM time that is not before now: the clock is behind by the lag and cut to whole seconds.
-async fn end_of_now(road: &Road) -> Result<DateTime<Utc>, Fault> {
-    let lag = TimeDelta::from_std(road.settings.read_lag).unwrap_or_default();
-    Ok(road.crm.clock().await? + lag + TimeDelta::seconds(1))
 }
 
 fn object_hole(road: &Road, object: &ObjectName, cause: HoleCause, to: DateTime<Utc>) -> NewHole {
@@ -224,7 +218,7 @@ async fn read_back(
         let has_lost = inspected.has_lost(state);
         if has_lost {
             // Durable before the images are cleared, which would forget that they were of another topic.
-            let to = end_of_now(road).await?;
+            let to = road.end_of_now().await?;
             let hole = object_hole(road, name, HoleCause::TopicRecreated, to);
             open_holes(road, term, vec![hole]).await?;
         }
@@ -311,7 +305,7 @@ async fn open_stream(
     };
     // What is committed from `since` on is told: the stream was open before the clock was looked at.
     let opened = Opened {
-        since: end_of_now(road).await?,
+        since: road.end_of_now().await?,
         goes_on: stored.is_some() && broken.is_none(),
         broken,
     };

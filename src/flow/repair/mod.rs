@@ -5,6 +5,7 @@ mod hints;
 mod holes;
 mod owed;
 mod scheduled;
+mod untold;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,6 +28,7 @@ use super::gate::Gate;
 use super::road::{Objects, Road};
 
 use owed::Hydration;
+use untold::Untold;
 
 /// How often it looks for work that nobody announced.
 const IDLE: Duration = Duration::from_secs(1);
@@ -86,17 +88,20 @@ impl Repair {
         }
     }
 
-    /// First full syncs, then holes, then full syncs that are due, one after another, until the stop signal.
+    /// First full syncs, then holes (those of objects that no event tells among them), then full syncs that are due, one after another, until the stop signal.
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
     pub async fn run_deep(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
         let mut trouble = self.trouble();
+        let mut untold = Untold::default();
         loop {
             let work = async {
                 let synced = self.first_syncs().await;
+                let polled = self.poll_untold(&mut untold).await;
                 let mended = self.mend_holes().await;
                 synced?;
+                polled?;
                 self.scheduled_syncs().await?;
                 Ok(mended?.unwrap_or(IDLE))
             };

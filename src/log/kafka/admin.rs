@@ -77,6 +77,14 @@ impl Admin {
         }
     }
 
+    /// Checks the topic if it is there, and tells whether it is.
+    pub(super) async fn verify(&self, spec: &TopicSpec) -> Result<bool, Fault> {
+        if self.asker.topic_id(&spec.name).await?.is_none() {
+            return Ok(false);
+        }
+        self.check(spec).await.map(|()| true)
+    }
+
     async fn check(&self, spec: &TopicSpec) -> Result<(), Fault> {
         let partitions = self.asker.partitions(&spec.name).await?.len();
         let found = self.settings(&[&spec.name]).await?;

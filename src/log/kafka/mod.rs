@@ -132,6 +132,12 @@ impl Log for KafkaLog {
         self.admin.ensure(topic).await
     }
 
+    async fn verify(&self, topic: &TopicSpec) -> Result<bool, Fault> {
+        self.check_open()?;
+        check_spec(topic)?;
+        self.admin.verify(topic).await
+    }
+
     async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Place>, Fault> {
         self.check_open()?;
         for entry in &entries {

@@ -238,6 +238,39 @@ pub async fn topics_are_made_once_and_checked(bench: &mut dyn Bench) {
     assert_eq!(log.topics().await.unwrap().len(), 2);
 }
 
+pub async fn topics_are_verified_and_not_made(bench: &mut dyn Bench) {
+    let log = bench.log();
+    let spec = |partitions, policy| TopicSpec {
+        name: "t".to_owned(),
+        partitions,
+        policy,
+    };
+    let policy = Policy::Compact {
+        min_lag: LAG,
+        delete_retention: KEPT,
+    };
+    assert!(!log.verify(&spec(8, policy)).await.unwrap());
+    assert_eq!(log.topics().await.unwrap(), []);
+    compacted(&*log, "t", 8).await;
+    assert!(log.verify(&spec(8, policy)).await.unwrap());
+    let longer = Policy::Compact {
+        min_lag: LAG * 2,
+        delete_retention: KEPT,
+    };
+    let other = Policy::Delete {
+        retention: RETENTION,
+    };
+    for wrong in [spec(9, policy), spec(8, longer), spec(8, other)] {
+        let refused = log.verify(&wrong).await.unwrap_err();
+        assert_eq!(refused.kind(), FaultKind::Config, "{wrong:?}");
+        assert!(refused.report().contains("`t`"), "{refused}");
+    }
+    bench.reopen().await;
+    let log = bench.log();
+    assert!(log.verify(&spec(8, policy)).await.unwrap());
+    assert_eq!(log.topics().await.unwrap().len(), 1);
+}
+
 pub async fn what_is_not_there_is_missing(bench: &mut dyn Bench) {
     let log = bench.log();
     let append = log.append(vec![entry("no", "k", "v")]).await;

@@ -67,7 +67,7 @@ macro_rules! log_suite {
     ($(#[$attribute:meta])* stored $bench:expr) => {
         $crate::log::suite::log_suite!($(#[$attribute])* core $bench);
         $crate::log::suite::log_suite!(@ [$(#[$attribute])*] $bench;
-            appending: topics_are_made_once_and_checked sizes_are_limited;
+            appending: topics_are_made_once_and_checked topics_are_verified_and_not_made sizes_are_limited;
         );
     };
     ($bench:expr) => {

@@ -11,6 +11,7 @@ use super::ledger::{parse_version, signed};
 use super::lookup::quote;
 use super::schema::{Column, known_columns, missing_column};
 use super::value::{Array, Class, decode, from_filter, selected};
+use crate::fault::{Fault, FaultKind};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
@@ -18,6 +19,39 @@ use crate::postgres::session::Session;
 use crate::target::port::{RowsPage, StoredRow, Traced};
 
 const DEFAULT_LIMIT: usize = 100;
+
+/// Whether both schemas are there; if not, the user must be allowed to make them.
+pub(super) async fn is_made(session: &mut Session, schemas: &Schemas) -> Result<bool, OrderError> {
+    let names = [schemas.store.as_str(), schemas.ledger.as_str()];
+    let sql =
+        "SELECT s.name, n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false),
+               has_database_privilege(current_database(), 'CREATE')
+               FROM unnest($1::text[]) s(name) LEFT JOIN pg_namespace n ON n.nspname = s.name";
+    let found = session.query(sql, &[&names.as_slice()]).await?;
+    let mut all = true;
+    for row in &found {
+        let name: String = row.try_get(0)?;
+        let (is_there, may_use, may_make): (bool, bool, bool) =
+            (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        all &= is_there;
+        if is_there && !may_use {
+            let what = format!("the user may not use schema `{name}`");
+            return Err(Fault::new(FaultKind::Permission, what)
+                .remedy(format!(
+                    "GRANT USAGE, CREATE ON SCHEMA {} TO …",
+                    quote(&name)
+                ))
+                .into());
+        }
+        if !is_there && !may_make {
+            let what = format!("schema `{name}` is not there, and the user may not make it");
+            return Err(Fault::new(FaultKind::Permission, what)
+                .remedy(format!("CREATE SCHEMA {} AUTHORIZATION …", quote(&name)))
+                .into());
+        }
+    }
+    Ok(all)
+}
 
 /// Rows of a table, newest first.
 pub(super) async fn rows(

@@ -44,6 +44,13 @@ impl ReadOnlyDatabase {
 
 #[async_trait]
 impl StoreBeside for ReadOnlyDatabase {
+    async fn is_made(&self) -> Result<bool, Fault> {
+        let order = Made {
+            schemas: Arc::clone(&self.schemas),
+        };
+        self.worker.run(order).await
+    }
+
     async fn rows(&self, table: &str, page: RowsPage) -> Result<Vec<StoredRow>, Fault> {
         let order = Rows {
             schemas: Arc::clone(&self.schemas),
@@ -119,6 +126,7 @@ macro_rules! read {
     };
 }
 
+order!(Made {} -> bool = |own, session| read!(session, read::is_made(session, &own.schemas)));
 order!(Rows { table: String, page: RowsPage } -> Vec<StoredRow> =
     |own, session| read!(session, read::rows(session, &own.schemas, &own.table, &own.page)));
 order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } -> Vec<Traced> =

@@ -1,5 +1,7 @@
 //! Functions and actions that are bound to nothing.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -13,9 +15,11 @@ use super::super::org::Org;
 use super::super::schema::Target;
 use super::super::transaction::Tx;
 use super::address::Segment;
+use super::metadata::{VERBS, privilege_id};
 use super::payload::{Members, reference};
 use super::query::Scene;
 use super::{Call, Caller, ROOT, Reply};
+use crate::salesforce::lock::lock;
 
 /// Whether a segment names a function.
 pub(crate) fn is_function(name: &str) -> bool {
@@ -23,6 +27,53 @@ pub(crate) fn is_function(name: &str) -> bool {
         name,
         "WhoAmI" | "RetrieveTotalRecordCount" | "RetrieveVersion"
     )
+}
+
+/// Calls a function that is bound to a user: `systemusers(…)/Microsoft.Dynamics.CRM.RetrieveUserPrivileges`.
+pub(crate) fn of_user(scene: &Scene<'_>, name: &str) -> Result<Reply, ApiError> {
+    let org = scene.org;
+    let (member, rows) = match name {
+        "RetrieveUserPrivileges" => ("RolePrivileges", held(scene)),
+        // Nobody has a column security profile.
+        "RetrievePrincipalAttributePrivileges" => ("AttributePrivileges", Vec::new()),
+        _ => return Err(ApiError::no_segment(name)),
+    };
+    let context = format!(
+        "{}{ROOT}$metadata#Microsoft.Dynamics.CRM.{name}Response",
+        org.url()
+    );
+    Ok(Reply::json(Node::Object(vec![
+        ("@odata.context".to_owned(), Node::from(context)),
+        (
+            member.to_owned(),
+            Node::Value(serde_json::Value::Array(rows)),
+        ),
+    ])))
+}
+
+/// Every privilege that was not taken away, for the whole organization.
+fn held(scene: &Scene<'_>) -> Vec<serde_json::Value> {
+    let denied = lock(&scene.org.switches).denied.clone();
+    let mut held = BTreeMap::new();
+    for rows in scene.store.tables() {
+        let table = &rows.table;
+        for verb in VERBS {
+            if denied.contains(&(verb.to_owned(), table.name.clone())) {
+                continue;
+            }
+            let id = privilege_id(table, verb).to_string();
+            let row = json!({
+                "Depth": "Global",
+                "PrivilegeId": id,
+                "BusinessUnitId": scene.org.profile.business_unit.to_string(),
+                "PrivilegeName": table.privilege(verb),
+                "RecordFilterId": "00000000-0000-0000-0000-000000000000",
+                "RecordFilterUniqueName": "",
+            });
+            held.insert(id, row);
+        }
+    }
+    held.into_values().collect()
 }
 
 /// Whether a segment names an action.

@@ -12,13 +12,16 @@ use super::super::node::Node;
 use super::super::odata::evaluate::compared;
 use super::super::odata::options::{Expansion, Options};
 use super::super::odata::parser::{Expr, Operand, parse};
-use super::super::schema::{Column, Kind, Table};
+use super::super::schema::{Column, Kind, Ownership, Table};
 use super::address::{Address, Segment};
 use super::query::Scene;
 use super::{Call, ROOT, Reply};
 
 /// Properties whose values are members of an enum: literals must be qualified.
 const ENUMS: &[&str] = &["AttributeType", "OwnershipType", "EntityKeyIndexStatus"];
+
+/// The verbs of a table's privileges.
+pub(crate) const VERBS: [&str; 4] = ["Create", "Read", "Write", "Delete"];
 
 /// Answers a GET under `EntityDefinitions`.
 pub(crate) fn definitions(
@@ -286,6 +289,7 @@ fn entity(table: &Table, options: &Options) -> Result<Definition, ApiError> {
         "IsActivity": table.primary_id == "activityid",
         "IsCustomEntity": table.name.contains('_'),
         "DisplayName": label(&table.label),
+        "Privileges": privileges(table),
     }));
     let mut expanded = Map::new();
     for expansion in &options.expand {
@@ -326,6 +330,32 @@ fn entity(table: &Table, options: &Options) -> Result<Definition, ApiError> {
         expanded.insert(expansion.navigation.clone(), Value::Array(rows));
     }
     Ok((full, expanded))
+}
+
+/// What may be done with a table's rows: every verb for any part of the organization, or one for all of it.
+fn privileges(table: &Table) -> Vec<Value> {
+    let only_global = !matches!(table.ownership, Ownership::UserOwned);
+    let verbs = VERBS.iter();
+    verbs
+        .map(|verb| {
+            json!({
+                "CanBeBasic": !only_global,
+                "CanBeDeep": !only_global,
+                "CanBeGlobal": true,
+                "CanBeLocal": !only_global,
+                "CanBeEntityReference": false,
+                "CanBeParentEntityReference": false,
+                "Name": table.privilege(verb),
+                "PrivilegeId": privilege_id(table, verb),
+                "PrivilegeType": verb,
+            })
+        })
+        .collect()
+}
+
+/// The id of a privilege; tables that share one by name share it by id.
+pub(crate) fn privilege_id(table: &Table, verb: &str) -> Guid {
+    metadata_id(&format!("privilege {}", table.privilege(verb)))
 }
 
 fn inner(

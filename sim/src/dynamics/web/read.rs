@@ -168,6 +168,10 @@ fn part_of(
     let row = rows
         .row(id)
         .ok_or_else(|| ApiError::no_row(&table.name, id))?;
+    let bound = part.name.strip_prefix("Microsoft.Dynamics.CRM.");
+    if let (Some(function), "systemuser", []) = (bound, table.name.as_str(), tail) {
+        return functions::of_user(scene, function);
+    }
     let reference = matches!(tail, [last] if last.name == "$ref");
     if let Some((place, _)) = table.navigation(&part.name) {
         let Cell::Ref(target, to) = row.cell(place) else {

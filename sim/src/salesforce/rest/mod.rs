@@ -7,6 +7,7 @@ mod describe;
 pub(super) mod error;
 mod limits;
 mod oauth;
+mod permissions;
 mod query;
 mod records;
 mod replication;

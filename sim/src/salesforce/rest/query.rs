@@ -11,7 +11,7 @@ use super::super::cursors::Cursor;
 use super::super::org::Org;
 use super::super::soql;
 use super::error::ApiError;
-use super::{Caller, Caught, Shared, option};
+use super::{Caller, Caught, Shared, option, permissions};
 
 /// The bounds of `batchSize`.
 const BATCH: std::ops::RangeInclusive<usize> = 200..=2000;
@@ -50,7 +50,15 @@ fn answer(
             ApiError::bad_request("MALFORMED_QUERY", "A query string has to be specified")
         })?;
     let now = org.clock.now();
-    let results = soql::run(&org.store(), text, all_rows, now)?;
+    let object = soql::scope(text)?.object;
+    let results = if permissions::is_about(&object) {
+        if !org.views_setup() {
+            return Err(permissions::unsupported(&object));
+        }
+        soql::run(&permissions::tables(org, &caller.user), text, false, now)?
+    } else {
+        soql::run(&org.store(), text, all_rows, now)?
+    };
     if results.counts_only() {
         return Ok(Json(json!({
             "totalSize": results.len(),

@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 use super::super::ids;
 use super::super::load::Loaded;
 use super::super::org::Org;
-use super::super::schema::{Field, FieldType, Object};
+use super::super::schema::{FieldType, Object};
 use super::super::soql;
-use super::super::store::{Record, Store};
+use super::super::store::Store;
 use super::super::value::Value as Cell;
 use super::error::ApiError;
+use super::permissions::{unsupported, with_ids};
 use super::{Caught, Shared, json as parse};
 
 const MEMBER: &str = "PlatformEventChannelMember";
@@ -40,8 +41,9 @@ struct Member {
 }
 
 impl Member {
+    /// Two underscores would part a namespace from it.
     fn name(&self) -> String {
-        format!("{}_{}", self.channel, self.object.event_name())
+        format!("{}_{}", self.channel, self.object.event_name()).replace("__", "_")
     }
 
     fn id(&self) -> String {
@@ -88,6 +90,9 @@ pub(super) async fn query(
     let text = parameters.get("q").ok_or_else(|| {
         ApiError::bad_request("MALFORMED_QUERY", "A query string has to be specified")
     })?;
+    if !org.views_setup() {
+        return Err(unsupported(&soql::scope(text)?.object));
+    }
     let now = org.clock.now();
     let results = soql::run(&tables(&org), text, false, now)?;
     Ok(Json(json!({
@@ -137,29 +142,18 @@ fn tables(org: &Org) -> Store {
 
 /// Rows of an id and these fields' texts.
 fn table(name: &str, prefix: &str, fields: &[&str], rows: &[Vec<String>]) -> Loaded {
-    let mut all = vec![Field::system("Id", FieldType::Id)];
-    all.extend(
-        fields
-            .iter()
-            .map(|name| Field::new(name, FieldType::String)),
-    );
-    let object = Object::new(name, prefix, all, Vec::new());
-    let rows = rows
+    let fields: Vec<_> = fields
         .iter()
-        .map(|texts| {
-            let mut values = vec![Cell::Null; object.fields.len()];
-            for (place, text) in texts.iter().enumerate() {
-                values[place] = if place == 0 {
-                    Cell::id(text)
-                } else {
-                    Cell::text(text)
-                };
-            }
-            values[object.system.is_deleted] = Cell::Bool(false);
-            Arc::new(Record::new(values))
-        })
+        .map(|name| (*name, FieldType::String))
         .collect();
-    Loaded { object, rows }
+    let rows = rows.iter().map(|texts| {
+        let mut cells: Vec<_> = texts.iter().map(|text| Cell::text(text)).collect();
+        if let (Some(id), Some(text)) = (cells.first_mut(), texts.first()) {
+            *id = Cell::id(text);
+        }
+        cells
+    });
+    with_ids(name, prefix, &fields, rows.collect())
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,6 +195,9 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    if !org.views_setup() {
+        return Err(ApiError::not_found());
+    }
     let id = match object.as_str() {
         MEMBER => parse(&headers, &body).and_then(|order| create_member(&org, order))?,
         CHANNEL => parse(&headers, &body).and_then(|order| create_channel(&org, &order))?,

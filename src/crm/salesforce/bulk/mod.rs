@@ -22,7 +22,7 @@ use super::row::QueryAnswer;
 use super::soql;
 use read::BulkRead;
 
-pub use read::Place;
+pub use read::{MOST, Place};
 
 /// The longest query (SOQL and SOSL Reference, "SOQL SELECT Syntax").
 const LONGEST: usize = 100_000;
@@ -127,20 +127,14 @@ impl Bulk {
         if least <= 1 {
             return Ok(true);
         }
-        let text = format!("SELECT COUNT() FROM {}", plan.object());
-        let answer = match self.rest.get(&query_path(&text)).await {
-            Ok(answer) => answer,
+        match count(&self.rest, plan.object()).await {
+            Ok(records) => Ok(records >= least),
             // What can't be counted in time is large.
-            Err(refused) if refused.is("QUERY_TIMEOUT") => return Ok(true),
+            Err(refused) if refused.is("QUERY_TIMEOUT") => Ok(true),
             // The read itself says better what is wrong.
-            Err(refused) if refused.status == 400 => return Ok(false),
-            Err(refused) => return Err(self.fault(plan, refused)),
-        };
-        let counted: QueryAnswer<'_> = serde_json::from_slice(answer.body()).map_err(|error| {
-            let what = format!("the count of {} can't be read", plan.object());
-            Fault::new(FaultKind::Protocol, what).source(error)
-        })?;
-        Ok(counted.total_size >= least)
+            Err(refused) if refused.status == 400 => Ok(false),
+            Err(refused) => Err(self.fault(plan, refused)),
+        }
     }
 
     /// Keeps an object on REST from here on, and says so.
@@ -168,6 +162,20 @@ impl Bulk {
     fn refused(&self) -> std::sync::MutexGuard<'_, HashSet<ObjectName>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many records an object has, by one call.
+///
+/// # Errors
+/// [`Refused`], with `QUERY_TIMEOUT` for what can't be counted in time.
+pub async fn count(rest: &Rest, object: &str) -> Result<u64, Refused> {
+    let text = format!("SELECT COUNT() FROM {}", soql::identifier(object)?);
+    let answer = rest.get(&query_path(&text)).await?;
+    let counted: QueryAnswer<'_> = serde_json::from_slice(answer.body()).map_err(|error| {
+        let what = format!("the count of {object} can't be read");
+        Fault::new(FaultKind::Protocol, what).source(error)
+    })?;
+    Ok(counted.total_size)
 }
 
 /// Every field of a plan: a job's query stands in a body, whose length no URL limits.

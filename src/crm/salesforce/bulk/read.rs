@@ -18,7 +18,7 @@ use super::job::{self, Job, JobState};
 use super::{Bulk, says_unsupported};
 
 /// Rows that one call for results asks for.
-const MOST: u32 = 50_000;
+pub const MOST: u32 = 50_000;
 /// Bytes of results after which rows are given, however few.
 const HEAVY: usize = 8 * 1024 * 1024;
 /// The first wait for a job, and the longest.

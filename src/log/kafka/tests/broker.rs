@@ -88,6 +88,14 @@ impl Log for Prefixed {
         self.log.ensure(&topic).await
     }
 
+    async fn verify(&self, topic: &TopicSpec) -> Result<bool, Fault> {
+        let topic = TopicSpec {
+            name: self.name(&topic.name),
+            ..topic.clone()
+        };
+        self.log.verify(&topic).await
+    }
+
     async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Place>, Fault> {
         let entries = entries.into_iter().map(|entry| Entry {
             topic: Arc::from(self.name(&entry.topic)),
