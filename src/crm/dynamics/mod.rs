@@ -8,6 +8,7 @@ pub mod settings;
 mod assertion;
 mod authority;
 mod budget;
+mod canary;
 mod consent;
 mod describe;
 mod labels;
@@ -281,6 +282,7 @@ impl Crm for Dynamics {
         let desk = Desk {
             rest: Arc::clone(&self.rest),
             describer: Arc::clone(&self.describer),
+            reader: Arc::clone(&self.reader),
             links: Arc::clone(&self.links),
             metrics: self.metrics.clone(),
         };

@@ -14,6 +14,7 @@ use crate::http::encode::percent;
 use crate::model::event::{Found, Page, Row};
 use crate::model::record_id::RecordId;
 
+use super::canary::Canaries;
 use super::describe::{Describer, MODIFIED};
 use super::links::Links;
 use super::place::{Link, Modified, Way};
@@ -93,6 +94,7 @@ impl Reader {
             step: Step::Address(address),
             began: None,
             as_of: None,
+            canaries: Canaries::default(),
             fetched: None,
         };
         if let Some(resume) = resume {
@@ -247,6 +249,7 @@ struct Read {
     /// When the whole read was begun, on the CRM's clock.
     began: Option<DateTime<Utc>>,
     as_of: Option<DateTime<Utc>>,
+    canaries: Canaries,
     /// The page that proved that a resumed read can go on.
     fetched: Option<Answer>,
 }
@@ -258,6 +261,8 @@ struct Resume {
     fields: String,
     manner: Manner,
     began: DateTime<Utc>,
+    #[serde(default)]
+    canaries: Canaries,
 }
 
 #[async_trait]
@@ -314,6 +319,7 @@ impl Read {
         // From here on nothing can fail: the page is whole.
         let began = *self.began.get_or_insert(began);
         self.as_of = Some(as_of);
+        rows.iter().for_each(|row| self.canaries.told(row));
         let resume = page
             .next
             .as_ref()
@@ -324,6 +330,7 @@ impl Read {
                     fields: self.plan.fields.clone(),
                     manner: self.manner,
                     began,
+                    canaries: self.canaries.clone(),
                 })
                 .ok()
             });
@@ -365,6 +372,7 @@ impl Read {
             fields: self.plan.fields.clone(),
             way,
             sent: began,
+            canaries: std::mem::take(&mut self.canaries),
         };
         let table = self.plan.description.schema.name.clone();
         self.reader.links.begin(table, link);
@@ -386,6 +394,7 @@ impl Read {
         }
         self.manner = resume.manner;
         self.began = Some(resume.began);
+        self.canaries = resume.canaries;
         self.step = Step::Link(resume.link);
         match self.ask().await {
             Ok(answer) => {
