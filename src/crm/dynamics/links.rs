@@ -70,9 +70,9 @@ impl Links {
     /// Records that are no canaries of a table any more.
     pub fn forget(&self, table: &ObjectName, records: &[RecordId]) {
         if let Some(link) = self.lock().tables.get_mut(table) {
-            records
-                .iter()
-                .for_each(|record| link.canaries.forget(record));
+            for record in records {
+                link.canaries.forget(record);
+            }
         }
     }
 

@@ -254,7 +254,8 @@ impl Round {
             return Ok(None);
         }
         let key_alone = Selection::from(name.as_str());
-        let read = self.desk.reader.by_ids(&key_alone, &canaries.records());
+        let records = canaries.records();
+        let read = self.desk.reader.by_ids(&key_alone, &records);
         let found = match read.await {
             Ok(found) => found,
             // The question for its changes says so.

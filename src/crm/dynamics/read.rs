@@ -319,7 +319,9 @@ impl Read {
         // From here on nothing can fail: the page is whole.
         let began = *self.began.get_or_insert(began);
         self.as_of = Some(as_of);
-        rows.iter().for_each(|row| self.canaries.told(row));
+        for row in &rows {
+            self.canaries.told(row);
+        }
         let resume = page
             .next
             .as_ref()
