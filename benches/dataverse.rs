@@ -45,6 +45,7 @@ async fn main() {
     );
     let job = "source = \"account\"\n[to.Company]\nidentifiers = [\"dynamics_account_id\"]\n[to.Company.map]\n\
                dynamics_account_id = \"accountid\"\nname = \"name\"\nindustry = \"industrycode@label\"\nannual_revenue = \"revenue\"\n\
+               currency_iso_code = { value = \"USD\" }\n\
                employees = \"numberofemployees\"\n";
     write_config(
         &config,

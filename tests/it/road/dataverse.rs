@@ -15,6 +15,9 @@ pub const CLIENT: &str = "c11e0000-0000-4000-8000-00000000d001";
 pub const SECRET: &str = "simulated-secret";
 const TENANT: &str = "7e0a0000-0000-4000-8000-00000000d001";
 const ROOT: &str = "/api/data/v9.2";
+/// Boundaries that no text of a test holds.
+const BATCH: &str = "batch_6b1f";
+const SET: &str = "changeset_6b1f";
 
 /// A JSON object with its numbers as they are spelled.
 pub type Members = BTreeMap<String, Box<RawValue>>;
@@ -147,12 +150,13 @@ impl Dataverse {
 
     /// All rows' writes in one transaction: a change set of `$batch`.
     pub async fn batch(&mut self, writes: &[Write]) {
-        let mut body = "--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n".to_owned();
+        let mut body =
+            format!("--{BATCH}\r\nContent-Type: multipart/mixed; boundary={SET}\r\n\r\n");
         for (place, write) in writes.iter().enumerate() {
             let content = write.body.as_ref();
             let content = content.map(|body| serde_json::to_string(body).unwrap());
             body.push_str(&format!(
-                "--c\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\nContent-ID: {}\r\n\r\n\
+                "--{SET}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\nContent-ID: {}\r\n\r\n\
                  {} {ROOT}/{} HTTP/1.1\r\nContent-Type: application/json\r\n\r\n{}\r\n",
                 place + 1,
                 write.method,
@@ -160,11 +164,11 @@ impl Dataverse {
                 content.unwrap_or_default()
             ));
         }
-        body.push_str("--c--\r\n--b--\r\n");
+        body.push_str(&format!("--{SET}--\r\n--{BATCH}--\r\n"));
         let answer = self
             .send(|this| {
                 let call = this.call(&Method::POST, "$batch");
-                call.header("content-type", "multipart/mixed; boundary=b")
+                call.header("content-type", format!("multipart/mixed; boundary={BATCH}"))
                     .body(body.clone())
             })
             .await;

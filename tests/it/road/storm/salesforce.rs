@@ -7,14 +7,16 @@ mod transports;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tributary_sim::salesforce::SimOptions;
 
-use ledger::{ACCOUNT, Ledger, OBJECTS};
+use ledger::{ACCOUNT, Ledger, OBJECTS, Records};
 
 use super::judge::Table;
 use crate::dice::Dice;
 use crate::road::daemon::Daemon;
+use crate::road::dataverse::Members;
 use crate::road::world::{World, main_section};
 use crate::sim;
 
@@ -116,8 +118,8 @@ impl Storm {
     async fn end(mut self) {
         let url = format!("{}/_sim/faults", self.world.org.url);
         self.world.http.delete(url).send().await.unwrap();
-        for (place, object) in OBJECTS.iter().enumerate() {
-            let found = self.world.truth(object.name).await;
+        let found = held(&self.world).await.into_iter();
+        for ((place, object), found) in OBJECTS.iter().enumerate().zip(found) {
             let agreed = self.ledger.agrees(place, found);
             agreed.unwrap_or_else(|why| {
                 panic!("the org's {} are not the ledger's: {why}", object.name)
@@ -204,11 +206,24 @@ async fn six_objects(transport: Transport) -> World {
     world
 }
 
-/// What the org holds of each object.
-async fn held(world: &World) -> Vec<BTreeMap<String, Json>> {
+/// What the org holds of each object, deleted records left out.
+async fn held(world: &World) -> Vec<Records> {
+    #[derive(Deserialize)]
+    struct Told {
+        records: Vec<Members>,
+    }
     let mut found = Vec::new();
     for object in OBJECTS {
-        found.push(world.truth(object.name).await);
+        let url = format!("{}/_sim/records/{}", world.org.url, object.name);
+        let text = world.http.get(url).send().await.unwrap().text().await;
+        let told: Told = serde_json::from_str(&text.unwrap()).unwrap();
+        let live = told.records.into_iter();
+        let live = live.filter(|record| record["IsDeleted"].get() != "true");
+        let named = live.map(|record| {
+            let id = serde_json::from_str(record["Id"].get()).unwrap();
+            (id, record)
+        });
+        found.push(named.collect());
     }
     found
 }

@@ -104,6 +104,7 @@ name = "name"
 industry = "industrycode@label"
 employees = "numberofemployees"
 annual_revenue = "revenue"
+currency_iso_code = { value = "USD" }
 website = "websiteurl"
 description = "description"
 [to.Company.derive]

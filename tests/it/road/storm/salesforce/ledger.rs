@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use crate::dice::Dice;
+use crate::road::dataverse::Members;
 use crate::road::storm::judge::{Form, Wanted};
 use crate::road::storm::values::{day, digits, instant, long_text, text};
 
@@ -26,7 +27,7 @@ pub enum Kind {
     /// Now and then of [`LONGEST`] bytes.
     Long,
     Email,
-    /// Digits before and after the point; the org keeps a float.
+    /// Digits before and after the point, fifteen together if any are after it: the org keeps a float.
     Number(usize, usize),
     Whole,
     /// A latitude or longitude, up to so many degrees; both or none.
@@ -65,7 +66,7 @@ pub const OBJECTS: &[Object] = &[
         fields: &[
             of("Name", Kind::Name),
             of("Industry", Kind::Text(40)),
-            of("AnnualRevenue", Kind::Number(16, 2)),
+            of("AnnualRevenue", Kind::Number(13, 2)),
             of("NumberOfEmployees", Kind::Whole),
             of("BillingStreet", Kind::Text(200)),
             of("BillingCity", Kind::Text(40)),
@@ -93,7 +94,7 @@ pub const OBJECTS: &[Object] = &[
         fields: &[
             of("Name", Kind::Name),
             of("StageName", Kind::Text(40)),
-            of("Amount", Kind::Number(16, 2)),
+            of("Amount", Kind::Number(13, 2)),
             of("CloseDate", Kind::Day),
             of("Probability", Kind::Number(2, 1)),
         ],
@@ -208,13 +209,14 @@ impl Kind {
     }
 }
 
-/// What the org holds after it took a value.
-fn kept(value: &Json) -> Option<String> {
-    match value {
-        Json::Null => None,
-        Json::String(text) => Some(text.clone()),
-        Json::Number(number) => number.as_f64().map(|number| number.to_string()),
-        other => Some(other.to_string()),
+/// What the org holds after it took a value, or told it.
+fn kept(json: &str) -> Option<String> {
+    match json {
+        "null" => None,
+        "true" | "false" => Some(json.to_owned()),
+        text if text.starts_with('"') => Some(serde_json::from_str(text).unwrap()),
+        // `serde_json` reads the last digit of some floats otherwise.
+        number => Some(number.parse::<f64>().unwrap().to_string()),
     }
 }
 
@@ -302,6 +304,8 @@ impl Object {
     }
 }
 
+/// Records of an object by id, as the org tells them.
+pub type Records = BTreeMap<String, Members>;
 /// A record's fields as the org keeps them, its parent's id last.
 type Record = Vec<Option<String>>;
 
@@ -318,16 +322,14 @@ type Planned = (Json, Option<(usize, Record)>);
 
 impl Ledger {
     /// Of an org whose objects hold these records.
-    pub fn of(found: Vec<BTreeMap<String, Json>>) -> Self {
+    pub fn of(found: Vec<Records>) -> Self {
         let mut ledger = Self::default();
         for (object, records) in OBJECTS.iter().zip(found) {
-            let record = |record: &Json| {
-                let fields = object.fields.iter();
-                let mut kept: Record = fields.map(|field| kept(&record[field.name])).collect();
-                if object.is_child {
-                    kept.push(record["AccountId"].as_str().map(str::to_owned));
-                }
-                kept
+            let record = |record: &Members| {
+                let names = object.fields.iter().map(|field| field.name);
+                let parent = object.is_child.then_some("AccountId");
+                let told = names.chain(parent).map(|name| kept(record[name].get()));
+                told.collect::<Record>()
             };
             let records = records
                 .iter()
@@ -438,7 +440,7 @@ impl Ledger {
             } else {
                 field.kind.value(dice)
             };
-            record[place] = kept(&value);
+            record[place] = kept(&value.to_string());
             fields.insert(field.name.to_owned(), value);
         }
         if of.is_child && dice.one_in(3) {
@@ -449,7 +451,7 @@ impl Ledger {
         if fields.is_empty() {
             let field = &of.fields[0];
             let value = field.kind.value(dice);
-            record[0] = kept(&value);
+            record[0] = kept(&value.to_string());
             fields.insert(field.name.to_owned(), value);
         }
         fields
@@ -470,8 +472,8 @@ impl Ledger {
     }
 
     /// Whether the org holds the same.
-    pub fn agrees(&self, object: usize, found: BTreeMap<String, Json>) -> Result<(), String> {
-        let mut whole: Vec<BTreeMap<String, Json>> = vec![BTreeMap::new(); OBJECTS.len()];
+    pub fn agrees(&self, object: usize, found: Records) -> Result<(), String> {
+        let mut whole: Vec<Records> = OBJECTS.iter().map(|_| Records::new()).collect();
         whole[object] = found;
         let found = Self::of(whole);
         for (id, record) in &self.live[object] {

@@ -1,6 +1,6 @@
 //! The same scenario over both transports: what comes out has the same bytes.
 //!
-//! The org's clock stands still but where the scenario moves it, so its stamps are the same in both runs. Left out are
+//! The org's clock stands still while the scenario writes, so its stamps are the same in both runs. Left out are
 //! `version`, which begins with the daemon's own clock, and `position`, which is the transport's.
 
 use std::collections::BTreeMap;
@@ -81,8 +81,6 @@ fn noon() -> DateTime<Utc> {
 impl Run {
     async fn begin(transport: Transport) -> Self {
         let world = six_objects(transport).await;
-        world.control("time", json!({"freeze": true})).await;
-        world.control("time", json!({ "set": noon() })).await;
         let found = held(&world).await;
         let ids = OBJECTS.iter().zip(found);
         let ids = ids.map(|(object, found)| (object.name, found.into_keys().collect()));
@@ -100,6 +98,7 @@ impl Run {
     }
 
     async fn step(&mut self, step: Step, at: DateTime<Utc>) {
+        self.world.control("time", json!({"freeze": true})).await;
         self.world.control("time", json!({ "set": at })).await;
         for script in step.faults {
             self.world.control("faults", script).await;
@@ -115,6 +114,7 @@ impl Run {
         }
         if step.kill {
             self.daemon.take().unwrap().kill();
+            self.world.control("time", json!({"freeze": false})).await;
             self.daemon = Some(self.world.daemon().await);
         }
         self.settle(&step.what, at + TimeDelta::seconds(10)).await;
@@ -157,9 +157,12 @@ impl Run {
         }
     }
 
-    /// Waits until the store is the org and nothing is owed, the org's clock at `at` or, for holes, later.
+    /// Waits until the store is the org and nothing is owed, from `at` on by the org's clock, which runs again: nothing
+    /// is committed meanwhile but what was held until then.
     async fn settle(&self, what: &str, at: DateTime<Utc>) {
         self.world.control("time", json!({ "set": at })).await;
+        tokio::time::sleep(LOOK).await;
+        self.world.control("time", json!({"freeze": false})).await;
         let daemon = self.daemon.as_ref().unwrap();
         let until = Instant::now() + PATIENCE;
         for look in 1.. {
