@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod capped;
+pub mod first_sync;
 pub mod load;
 pub mod machine;
 pub mod opponent;

@@ -203,6 +203,8 @@ pub enum LostCause {
     PermissionLost,
     /// Its stream does not tell everything (deletes, above all): time to compare.
     NotCaptured,
+    /// The org was restored to an earlier state, and every other object with this one.
+    Restored,
 }
 
 /// Where a stream starts.

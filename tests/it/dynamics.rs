@@ -1,6 +1,7 @@
 //! The Dataverse connector against the simulated org: calls one by one, and a daemon whose store must equal the org.
 
 mod parents;
+mod restored;
 mod servicebus;
 mod webhooks;
 
@@ -363,10 +364,7 @@ async fn a_restored_org_ends_in_the_store() {
     world.put(7, "on it goes").await;
     world.settled(&daemon).await;
     daemon.stop().await.unwrap();
-    let state = rusqlite::Connection::open(world.home.path().join("data/state.db")).unwrap();
-    let mut causes = state.prepare("SELECT DISTINCT cause FROM hole").unwrap();
-    let causes = causes.query_map([], |row| row.get(0)).unwrap();
-    let causes: Vec<String> = causes.map(Result::unwrap).collect();
+    let causes = world.causes();
     assert!(
         causes.iter().any(|cause| cause.contains("org_restored")),
         "{causes:?}"
@@ -374,6 +372,14 @@ async fn a_restored_org_ends_in_the_store() {
 }
 
 impl World {
+    /// Why there were holes.
+    fn causes(&self) -> Vec<String> {
+        let state = rusqlite::Connection::open(self.home.path().join("data/state.db")).unwrap();
+        let mut causes = state.prepare("SELECT DISTINCT cause FROM hole").unwrap();
+        let causes = causes.query_map([], |row| row.get(0)).unwrap();
+        causes.map(Result::unwrap).collect()
+    }
+
     /// Waits until every script has fired.
     async fn settle_faults(&self) {
         let began = Instant::now();

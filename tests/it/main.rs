@@ -8,6 +8,7 @@
 
 mod config;
 mod dashboards;
+mod dice;
 mod dynamics;
 mod filters;
 mod init;

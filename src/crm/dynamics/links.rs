@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
+use crate::model::record_id::RecordId;
 
 use super::place::{Link, Place};
 
@@ -64,6 +65,15 @@ impl Links {
     /// A table's link is no longer taken.
     pub fn lose(&self, table: &ObjectName) {
         self.lock().tables.remove(table);
+    }
+
+    /// Records that are no canaries of a table any more.
+    pub fn forget(&self, table: &ObjectName, records: &[RecordId]) {
+        if let Some(link) = self.lock().tables.get_mut(table) {
+            for record in records {
+                link.canaries.forget(record);
+            }
+        }
     }
 
     /// The position to store.

@@ -15,16 +15,20 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::ObjectName;
 use crate::telemetry::metrics::{self, Metrics};
 
+use super::canary::{Canaries, Contradiction};
 use super::describe::Describer;
 use super::links::Links;
 use super::place::{Link, Way};
 use super::poll::{Poll, Polled};
+use super::read::Reader;
 use super::rest::{Refused, Rest};
 
 /// Tables that rest are asked up to so many times more seldom.
 const MOST_IDLE: u32 = 4;
 /// When a table that may not be read is asked again.
 const REFUSED_WAIT: Duration = Duration::from_mins(5);
+/// Dates of answers come in whole seconds, less a round trip.
+const ROUNDING: Duration = Duration::from_secs(2);
 
 /// What listening needs of its connection.
 pub struct Desk {
@@ -32,6 +36,8 @@ pub struct Desk {
     pub rest: Arc<Rest>,
     /// Descriptions.
     pub describer: Arc<Describer>,
+    /// Reads by id.
+    pub reader: Arc<Reader>,
     /// Where each table stands.
     pub links: Arc<Links>,
     /// The age of links.
@@ -41,15 +47,21 @@ pub struct Desk {
 /// Listens to the tables that `desk.links` follow, now and later.
 #[must_use]
 pub fn listener(desk: Desk, selections: &[Selection]) -> Box<dyn Listener> {
-    let tables = selections
-        .iter()
-        .map(|selection| (selection.object.clone(), Table::new(selection)))
-        .collect();
+    let every = desk.rest.settings().check_interval;
+    let table = |selection: &Selection| {
+        // Of a stored place nobody knows what became of the org since.
+        let is_stored = desk.links.get(&selection.object).is_some();
+        let check = Instant::now() + if is_stored { Duration::ZERO } else { every };
+        let name = selection.object.clone();
+        (name, Table::new(selection, check))
+    };
+    let tables = selections.iter().map(table).collect();
     Box::new(PollingListener {
         state: State::Idle(Box::new(Round {
             desk,
             tables,
             poll: None,
+            unchecked: None,
             begun: false,
         })),
     })
@@ -66,16 +78,22 @@ struct Table {
     every: Duration,
     /// It may not be read, which was said.
     refused: bool,
+    /// When its canaries are read next, once the changes up to then are told.
+    check: Instant,
+    /// What its canaries were when they were contradicted for the first time.
+    doubted: Option<Canaries>,
 }
 
 impl Table {
-    fn new(selection: &Selection) -> Self {
+    fn new(selection: &Selection, check: Instant) -> Self {
         Self {
             selection: selection.clone(),
             asked: Instant::now(),
             due: Instant::now(),
             every: Duration::ZERO,
             refused: false,
+            check,
+            doubted: None,
         }
     }
 }
@@ -85,6 +103,8 @@ struct Round {
     desk: Desk,
     tables: BTreeMap<ObjectName, Table>,
     poll: Option<Poll>,
+    /// A table whose canaries are to be read before anything else.
+    unchecked: Option<ObjectName>,
     begun: bool,
 }
 
@@ -96,6 +116,11 @@ impl Round {
             return Ok(self.heard(Vec::new()));
         }
         loop {
+            if let Some(name) = self.unchecked.take()
+                && let Some(heard) = self.check(&name).await?
+            {
+                return Ok(heard);
+            }
             if self.poll.is_none() && self.wait_for_turn().await? {
                 // Where a table's changes begin is stored at once.
                 return Ok(self.heard(Vec::new()));
@@ -168,6 +193,12 @@ impl Round {
         let (link, lost) = self.compared(&name, link);
         self.desk.links.advance(&name, link);
         self.show(&name);
+        let checks = |table: &Table| table.check <= Instant::now();
+        self.unchecked = self
+            .tables
+            .get(&name)
+            .is_some_and(checks)
+            .then(|| name.clone());
         let mut heard = self.heard(polled.events);
         heard.lost.extend(lost);
         Some(heard)
@@ -201,6 +232,81 @@ impl Round {
             to: link.sent + TimeDelta::seconds(2),
         };
         (link, Some(lost))
+    }
+
+    /// Reads a table's newest rows again, whose changes are all told: one that is older than it was, or gone without a
+    /// tombstone, and is so once more when every read shows what was told, proves that the place leads past changes.
+    async fn check(&mut self, name: &ObjectName) -> Result<Option<Heard>, Fault> {
+        let Some(link) = self.desk.links.get(name) else {
+            return Ok(None);
+        };
+        let Some(table) = self.tables.get_mut(name) else {
+            return Ok(None);
+        };
+        let settings = self.desk.rest.settings();
+        table.check = Instant::now() + settings.check_interval;
+        let doubted = table.doubted.take();
+        let canaries = match &doubted {
+            Some(doubted) => doubted.still_in(&link.canaries),
+            None => link.canaries.clone(),
+        };
+        if canaries.is_empty() {
+            return Ok(None);
+        }
+        let key_alone = Selection::from(name.as_str());
+        let records = canaries.records();
+        let read = self.desk.reader.by_ids(&key_alone, &records);
+        let found = match read.await {
+            Ok(found) => found,
+            // The question for its changes says so.
+            Err(fault) if matches!(fault.kind(), FaultKind::Permission | FaultKind::Missing) => {
+                return Ok(None);
+            }
+            Err(fault) => return Err(listening(name, fault)),
+        };
+        let Some(contradiction) = canaries.contradicted(&found) else {
+            return Ok(None);
+        };
+        if doubted.is_none() {
+            table.doubted = Some(canaries);
+            table.check = Instant::now() + settings.read_lag + ROUNDING;
+            table.due = table.due.min(table.check);
+            return Ok(None);
+        }
+        Ok(self.contradicted(name, &link, contradiction))
+    }
+
+    /// What a contradiction that stands means for a table.
+    fn contradicted(
+        &self,
+        name: &ObjectName,
+        link: &Link,
+        contradiction: Contradiction,
+    ) -> Option<Heard> {
+        let lag = self.desk.rest.settings().read_lag + ROUNDING;
+        let lag = TimeDelta::from_std(lag).unwrap_or_default();
+        let (cause, to) = match contradiction {
+            Contradiction::Older { as_of } => (LostCause::Restored, as_of + lag),
+            Contradiction::Missing { records, as_of } => {
+                self.desk.links.forget(name, &records);
+                if matches!(link.way, Way::Modified(_)) {
+                    // It tells no deletes.
+                    return None;
+                }
+                (LostCause::NotCaptured, as_of + lag)
+            }
+        };
+        tracing::warn!(
+            connection = %self.desk.rest.settings().connection, object = %name, ?cause,
+            "rows that were told are older or gone without a word: a part of the changes was not told"
+        );
+        let mut heard = self.heard(Vec::new());
+        heard.lost.push(Lost {
+            object: name.clone(),
+            cause,
+            to,
+        });
+        Some(heard)
     }
 
     /// A question was refused: the table's place is lost, or the table, or the stream is over.
@@ -355,11 +461,17 @@ mod tests {
             desk: Desk {
                 rest: Arc::clone(&crm.rest),
                 describer: Arc::clone(&crm.describer),
+                reader: Arc::clone(&crm.reader),
                 links: Arc::clone(&crm.links),
                 metrics: Metrics::none(),
             },
-            tables: [(name.clone(), Table::new(&Selection::from("account")))].into(),
+            tables: [(
+                name.clone(),
+                Table::new(&Selection::from("account"), Instant::now()),
+            )]
+            .into(),
             poll: None,
+            unchecked: None,
             begun: true,
         };
         for _ in 0..10 {

@@ -9,6 +9,7 @@ pub mod settings;
 mod assertion;
 mod authority;
 mod budget;
+mod canary;
 mod consent;
 mod describe;
 mod labels;
@@ -284,6 +285,7 @@ impl Crm for Dynamics {
         let desk = Desk {
             rest: Arc::clone(&self.rest),
             describer: Arc::clone(&self.describer),
+            reader: Arc::clone(&self.reader),
             links: Arc::clone(&self.links),
             metrics: self.metrics.clone(),
         };

@@ -9,6 +9,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::ObjectName;
 use crate::model::position::Position;
 
+use super::canary::Canaries;
+
 const SCHEME: &str = "dataverse:";
 
 /// A position, read.
@@ -37,6 +39,9 @@ pub struct Link {
     /// When the question that gave it was sent, on the CRM's clock.
     #[serde(rename = "s")]
     pub sent: DateTime<Utc>,
+    /// Rows by which a restored org is noticed.
+    #[serde(rename = "k", default, skip_serializing_if = "Canaries::is_empty")]
+    pub canaries: Canaries,
 }
 
 /// How a table's changes are asked for.
@@ -112,6 +117,7 @@ mod tests {
                 fields: "00ff".to_owned(),
                 way: Way::Delta("https://x/api?$deltatoken=1%2101".to_owned()),
                 sent: at(0),
+                canaries: Canaries::default(),
             },
         );
         let modified = Modified {
@@ -124,6 +130,7 @@ mod tests {
                 fields: "00ff".to_owned(),
                 way: Way::Modified(modified),
                 sent: at(3),
+                canaries: Canaries::default(),
             },
         );
         let position = place.position();

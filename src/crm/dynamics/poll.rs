@@ -13,6 +13,7 @@ use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::model::value::Fields;
 
+use super::canary::Canaries;
 use super::describe::Describer;
 use super::place::{Link, Modified, Place, Way};
 use super::plan::Plan;
@@ -28,6 +29,7 @@ pub struct Poll {
     plan: Arc<Plan>,
     table: ObjectName,
     before: Link,
+    canaries: Canaries,
     incarnation: u32,
     next: Next,
     /// When its first page was asked for, on the CRM's clock.
@@ -71,6 +73,7 @@ impl Poll {
         Ok(Self {
             table: selection.object.clone(),
             plan: Arc::new(plan),
+            canaries: before.canaries.clone(),
             before,
             incarnation,
             next,
@@ -108,6 +111,12 @@ impl Poll {
         let is_whole = self.sent.is_none() && page.next.is_none();
         let sent = *self.sent.get_or_insert(began);
         self.told |= !items.is_empty();
+        for item in &items {
+            match item {
+                Item::Row(row) => self.canaries.told(row),
+                Item::Gone(record) => self.canaries.forget(record),
+            }
+        }
         let events = self.events(items, told_at, is_whole);
         let link = match page.next {
             Some(next) => {
@@ -203,6 +212,7 @@ impl Poll {
             fields: self.before.fields.clone(),
             way,
             sent,
+            canaries: self.canaries.clone(),
         })
     }
 }

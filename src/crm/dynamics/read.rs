@@ -18,6 +18,7 @@ use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 
+use super::canary::Canaries;
 use super::describe::{Describer, MODIFIED};
 use super::links::Links;
 use super::place::{Link, Modified, Way};
@@ -97,6 +98,7 @@ impl Reader {
             step: Step::Address(address),
             began: None,
             as_of: None,
+            canaries: Canaries::default(),
             fetched: None,
         };
         if let Some(resume) = resume {
@@ -308,6 +310,7 @@ struct Read {
     /// When the whole read was begun, on the CRM's clock.
     began: Option<DateTime<Utc>>,
     as_of: Option<DateTime<Utc>>,
+    canaries: Canaries,
     /// The page that proved that a resumed read can go on.
     fetched: Option<Answer>,
 }
@@ -319,6 +322,8 @@ struct Resume {
     fields: String,
     manner: Manner,
     began: DateTime<Utc>,
+    #[serde(default)]
+    canaries: Canaries,
 }
 
 #[async_trait]
@@ -377,12 +382,16 @@ impl Read {
         // From here on nothing can fail: the page is whole.
         let began = *self.began.get_or_insert(began);
         self.as_of = Some(as_of);
+        for row in &rows {
+            self.canaries.told(row);
+        }
         let resume = next.as_ref().filter(|_| self.resumes).and_then(|link| {
             serde_json::to_string(&Resume {
                 link: link.clone(),
                 fields: self.plan.fields.clone(),
                 manner: self.manner,
                 began,
+                canaries: self.canaries.clone(),
             })
             .ok()
         });
@@ -424,6 +433,7 @@ impl Read {
             fields: self.plan.fields.clone(),
             way,
             sent: began,
+            canaries: std::mem::take(&mut self.canaries),
         };
         let table = self.plan.description.schema.name.clone();
         self.reader.links.begin(table, link);
@@ -445,6 +455,7 @@ impl Read {
         }
         self.manner = resume.manner;
         self.began = Some(resume.began);
+        self.canaries = resume.canaries;
         self.step = Step::Link(resume.link);
         match self.ask().await {
             Ok(answer) => {

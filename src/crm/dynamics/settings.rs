@@ -52,6 +52,8 @@ pub struct DynamicsSettings {
     pub poll_interval: Duration,
     /// How often a table that tells no deletes is compared as a whole.
     pub sweep_interval: Duration,
+    /// How often a table's newest rows are read again, to notice a restored org.
+    pub check_interval: Duration,
     /// The longest wait for a connection.
     pub connect_timeout: Duration,
     /// The longest a call may take: the service itself ends at two minutes.
@@ -106,6 +108,7 @@ impl DynamicsSettings {
             daily_requests: None,
             poll_interval: Duration::from_secs(15),
             sweep_interval: Duration::from_hours(1),
+            check_interval: Duration::from_hours(1),
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(120),
         }

@@ -4,6 +4,7 @@ mod calls;
 mod changes;
 mod org;
 mod reads;
+mod restored;
 mod sign_in;
 
 use super::*;

@@ -38,7 +38,9 @@ impl Ingest {
             self.confirmed_at = self.confirmed_at.max(event.committed_at);
         }
         for lost in &heard.lost {
-            if objects.contains_key(&lost.object) {
+            if lost.cause == LostCause::Restored {
+                gathered.restored = gathered.restored.max(Some(lost.to));
+            } else if objects.contains_key(&lost.object) {
                 gathered.holes.push(self.hole_of_lost(lost));
             }
         }
@@ -113,6 +115,7 @@ impl Ingest {
                 LostCause::Expired => HoleCause::ExpiredPosition,
                 LostCause::PermissionLost => HoleCause::PermissionLost,
                 LostCause::NotCaptured => HoleCause::NotCaptured,
+                LostCause::Restored => HoleCause::OrgRestored,
             },
             scope: HoleScope::Object { to: lost.to },
             opened_at: self.road.clock.now(),

@@ -11,7 +11,7 @@ use super::data::{id, tables};
 use super::world::{CLIENT, SECRET, World};
 
 /// 32 bytes in base64.
-const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// How the org's refresh tokens and codes begin.
 const SECRETS: [&str; 2] = ["5Aep8", "aPrx"];
 
@@ -51,10 +51,10 @@ async fn is(daemon: &Daemon, state: &str) {
         .await;
 }
 
-fn auth(world: &World, flags: &[&str]) -> Child {
+pub fn auth(config: &Path, connection: &str, flags: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tributary"))
-        .args(["auth", "acme", "--json", "--config"])
-        .arg(world.config())
+        .args(["auth", connection, "--json", "--config"])
+        .arg(config)
         .args(flags)
         .env("ACME_SECRET", SECRET)
         .env("STATE_KEY", KEY)
@@ -64,22 +64,31 @@ fn auth(world: &World, flags: &[&str]) -> Child {
         .unwrap()
 }
 
-/// `tributary auth acme`, and a person who follows the link and agrees.
-async fn authorise(world: &World) -> (ExitStatus, Json) {
-    let mut command = auth(world, &[]);
+/// `tributary auth`, and a person who follows the link and agrees.
+pub async fn authorise(
+    config: &Path,
+    (connection, client): (&str, &str),
+    http: &reqwest::Client,
+) -> (ExitStatus, Json) {
+    let mut command = auth(config, connection, &[]);
     let output = BufReader::new(command.stdout.take().unwrap());
     let mut told = Deserializer::from_reader(output).into_iter::<Json>();
     let link = told.next().unwrap().unwrap();
     let link = link["link"].as_str().unwrap();
-    assert!(link.contains(&format!("client_id={CLIENT}")), "{link}");
-    let page = world.http.get(link).send().await.unwrap();
+    assert!(link.contains(&format!("client_id={client}")), "{link}");
+    assert!(link.contains("code_challenge_method=S256"), "{link}");
+    let page = http.get(link).send().await.unwrap();
     assert_eq!(page.status(), 200);
     let ended = told.next().unwrap().unwrap();
     (command.wait().unwrap(), ended)
 }
 
+async fn agreed(world: &World) -> (ExitStatus, Json) {
+    authorise(&world.config(), ("acme", CLIENT), &world.http).await
+}
+
 /// Files below `folder` that hold one of these texts.
-fn holding(folder: &Path, texts: &[&str]) -> Vec<String> {
+pub fn holding(folder: &Path, texts: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -123,7 +132,7 @@ async fn a_person_authorises_once_and_a_kill_asks_nobody_again() {
     let world = world().await;
     let first = daemon(&world).await;
     is(&first, "revoked").await;
-    let (status, ended) = authorise(&world).await;
+    let (status, ended) = agreed(&world).await;
     assert!(
         status.success() && ended["outcome"] == "authorised",
         "{ended}"
@@ -148,7 +157,7 @@ async fn a_person_authorises_once_and_a_kill_asks_nobody_again() {
 async fn a_revoked_connection_goes_on_without_a_restart() {
     let world = world().await;
     let daemon = daemon(&world).await;
-    let (status, ended) = authorise(&world).await;
+    let (status, ended) = agreed(&world).await;
     assert!(status.success(), "{ended}");
     daemon.synced().await;
     is(&daemon, "streaming").await;
@@ -161,14 +170,16 @@ async fn a_revoked_connection_goes_on_without_a_restart() {
     }
     is(&daemon, "revoked").await;
     world.commit(&[vec![rename(5, "Meanwhile")]]).await;
-    let (status, ended) = authorise(&world).await;
+    let (status, ended) = agreed(&world).await;
     assert!(status.success(), "{ended}");
     is(&daemon, "streaming").await;
     world.settled(&daemon).await;
     let health = daemon.health().await;
     assert_eq!(health["connections"]["acme"]["open_holes"], 0, "{health}");
 
-    let done = auth(&world, &["--revoke"]).wait_with_output().unwrap();
+    let done = auth(&world.config(), "acme", &["--revoke"])
+        .wait_with_output()
+        .unwrap();
     let told: Json = serde_json::from_slice(&done.stdout).unwrap();
     assert!(
         told["had_token"] == true && told["revoked"] == true,

@@ -9,26 +9,14 @@ use serde_json::{Value as Json, json};
 use super::daemon::Daemon;
 use super::data::{id, tables};
 use super::world::World;
+use crate::dice::Dice;
 
 const KILLS: u64 = 20;
 const CHANGES: usize = 5_000;
 
-/// Numbers from a seed (SplitMix64), so that a failure can be run again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_during_the_first_sync_lose_nothing() {
-    let mut dice = Dice(seed());
+    let mut dice = Dice::rolled();
     let world = World::of(&tables(41, 85, 8_800)).await;
     for _ in 0..KILLS {
         let daemon = world.daemon().await;
@@ -44,7 +32,7 @@ async fn kills_during_the_first_sync_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_during_a_stream_lose_nothing() {
-    let mut dice = Dice(seed());
+    let mut dice = Dice::rolled();
     let world = World::of(&tables(10, 300, 300)).await;
     let daemon = world.daemon().await;
     daemon.synced().await;
@@ -81,15 +69,6 @@ async fn kills_during_a_stream_lose_nothing() {
     assert_eq!(health["connections"]["acme"]["open_holes"], 0);
     assert_eq!(world.command(&["holes", "--all", "--json"]), json!([]));
     once(&world, daemon);
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("TRIBUTARY_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("TRIBUTARY_TEST_SEED={seed}");
-    seed
 }
 
 fn any_change(dice: &mut Dice, number: usize) -> Json {

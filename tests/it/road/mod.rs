@@ -2,11 +2,14 @@
 
 mod asked;
 mod authorised;
+mod both;
 mod bulk;
 mod catching_up;
 mod changes;
+mod consented;
 pub mod daemon;
 mod data;
+pub mod dataverse;
 mod first_sync;
 mod jobs;
 mod killed;
@@ -15,6 +18,7 @@ mod paused;
 mod replayed;
 mod store;
 mod store_away;
+mod storm;
 mod told;
 mod two;
 mod world;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use crate::postgres::{ROLE, ROLE_PASSWORD, Server};
 
@@ -15,6 +17,8 @@ pub const STORE_PASSWORD: &str = ROLE_PASSWORD;
 
 /// A row, columns by name.
 pub type Row = BTreeMap<String, Json>;
+/// A row with each cell as its text, numbers with all their digits.
+pub type Texts = BTreeMap<String, Option<String>>;
 
 pub enum Store {
     /// The default: a file in the data directory.
@@ -71,29 +75,82 @@ impl Store {
     /// All rows of a table; none while there is no such table.
     pub async fn rows(&self, table: &str) -> Vec<Row> {
         match self {
-            Self::Sqlite(file) if !file.exists() => Vec::new(),
-            Self::Sqlite(file) => sqlite_rows(file, table),
-            Self::Postgres { server, database } => {
-                let client = server.client(database).await;
-                let sql = format!("SELECT to_jsonb(t)::text FROM store.\"{table}\" t");
-                match client.query(&sql, &[]).await {
-                    Ok(rows) => rows
-                        .iter()
-                        .map(|row| serde_json::from_str(row.get(0)).unwrap())
-                        .collect(),
-                    Err(error) => {
-                        let code = error.code().map(tokio_postgres::error::SqlState::code);
-                        assert_eq!(code, Some("42P01"), "{error}");
-                        Vec::new()
-                    }
-                }
+            Self::Sqlite(file) => sqlite_rows(file, table, |value| match value {
+                ValueRef::Null => Json::Null,
+                ValueRef::Integer(number) => number.into(),
+                ValueRef::Real(number) => number.into(),
+                other => text_of(other).into(),
+            }),
+            Self::Postgres { .. } => {
+                let rows = self.postgres_rows(table).await;
+                let rows = rows.iter().map(|row| serde_json::from_str(row).unwrap());
+                rows.collect()
+            }
+        }
+    }
+
+    /// All rows of a table, each cell as its text; none while there is no such table.
+    pub async fn texts(&self, table: &str) -> Vec<Texts> {
+        match self {
+            Self::Sqlite(file) => sqlite_rows(file, table, |value| match value {
+                ValueRef::Null => None,
+                ValueRef::Integer(number) => Some(number.to_string()),
+                ValueRef::Real(number) => Some(number.to_string()),
+                other => Some(text_of(other)),
+            }),
+            Self::Postgres { .. } => {
+                let rows = self.postgres_rows(table).await;
+                rows.iter().map(|row| json_texts(row)).collect()
+            }
+        }
+    }
+
+    async fn postgres_rows(&self, table: &str) -> Vec<String> {
+        let Self::Postgres { server, database } = self else {
+            return Vec::new();
+        };
+        let client = server.client(database).await;
+        let sql = format!("SELECT to_jsonb(t)::text FROM store.\"{table}\" t");
+        match client.query(&sql, &[]).await {
+            Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
+            Err(error) => {
+                let code = error.code().map(tokio_postgres::error::SqlState::code);
+                assert_eq!(code, Some("42P01"), "{error}");
+                Vec::new()
             }
         }
     }
 }
 
-fn sqlite_rows(store: &Path, table: &str) -> Vec<Row> {
-    use rusqlite::types::ValueRef;
+/// The cells of a row that PostgreSQL shows as JSON.
+fn json_texts(row: &str) -> Texts {
+    let cells: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row).unwrap();
+    let text = |(name, cell): (String, Box<RawValue>)| {
+        let text = match cell.get() {
+            "null" => None,
+            json if json.starts_with('"') => Some(serde_json::from_str(json).unwrap()),
+            plain => Some(plain.to_owned()),
+        };
+        (name, text)
+    };
+    cells.into_iter().map(text).collect()
+}
+
+fn text_of(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        other => panic!("the store holds {other:?}"),
+    }
+}
+
+fn sqlite_rows<T>(
+    store: &Path,
+    table: &str,
+    cell: impl Fn(ValueRef<'_>) -> T,
+) -> Vec<BTreeMap<String, T>> {
+    if !store.exists() {
+        return Vec::new();
+    }
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = rusqlite::Connection::open_with_flags(store, flags).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -104,16 +161,8 @@ fn sqlite_rows(store: &Path, table: &str) -> Vec<Row> {
     let mut rows = statement.query([]).unwrap();
     let mut found = Vec::new();
     while let Some(row) = rows.next().unwrap() {
-        let cells = names.iter().enumerate().map(|(index, name)| {
-            let value = match row.get_ref(index).unwrap() {
-                ValueRef::Null => Json::Null,
-                ValueRef::Integer(number) => number.into(),
-                ValueRef::Real(number) => number.into(),
-                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
-                ValueRef::Blob(_) => panic!("{table}.{name} holds bytes"),
-            };
-            (name.clone(), value)
-        });
+        let cells = names.iter().enumerate();
+        let cells = cells.map(|(index, name)| (name.clone(), cell(row.get_ref(index).unwrap())));
         found.push(cells.collect());
     }
     found

@@ -1,7 +1,7 @@
 //! A world to test the road in: an org over HTTP, a daemon that can be killed, and the question whether they agree.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -78,10 +78,30 @@ impl World {
         store: Store,
         options: SimOptions,
     ) -> Self {
+        let files = data.iter();
+        let files = files.map(|(name, text)| (format!("{name}.csv"), text.clone()));
+        let world = Self::at(files.collect(), home, store, options).await;
+        world.write_config(&world.org.url.clone());
+        world
+    }
+
+    /// An org with these files, and no config.
+    pub async fn bare(files: Vec<(String, String)>, options: SimOptions) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::chosen(&name_of(&home), &home.path().join("config/data")).await;
+        Self::at(files, home, store, options).await
+    }
+
+    async fn at(
+        files: Vec<(String, String)>,
+        home: tempfile::TempDir,
+        store: Store,
+        options: SimOptions,
+    ) -> Self {
         let folder = home.path().join("org");
         std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in data {
-            std::fs::write(folder.join(format!("{name}.csv")), text).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
         }
         let org = start(SimOptions {
             data: Some(folder),
@@ -91,15 +111,28 @@ impl World {
         })
         .await
         .unwrap();
-        let world = Self {
+        Self {
             prefix: name_of(&home),
             org,
             home,
             store,
             http: reqwest::Client::new(),
-        };
-        world.write_config(&world.org.url.clone());
-        world
+        }
+    }
+
+    /// A file of the config.
+    pub fn put(&self, name: &str, text: &str) {
+        let path = self.config().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// `connections/acme.toml`, by a transport.
+    pub fn connection(&self, org: &str, transport: &str) -> String {
+        format!(
+            "kind = \"salesforce\"\n{transport}org = \"{org}\"\nplain_text = true\nread_lag = \"0s\"\n\
+             auth = {{ flow = \"client_credentials\", client_id = \"{CLIENT}\", client_secret = {{ env = \"ACME_SECRET\" }} }}\n"
+        )
     }
 
     pub fn config(&self) -> PathBuf {
@@ -108,13 +141,10 @@ impl World {
 
     pub fn write_config(&self, org: &str) {
         let files = [
-            ("tributary.toml", self.main_section()),
+            ("tributary.toml", main_section(&self.prefix, &self.store)),
             (
                 "connections/acme.toml",
-                format!(
-                    "kind = \"salesforce\"\ntransport = \"cometd\"\norg = \"{org}\"\nplain_text = true\nread_lag = \"0s\"\n\
-                     auth = {{ flow = \"client_credentials\", client_id = \"{CLIENT}\", client_secret = {{ env = \"ACME_SECRET\" }} }}\n"
-                ),
+                self.connection(org, "transport = \"cometd\"\n"),
             ),
             ("objects/company.toml", EXTRA.to_owned()),
             ("jobs/acme/user_sync.toml", USER_JOB.to_owned()),
@@ -125,22 +155,8 @@ impl World {
             ),
         ];
         for (name, text) in files {
-            let path = self.config().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            self.put(name, &text);
         }
-    }
-
-    fn main_section(&self) -> String {
-        let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
-            Ok(brokers) => format!("kafka://{brokers}"),
-            Err(_) => "embedded".to_owned(),
-        };
-        format!(
-            "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{}\"\n{}",
-            self.prefix,
-            self.store.section()
-        )
     }
 
     /// Starts the daemon and waits until it serves.
@@ -186,20 +202,7 @@ impl World {
 
     /// What a command prints as JSON.
     pub fn command(&self, arguments: &[&str]) -> Json {
-        let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
-            .args(arguments)
-            .env(STORE_PASSWORD_IN, STORE_PASSWORD)
-            .arg("--config")
-            .arg(self.config())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!(
-                "{error}: {text}\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })
+        command(&self.config(), arguments)
     }
 
     /// The stored rows of a table by the column that holds the CRM's id.
@@ -279,8 +282,38 @@ impl World {
     }
 }
 
+/// `tributary.toml`: the log is the embedded one, or the Kafka cluster that `TRIBUTARY_TEST_KAFKA` names.
+pub fn main_section(prefix: &str, store: &Store) -> String {
+    let url = match std::env::var("TRIBUTARY_TEST_KAFKA") {
+        Ok(brokers) => format!("kafka://{brokers}"),
+        Err(_) => "embedded".to_owned(),
+    };
+    format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n{}",
+        store.section()
+    )
+}
+
+/// What a command prints as JSON.
+pub fn command(config: &Path, arguments: &[&str]) -> Json {
+    let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        .args(arguments)
+        .env(STORE_PASSWORD_IN, STORE_PASSWORD)
+        .arg("--config")
+        .arg(config)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!(
+            "{error}: {text}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
 /// A world's own name, for topics and databases.
-fn name_of(home: &tempfile::TempDir) -> String {
+pub fn name_of(home: &tempfile::TempDir) -> String {
     let name = home.path().file_name().unwrap().to_string_lossy();
     name.trim_start_matches('.').to_owned()
 }

@@ -35,14 +35,17 @@ impl Inbox {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
-        Self {
+        let inbox = Self {
             connection,
             tables: Arc::new(tables),
             state,
             arrived,
             clock,
             metrics,
-        }
+        };
+        // The series is there before the first hint: one that never comes is an alarm.
+        inbox.add("queued", 0);
+        inbox
     }
 
     /// The connection.
@@ -88,15 +91,18 @@ impl Inbox {
 
     /// Counts messages by what became of them; labels are of closed lists.
     pub fn count(&self, outcome: &'static str, by: usize) {
-        if by == 0 {
-            return;
+        if by > 0 {
+            self.add(outcome, by as u64);
         }
+    }
+
+    fn add(&self, outcome: &'static str, by: u64) {
         let labels = [
             ("connection", self.connection.as_str()),
             ("outcome", outcome),
         ];
         let counter = self.metrics.counter(metrics::HINTS, &labels);
-        counter.increment(by as u64);
+        counter.increment(by);
     }
 }
 

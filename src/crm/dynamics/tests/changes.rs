@@ -10,24 +10,35 @@ use crate::model::event::EventKind;
 
 use super::super::place::Way;
 use super::org::{Org, gone, page, refused, row};
+use serde_json::Value as Json;
+
 use super::*;
 
 type Script = Arc<Mutex<VecDeque<Box<dyn FnOnce(&Seen) -> Reply + Send>>>>;
 
 /// An org whose whole read gives `$deltatoken=1`, and whose answers to questions for changes are scripted; once the
 /// script is at its end, nothing changes.
-struct Changing {
-    org: Org,
+pub struct Changing {
+    pub org: Org,
     script: Script,
+    /// The rows that reads by id find.
+    pub held: Arc<Mutex<Vec<Json>>>,
 }
 
 impl Changing {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let script: Script = Arc::default();
-        let shared = Arc::clone(&script);
+        let held = Arc::new(Mutex::new(vec![row(1, 1, "one")]));
+        let (shared, kept) = (Arc::clone(&script), Arc::clone(&held));
         let org = Org::start(move |seen| {
-            let shared = Arc::clone(&shared);
+            let (shared, held) = (Arc::clone(&shared), Arc::clone(&kept));
             async move {
+                if let Some(ids) = by_ids(&seen) {
+                    let named = |row: &Json| ids.contains(row["accountid"].as_str().unwrap());
+                    let held = held.lock().unwrap().clone();
+                    let found: Vec<Json> = held.into_iter().filter(named).collect();
+                    return page(&seen, &found, None, None);
+                }
                 let is_question = seen.query.contains_key("$deltatoken")
                     || seen.query.contains_key("$skiptoken")
                     || seen.query.contains_key("$filter");
@@ -52,10 +63,10 @@ impl Changing {
             }
         })
         .await;
-        Self { org, script }
+        Self { org, script, held }
     }
 
-    fn then(&self, answer: impl FnOnce(&Seen) -> Reply + Send + 'static) {
+    pub fn then(&self, answer: impl FnOnce(&Seen) -> Reply + Send + 'static) {
         self.script.lock().unwrap().push_back(Box::new(answer));
     }
 
@@ -80,12 +91,18 @@ impl Changing {
     }
 }
 
-fn chosen() -> Selection {
+/// The filter of a read by id.
+pub fn by_ids(seen: &Seen) -> Option<&String> {
+    let filter = seen.query.get("$filter");
+    filter.filter(|filter| filter.contains(".In("))
+}
+
+pub fn chosen() -> Selection {
     selection("account", &["name"])
 }
 
 /// Listens until something is told or lost.
-async fn heard(listener: &mut Box<dyn Listener>) -> Heard {
+pub async fn heard(listener: &mut Box<dyn Listener>) -> Heard {
     loop {
         let heard = listener.next().await.unwrap();
         if !heard.events.is_empty() || !heard.lost.is_empty() {
@@ -94,7 +111,7 @@ async fn heard(listener: &mut Box<dyn Listener>) -> Heard {
     }
 }
 
-fn place(heard: &Heard) -> Place {
+pub fn place(heard: &Heard) -> Place {
     Place::parse(heard.position.as_ref().unwrap()).unwrap()
 }
 

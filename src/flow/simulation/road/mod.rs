@@ -3,6 +3,7 @@
 //! Each schedule is drawn from a seed and runs under paused time on one thread: a failing seed is printed with
 //! its trace and fails again. `TRIBUTARY_SCHEDULES` sets how many run, `TRIBUTARY_SEED` runs one alone.
 
+mod equal;
 mod group;
 mod jobs;
 mod oracle;

@@ -56,7 +56,8 @@ impl RoadWorld {
         self.say(|| done.unwrap());
     }
 
-    async fn agrees(&self) {
+    /// Waits until everything has come to rest, and judges it.
+    pub async fn agrees(&self) {
         self.world.rest().await.unwrap();
         for _ in 0..300 {
             if unread(self).await.is_none() {
