@@ -24,7 +24,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::admin;
+use crate::budget::Limits;
 use crate::config::Config;
+use crate::config::budget::BudgetConfig;
 use crate::config::connection::ConnectionConfig;
 use crate::config::problem::Problems;
 use crate::control::{Control, KnownJob};
@@ -103,6 +105,16 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
         Ok(mappings)
     } else {
         Err(Problems::new(problems))
+    }
+}
+
+/// What a connection's calls may spend: what its config does not say is the connector's own.
+fn limits(config: &BudgetConfig, own: Limits) -> Limits {
+    Limits {
+        reserve: config.reserve.unwrap_or(own.reserve),
+        per_second: config.per_second.unwrap_or(own.per_second),
+        at_once: config.at_once.unwrap_or(own.at_once),
+        ..own
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn connector(
     }
     settings.language = connection.language;
     settings.daily_requests = connection.daily_requests;
+    settings.limits = super::limits(&connection.budget, settings.limits);
     settings.poll_interval = connection.poll_interval;
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);

@@ -45,6 +45,7 @@ pub(super) fn connector(
     if let Some(records) = connection.bulk_from {
         settings.bulk_from = (records > 0).then_some(records);
     }
+    settings.limits = super::limits(&connection.budget, settings.limits);
     settings.transport = match connection.transport {
         stream::Transport::Cometd => Transport::Cometd,
         stream::Transport::PubSub => Transport::PubSub,

@@ -4,6 +4,7 @@
 //! * A call may be dropped at any await; nothing has to be undone, no CRM is written to.
 //! * Faults carry their fate (see [`crate::fault`]): `Unavailable` and `Throttled` are retried by the caller
 //!   with backoff, so a connector retries nothing but one call after one token refresh.
+//! * A call waits until the connection's budget grants it ([`crate::budget`]), by the priority of the running work.
 //! * Ids come out normalised; fields come out under their column names, components of compound fields
 //!   included, compound fields themselves never.
 //! * What the signed-in user may not read is absent, never null.
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::fault::Fault;
 use crate::image::merge::MergeTable;
@@ -111,6 +113,16 @@ pub trait Crm: Send + Sync {
     /// Asks the stream to look at an object's changes as soon as it may: something is said to have happened.
     fn look(&self, object: &ObjectName) {
         let _ = object;
+    }
+
+    /// What grants the calls of this connection, and shows what is left of them; `None` where they are free.
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        None
+    }
+
+    /// Asks the org what is left of its allowances, where it can be asked; the budget notes it.
+    async fn look_at_limits(&self) -> Result<(), Fault> {
+        Ok(())
     }
 
     /// What a person authorises, where the connection is authorised by one.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::budget::BudgetPicture;
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::state::orders::Order;
@@ -65,6 +66,8 @@ pub struct ConnectionPicture {
     pub confirmed_at: Option<DateTime<Utc>>,
     /// Holes that are not closed.
     pub open_holes: u64,
+    /// What is left of the org's calls, and who waits for them; null while another daemon owns the connection.
+    pub budget: Option<BudgetPicture>,
     /// The service bus that it listens to, if there is one.
     pub servicebus: Option<BusPicture>,
     /// Its objects.

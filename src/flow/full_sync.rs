@@ -110,9 +110,9 @@ impl FullSync<'_> {
     pub async fn run(&self) -> Result<Evidence, Fault> {
         let (connection, name) = (&self.road.connection, &self.object.key.object);
         let mut state = self.road.state.object(connection, name).await?;
-        self.gate.close(name).await;
+        let closed = self.gate.close(name).await;
         let opened = self.open(state.snapshot.take()).await;
-        self.gate.open(name);
+        drop(closed);
         let (mut progress, mut pages, mut next) = opened?;
         let resumed = progress.resume.is_some();
         while let Some(page) = next {

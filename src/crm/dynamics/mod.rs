@@ -7,12 +7,12 @@ pub mod settings;
 
 mod assertion;
 mod authority;
-mod budget;
 mod consent;
 mod describe;
 mod labels;
 mod links;
 mod listener;
+mod pace;
 mod place;
 mod plan;
 mod poll;
@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::{Fault, FaultKind};
@@ -111,6 +112,7 @@ impl Dynamics {
             Arc::clone(&sign_in),
             settings.clone(),
             clock,
+            &metrics,
         ));
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
         let links = Arc::new(Links::default());
@@ -318,7 +320,11 @@ impl Crm for Dynamics {
     }
 
     fn affords_hints(&self) -> bool {
-        self.rest.budget().affords_hints()
+        self.rest.pace().affords_hints()
+    }
+
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        Some(self.rest.budget())
     }
 
     fn look(&self, object: &ObjectName) {

@@ -1,10 +1,12 @@
 //! What a Dynamics connection needs to know, and which addresses it may not be.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::Limits;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -46,8 +48,10 @@ pub struct DynamicsSettings {
     pub page_size: u32,
     /// Ids that one read names.
     pub ids_a_call: usize,
-    /// How many calls a day may take.
+    /// How many calls a day may take; days begin at midnight UTC.
     pub daily_requests: Option<u32>,
+    /// What else its calls may spend.
+    pub limits: Limits,
     /// The shortest time between two questions for a table's changes.
     pub poll_interval: Duration,
     /// How often a table that tells no deletes is compared as a whole.
@@ -104,6 +108,11 @@ impl DynamicsSettings {
             page_size: 5000,
             ids_a_call: 200,
             daily_requests: None,
+            // Four calls can't work for more than the 20 minutes in five that the service allows a user.
+            limits: Limits {
+                at_once: NonZeroU32::MIN.saturating_add(3),
+                ..Limits::default()
+            },
             poll_interval: Duration::from_secs(15),
             sweep_interval: Duration::from_hours(1),
             connect_timeout: Duration::from_secs(20),

@@ -14,6 +14,7 @@ mod deleted;
 mod describe;
 mod desk;
 mod kept;
+mod limits;
 mod place;
 mod plan;
 mod read;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
 use crate::fault::Fault;
@@ -97,7 +99,9 @@ impl Salesforce {
             settings.clone(),
             Arc::clone(&clock),
         ));
-        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), &metrics);
+        let limits = settings.limits;
+        let budget = Budget::new(&settings.connection, limits, Arc::clone(&clock), &metrics);
+        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), budget);
         let rest = Arc::new(rest);
         let describer = Arc::new(Describer::new(Arc::clone(&rest)));
         let reader = Arc::new(Reader::new(
@@ -222,6 +226,14 @@ impl Crm for Salesforce {
             Transport::Cometd => cometd::listen(desk, &objects, from).await,
             Transport::PubSub => self.pubsub.listen(desk, &objects, from).await,
         }
+    }
+
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        Some(self.rest.budget())
+    }
+
+    async fn look_at_limits(&self) -> Result<(), Fault> {
+        limits::look(&self.rest).await
     }
 
     fn consent(&self) -> Option<Arc<dyn Consent>> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::Limits;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -40,6 +41,10 @@ pub struct SalesforceSettings {
     pub page_size: u32,
     /// Objects with at least so many records are read as a whole by the Bulk API; `None`: no object is.
     pub bulk_from: Option<u64>,
+    /// Results of a bulk job with more records than this are read side by side; fewer come in one page.
+    pub bulk_parallel_from: u64,
+    /// What its calls may spend.
+    pub limits: Limits,
     /// The tag that marks our calls (`Sforce-Call-Options`).
     pub call_tag: String,
     /// The longest wait for a connection.
@@ -145,6 +150,8 @@ impl SalesforceSettings {
             plain_text: false,
             page_size: 2000,
             bulk_from: Some(BULK_FROM),
+            bulk_parallel_from: 50_000,
+            limits: Limits::default(),
             call_tag: "tributary".to_owned(),
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(150),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
+use crate::budget::Priority;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::name::ObjectName;
 use crate::runtime::backoff::{Attempts, Backoff};
@@ -86,7 +87,8 @@ impl Repair {
         }
     }
 
-    /// First full syncs, then holes, then full syncs that are due, one after another, until the stop signal.
+    /// First full syncs, then holes, then full syncs that are due, one after another, until the stop signal. Full syncs
+    /// that have to wait for the org's calls hold up no hole: they are given up at the page where they are.
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
@@ -94,10 +96,10 @@ impl Repair {
         let mut trouble = self.trouble();
         loop {
             let work = async {
-                let synced = self.first_syncs().await;
-                let mended = self.mend_holes().await;
+                let synced = self.while_afforded(self.first_syncs()).await;
+                let mended = Priority::Repair.scope(self.mend_holes()).await;
                 synced?;
-                self.scheduled_syncs().await?;
+                self.while_afforded(self.scheduled_syncs()).await?;
                 Ok(mended?.unwrap_or(IDLE))
             };
             let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
@@ -108,6 +110,22 @@ impl Repair {
                 () = stop.stopped() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Full syncs for as long as the budget has calls for them; they go on from their last durable page another time.
+    async fn while_afforded(
+        &self,
+        syncs: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<(), Fault> {
+        let syncs = Priority::FullSync.scope(syncs);
+        let Some(budget) = self.road.crm.budget() else {
+            return syncs.await;
+        };
+        tokio::select! {
+            biased;
+            () = budget.held(Priority::FullSync) => Ok(()),
+            synced = syncs => synced,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod asked;
 mod authorised;
+mod budget;
 mod bulk;
 mod catching_up;
 mod changes;
