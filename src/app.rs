@@ -42,7 +42,7 @@ use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::exposition::{Exposition, UPKEEP_EVERY};
 
-use selection::{selected, timetables};
+use selection::{readings, selected, timetables};
 use stores::Stores;
 
 /// How long a drain may take before what still runs is cut off; a container gets 30 s as a rule.
@@ -190,6 +190,7 @@ impl Daemon {
         let crms = sign_in::crms(
             &config,
             &daemon.stores.credentials,
+            &daemon.stores.state,
             exposition.metrics(),
             &clock,
         )?;
@@ -197,13 +198,14 @@ impl Daemon {
             let mine = mappings
                 .iter()
                 .filter(|mapping| mapping.plan().connection == *id);
-            let wanted = selected(mine);
+            let wanted = selected(mine.clone());
             if wanted.is_empty() {
                 continue;
             }
             let Some(crm) = crms.get(id) else { continue };
             let crm = Arc::clone(crm);
-            let road = daemon.road(&config, connection, crm, &exposition, &clock)?;
+            let mut road = daemon.road(&config, connection, crm, &exposition, &clock)?;
+            Arc::make_mut(&mut road.settings).readings = readings(&config, mine);
             let inbox = || push::inbox(&ground, id, &wanted, &road.hinted);
             if let Some(receiver) = push::receiver(connection, inbox) {
                 receivers.insert(id.clone(), receiver);

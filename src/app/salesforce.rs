@@ -9,7 +9,6 @@ use crate::config::secret::SecretRef;
 use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
 use crate::crm::port::Crm;
-use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::Salesforce;
 use crate::crm::salesforce::settings::{
     Auth, Channels, SalesforceSettings, SecretSource, Transport,
@@ -18,13 +17,15 @@ use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
+use super::sign_in::Kept;
+
 /// The connector of a connection.
 ///
 /// # Errors
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &SalesforceConfig,
-    vault: Arc<Vault>,
+    (vault, shelf): Kept,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {
@@ -37,6 +38,7 @@ pub(super) fn connector(
         auth,
     );
     settings.vault = vault;
+    settings.shelf = shelf;
     settings.instance_url = connection.instance_url.as_ref().map(url);
     if let Some(version) = &connection.api_version {
         settings.api_version.clone_from(version);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::crm::port::consent::Desk;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::crm::port::{Crm, OrgIdentity};
 use crate::fault::{Fault, FaultKind};
@@ -27,6 +28,7 @@ pub(super) type Crms = BTreeMap<ConnectionId, Arc<dyn Crm>>;
 pub(super) fn crms(
     config: &Config,
     store: &Arc<dyn Credentials>,
+    state: &Arc<dyn State>,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Crms, Fault> {
@@ -34,7 +36,9 @@ pub(super) fn crms(
     let mut crms = Crms::new();
     for (id, connection) in &config.connections {
         let vault = Arc::new(Vault::new(id.clone(), Arc::clone(store), keys.clone()));
-        crms.insert(id.clone(), connector(connection, vault, metrics, clock)?);
+        let shelf = Shelf::new(id.clone(), Arc::clone(state) as _, Arc::clone(clock));
+        let kept = (vault, shelf);
+        crms.insert(id.clone(), connector(connection, kept, metrics, clock)?);
     }
     Ok(crms)
 }
@@ -59,7 +63,8 @@ pub async fn desk_alone(config: &Config) -> Result<(Desk, Arc<dyn State>), Fault
     })?;
     let opened = super::state::open(config).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let crms = crms(config, &opened.credentials, &Metrics::none(), &clock)?;
+    let (credentials, state) = (&opened.credentials, &opened.state);
+    let crms = crms(config, credentials, state, &Metrics::none(), &clock)?;
     Ok((desk(&crms), opened.state))
 }
 
@@ -85,7 +90,8 @@ pub async fn prove(config: &Config, connection: &ConnectionId) -> Result<OrgIden
         }
         Err(_) => (Vault::in_memory(connection.clone()), None),
     };
-    let identity = match connector(found, vault, &Metrics::none(), &clock) {
+    let kept = (vault, Shelf::in_memory(connection.clone()));
+    let identity = match connector(found, kept, &Metrics::none(), &clock) {
         Ok(crm) => crm.identify().await,
         Err(fault) => Err(fault),
     };
@@ -95,18 +101,21 @@ pub async fn prove(config: &Config, connection: &ConnectionId) -> Result<OrgIden
     identity
 }
 
+/// What a connector keeps: what signing in does, and descriptions.
+pub(super) type Kept = (Arc<Vault>, Arc<Shelf>);
+
 fn connector(
     connection: &ConnectionConfig,
-    vault: Arc<Vault>,
+    kept: Kept,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {
     match connection {
         ConnectionConfig::Salesforce(connection) => {
-            super::salesforce::connector(connection, vault, metrics, clock)
+            super::salesforce::connector(connection, kept, metrics, clock)
         }
         ConnectionConfig::Dynamics(connection) => {
-            let crm = super::dynamics::connector(connection, vault, metrics, clock)?;
+            let crm = super::dynamics::connector(connection, kept, metrics, clock)?;
             Ok(Arc::new(crm))
         }
     }

@@ -10,6 +10,7 @@
 //! * What the signed-in user may not read is absent, never null.
 
 pub mod consent;
+pub mod shelf;
 pub mod vault;
 
 use std::sync::Arc;
@@ -39,8 +40,13 @@ pub trait Crm: Send + Sync {
     /// The org's clock now, as its answers tell it (HTTP `Date` less the round trip), less `read_lag`.
     async fn clock(&self) -> Result<DateTime<Utc>, Fault>;
 
-    /// The object's schema, as the signed-in user sees it. `Missing` for an object there is not.
+    /// The object's schema, as the signed-in user saw it within the last seven days. `Missing` for an object there is not.
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault>;
+
+    /// The same, as the user sees it now.
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        self.describe(object).await
+    }
 
     /// Reads every live record, page by page; memory is that of one page. `resume` is a
     /// [`Page::resume`] of an earlier read with an equal selection; its `as_of` is then the new read's.

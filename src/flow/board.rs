@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::budget::BudgetPicture;
 use crate::fault::Fault;
-use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
 use crate::state::orders::Order;
 
 /// The truth per connection, object and job.
@@ -94,6 +94,8 @@ pub struct ObjectPicture {
     pub rows_read: u64,
     /// How many the CRM says there are.
     pub rows_total: Option<u64>,
+    /// Fields that jobs read and that the CRM no longer shows.
+    pub lost_fields: Vec<FieldName>,
     /// Reads owed.
     pub owed: u64,
     /// Changes published since the start.

@@ -25,6 +25,8 @@ use super::road::Road;
 
 mod allowance;
 mod beginning;
+mod lost;
+mod metadata;
 
 use beginning::{Begun, begin};
 
@@ -240,6 +242,15 @@ async fn start(
     family.spawn(
         "listening",
         listen(listener, inlet.clone(), family.stop().clone()),
+    );
+    family.spawn(
+        "keeping descriptions",
+        metadata::keep(
+            road.clone(),
+            selected.clone(),
+            Arc::clone(&objects),
+            family.stop().clone(),
+        ),
     );
     let gap = road
         .crm

@@ -12,7 +12,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::image::port::ImageStore;
 use crate::log::port::{Log, Policy, TopicSpec};
 use crate::model::change::Change;
-use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectKey, ObjectName};
+use crate::model::policy::OnLostField;
 use crate::model::schema::{FieldKind, ObjectSchema};
 use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
@@ -74,6 +75,21 @@ pub struct Settings {
     pub grace: Duration,
     /// When full syncs of an object are due after its first.
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
+    /// Which jobs read which fields of an object.
+    pub readings: BTreeMap<ObjectName, Vec<Reading>>,
+}
+
+/// What a job reads of its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The job.
+    pub job: JobId,
+    /// Its fields.
+    pub fields: BTreeSet<FieldName>,
+    /// Those without which it can say nothing about a record.
+    pub needed: BTreeSet<FieldName>,
+    /// What it does once the CRM no longer shows one of them.
+    pub on_lost_field: OnLostField,
 }
 
 impl Default for Settings {
@@ -89,6 +105,7 @@ impl Default for Settings {
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
             full_syncs: BTreeMap::new(),
+            readings: BTreeMap::new(),
         }
     }
 }
@@ -120,21 +137,15 @@ impl ObjectRoad {
         fields: &BTreeSet<FieldName>,
         schema: &ObjectSchema,
     ) -> Result<Self, Fault> {
-        let mut missing = Vec::new();
-        let mut carried = BTreeSet::new();
-        for field in fields {
-            match schema.fields.get(field) {
-                Some(found) if found.kind.is_selectable() => {
-                    if !found.calculated && found.kind != FieldKind::Id && !is_read_only(field) {
-                        carried.insert(field.clone());
-                    }
-                }
-                // A parent's field is checked by the read that selects it.
-                None if field.as_str().contains('.') => {}
-                _ => missing.push(field.as_str().to_owned()),
-            }
-        }
+        let missing = lacking(fields, schema);
+        let is_carried = |field: &&FieldName| {
+            schema.fields.get(*field).is_some_and(|found| {
+                !found.calculated && found.kind != FieldKind::Id && !is_read_only(field)
+            })
+        };
+        let carried = fields.iter().filter(is_carried).cloned().collect();
         if !missing.is_empty() {
+            let missing: Vec<&str> = missing.iter().map(FieldName::as_str).collect();
             return Err(Fault::new(
                 FaultKind::Missing,
                 format!(
@@ -183,6 +194,17 @@ impl ObjectRoad {
             .iter()
             .any(|field| field.as_str() != "Id" && !self.carried.contains(field))
     }
+}
+
+/// The fields that the signed-in user's schema does not have, or that can't be selected. A parent's field is checked by
+/// the read that selects it.
+#[must_use]
+pub fn lacking(fields: &BTreeSet<FieldName>, schema: &ObjectSchema) -> BTreeSet<FieldName> {
+    let is_lacking = |field: &&FieldName| match schema.fields.get(*field) {
+        Some(found) => !found.kind.is_selectable(),
+        None => !field.as_str().contains('.'),
+    };
+    fields.iter().filter(is_lacking).cloned().collect()
 }
 
 /// Fields that the CRM keeps and no event tells (Salesforce CDC Developer Guide, "Change Event Fields").

@@ -114,7 +114,10 @@ impl Dynamics {
             clock,
             &metrics,
         ));
-        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let describer = Arc::new(Describer::new(
+            Arc::clone(&rest),
+            Arc::clone(&settings.shelf),
+        ));
         let links = Arc::new(Links::default());
         let reader = Arc::new(Reader::new(
             Arc::clone(&rest),
@@ -233,7 +236,12 @@ impl Crm for Dynamics {
     }
 
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
-        let description = self.describer.fresh(object).await?;
+        let description = self.describer.get(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fetch(object).await?;
         Ok(description.schema.clone())
     }
 

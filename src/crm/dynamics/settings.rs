@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Limits;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -38,6 +39,8 @@ pub struct DynamicsSettings {
     pub proof: Proof,
     /// What signing in keeps.
     pub vault: Arc<Vault>,
+    /// Where descriptions of objects are kept.
+    pub shelf: Arc<Shelf>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -93,6 +96,7 @@ impl DynamicsSettings {
     ) -> Self {
         Self {
             vault: Vault::in_memory(connection.clone()),
+            shelf: Shelf::in_memory(connection.clone()),
             flow: Flow::default(),
             connection,
             org_url: org_url.into(),

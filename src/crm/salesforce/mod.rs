@@ -103,7 +103,10 @@ impl Salesforce {
         let budget = Budget::new(&settings.connection, limits, Arc::clone(&clock), &metrics);
         let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), budget);
         let rest = Arc::new(rest);
-        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let describer = Arc::new(Describer::new(
+            Arc::clone(&rest),
+            Arc::clone(&settings.shelf),
+        ));
         let reader = Arc::new(Reader::new(
             Arc::clone(&rest),
             Arc::clone(&describer),
@@ -171,7 +174,12 @@ impl Crm for Salesforce {
     }
 
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
-        let description = self.describer.fresh(object).await?;
+        let description = self.describer.get(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fetch(object).await?;
         Ok(description.schema.clone())
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Limits;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -31,6 +32,8 @@ pub struct SalesforceSettings {
     pub auth: Auth,
     /// What signing in keeps.
     pub vault: Arc<Vault>,
+    /// Where descriptions of objects are kept.
+    pub shelf: Arc<Shelf>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -139,6 +142,7 @@ impl SalesforceSettings {
     ) -> Self {
         Self {
             vault: Vault::in_memory(connection.clone()),
+            shelf: Shelf::in_memory(connection.clone()),
             connection,
             login_url: login_url.into(),
             instance_url: None,

@@ -12,14 +12,14 @@ use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
 use crate::flow::catch_up::{Owner, catch_up, inspect};
 use crate::flow::ingest::{Beginning, Ends, Lease, Redelivery};
-use crate::flow::road::{ObjectRoad, Objects, Road};
-use crate::model::name::ObjectName;
+use crate::flow::road::{ObjectRoad, Objects, Road, lacking};
+use crate::model::name::{FieldName, ObjectName};
 use crate::model::position::Position;
 use crate::state::port::{
     Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
 };
 
-use super::Selected;
+use super::{Selected, lost};
 
 /// All that a life needs.
 pub(super) struct Begun {
@@ -55,8 +55,9 @@ pub(super) async fn begin(
     road.board.connection(&road.connection, |entry| {
         entry.org = Some(org.clone());
     });
-    let objects = Arc::new(describe(road, selected).await?);
-    let mut states = prepare(road, &objects, term).await?;
+    let (objects, lost) = describe(road, selected).await?;
+    let objects = Arc::new(objects);
+    let mut states = prepare(road, &objects, lost, term).await?;
     let stored = road.state.position(&road.connection).await?;
     let (mut redelivery, ends, read_anew) =
         read_back(road, &objects, &mut states, term, stored.as_ref()).await?;
@@ -88,27 +89,53 @@ pub(super) async fn begin(
     })
 }
 
-async fn describe(road: &Road, selected: &Selected) -> Result<Objects, Fault> {
-    let mut objects = Objects::new();
+/// Fields that are gone, by object.
+type Lost = BTreeMap<ObjectName, Vec<FieldName>>;
+
+/// The objects with the fields that there are, and the fields that are no longer.
+async fn describe(road: &Road, selected: &Selected) -> Result<(Objects, Lost), Fault> {
+    let known: States = road
+        .state
+        .objects(&road.connection)
+        .await?
+        .into_iter()
+        .collect();
+    let (mut objects, mut lost) = (Objects::new(), Lost::new());
     for (name, fields) in selected {
-        let schema = road.crm.describe(name).await?;
-        let object = ObjectRoad::new(&road.connection, &road.settings.prefix, fields, &schema)?;
+        let mut schema = road.crm.describe(name).await?;
+        if !lacking(fields, &schema).is_empty() {
+            // What is known may be older than the field.
+            schema = road.crm.describe_anew(name).await?;
+        }
+        let gone = lost::known_once(lacking(fields, &schema), known.get(name));
+        let found: BTreeSet<FieldName> = fields.difference(&gone).cloned().collect();
+        let object = ObjectRoad::new(&road.connection, &road.settings.prefix, &found, &schema)?;
         objects.insert(name.clone(), object);
+        lost.insert(name.clone(), gone.into_iter().collect());
     }
-    Ok(objects)
+    Ok((objects, lost))
 }
 
 /// Brings the stored state of objects in line with what is selected now.
 ///
 /// An object that no job selects is not listened to: its stream is broken from here on. A field that no job
 /// selects grows old in the images: added again, it is a new one. Both are stored before the position moves.
-async fn prepare(road: &Road, objects: &Objects, term: u64) -> Result<States, Fault> {
+async fn prepare(
+    road: &Road,
+    objects: &Objects,
+    mut lost: Lost,
+    term: u64,
+) -> Result<States, Fault> {
     let mut states = States::new();
     for (name, mut state) in road.state.objects(&road.connection).await? {
         let before = state.clone();
         match objects.get(&name) {
             None => state.covered = None,
-            Some(object) => state.fields.retain(|field| object.selects(field)),
+            Some(object) => {
+                state.fields.retain(|field| object.selects(field));
+                state.lost = lost.remove(&name).unwrap_or_default();
+                lost::tell(road, &name, &state.lost, &before.lost).await?;
+            }
         }
         if state != before {
             put(road, term, &name, &state).await?;

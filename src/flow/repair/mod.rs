@@ -25,7 +25,7 @@ use crate::telemetry::metrics;
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
 use super::gate::Gate;
-use super::road::{Objects, Road};
+use super::road::{Objects, Road, lacking};
 
 use owed::Hydration;
 
@@ -165,8 +165,24 @@ impl Repair {
                 Ok(Some(wait))
             }
             Err(fault) if ends_the_connection(fault.kind()) => Err(fault),
+            Err(fault) if fault.kind() == FaultKind::Missing && self.has_drifted().await => {
+                let what = "what jobs read is not what it was: the connection begins anew";
+                Err(Fault::new(FaultKind::Unavailable, what).source(fault))
+            }
             Err(fault) => Ok(Some(self.wait_after(&fault, trouble))),
         }
+    }
+
+    /// Whether a field that this life reads is gone. The connector has forgotten the description that proved wrong.
+    async fn has_drifted(&self) -> bool {
+        for object in self.objects.values() {
+            let fields = object.selection.fields.iter().cloned().collect();
+            let schema = self.road.crm.describe(&object.key.object).await;
+            if schema.is_ok_and(|schema| !lacking(&fields, &schema).is_empty()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn wait_after(&self, fault: &Fault, trouble: &mut Trouble) -> Duration {

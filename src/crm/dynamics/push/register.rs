@@ -348,7 +348,7 @@ impl Registrar {
     /// The columns whose change matters. What a save sets in any case would let every save through; and where nothing
     /// is left, every save is told.
     async fn columns(&self, selection: &Selection) -> Result<Vec<String>, Fault> {
-        let description = self.describer.fresh(&selection.object).await?;
+        let description = self.describer.get(&selection.object).await?;
         let named = selection.fields.iter().map(|field| {
             let name = field.as_str();
             name.split(['@', ':', '.']).next().unwrap_or(name)
