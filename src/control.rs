@@ -54,6 +54,8 @@ pub struct SyncStanding {
     pub object: ObjectName,
     /// What was asked for and is not done.
     pub asked: Option<Asked>,
+    /// The records that were asked for are read; the others wait until somebody asks for all.
+    pub sampled: bool,
     /// Rows that one in progress has read.
     pub rows: Option<u64>,
     /// How many there are, as far as this daemon knows.
@@ -144,7 +146,8 @@ impl Control {
         self.tell(connection, job, false, told).await
     }
 
-    /// Asks for full syncs: of one object, or of all that the connection's jobs select.
+    /// Asks for full syncs: of one object, or of all that the connection's jobs select; of some records of each only, if
+    /// there is a limit.
     ///
     /// # Errors
     /// `Missing` for a connection or an object that no job selects; a fault of the state.
@@ -153,16 +156,18 @@ impl Control {
         connection: &ConnectionId,
         object: Option<&ObjectName>,
         by: Option<String>,
+        limit: Option<u64>,
     ) -> Result<Vec<SyncStanding>, Fault> {
         let objects = self.objects(connection, object)?;
         for object in &objects {
             let wish = Wish {
                 by: by.clone(),
                 at: Some(self.clock.now()),
+                limit,
             };
             self.state.ask_sync(connection, object, wish).await?;
             tracing::info!(
-                %connection, %object, by = by.as_deref().unwrap_or_default(), "full sync asked for"
+                %connection, %object, limit, by = by.as_deref().unwrap_or_default(), "full sync asked for"
             );
         }
         self.standings(connection, objects).await
@@ -232,6 +237,8 @@ impl Control {
             let asked = asked.iter().find(|(of, _)| *of == object);
             let entry = shown.and_then(|shown| shown.objects.get(&object));
             standings.push(SyncStanding {
+                sampled: known.sampled.is_some()
+                    && known.sampled == asked.map(|(_, asked)| asked.number),
                 asked: asked.map(|(_, asked)| asked.clone()),
                 rows: known.snapshot.map(|snapshot| snapshot.rows),
                 rows_total: entry.and_then(|entry| entry.rows_total),
@@ -383,7 +390,7 @@ mod tests {
         let state = Arc::new(MemoryState::default());
         let control = control(&state);
         let acme = ConnectionId::new("acme");
-        let asked = control.sync(&acme, None, Some("anna".to_owned())).await;
+        let asked = control.sync(&acme, None, Some("anna".to_owned()), None).await;
         let asked = asked.unwrap();
         assert_eq!(asked.len(), 1, "two jobs, one object");
         assert_eq!(asked[0].object.as_str(), "Account");
@@ -391,7 +398,7 @@ mod tests {
         assert_eq!(control.syncs(&acme).await.unwrap(), asked);
         for (connection, object) in [("acme", "Case"), ("nobody", "Account")] {
             let object = ObjectName::new(object);
-            let asked = control.sync(&connection.into(), Some(&object), None).await;
+            let asked = control.sync(&connection.into(), Some(&object), None, None).await;
             assert_eq!(asked.unwrap_err().kind(), FaultKind::Missing);
         }
         assert_eq!(state.asked_syncs(&acme).await.unwrap().len(), 1);

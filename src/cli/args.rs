@@ -122,6 +122,10 @@ pub(super) struct SyncOptions {
     pub connection: String,
     /// The CRM object; all that jobs select, if none is named.
     pub object: Option<String>,
+    /// Read only so many records of each object. The first sync of an object waits then until `sync` is run without
+    /// a limit. Before the daemon runs it is kept for its start.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// Ask for it, and don't wait for its end.
     #[arg(long)]
     pub no_wait: bool,

@@ -56,6 +56,12 @@ pub trait Crm: Send + Sync {
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault>;
 
+    /// Begins to read live records of which only the first few are wanted, in any order: no work for all of them is
+    /// begun, no stream begins with it, and it can't be resumed.
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.read_all(selection, None).await
+    }
+
     /// Reads the live records that changed in `[from, to)` by the CRM's own stamp.
     async fn read_window(
         &self,

@@ -330,6 +330,9 @@ pub struct ObjectState {
     /// before, whatever its own images say.
     #[serde(default)]
     pub topic: Option<String>,
+    /// The number of the wish for some records that was met last, while all of them were never read.
+    #[serde(default)]
+    pub sampled: Option<u64>,
     /// Fields that jobs select and that the CRM no longer shows, though it did.
     #[serde(default)]
     pub lost: Vec<FieldName>,

@@ -253,6 +253,10 @@ impl Crm for Dynamics {
         self.reader.pages(selection, Scope::All, resume).await
     }
 
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Scope::Some, None).await
+    }
+
     async fn read_window(
         &self,
         selection: &Selection,

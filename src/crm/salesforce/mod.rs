@@ -191,6 +191,10 @@ impl Crm for Salesforce {
         self.reader.all(selection, resume).await
     }
 
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Filter::All).await
+    }
+
     async fn read_window(
         &self,
         selection: &Selection,

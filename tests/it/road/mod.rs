@@ -11,6 +11,8 @@ mod data;
 mod first_sync;
 mod jobs;
 mod killed;
+mod limited;
+mod metadata;
 mod paused;
 mod replayed;
 mod store;
