@@ -216,9 +216,7 @@ impl Control {
         connection: &ConnectionId,
     ) -> Result<(Vec<Described>, Option<DateTime<Utc>>), Fault> {
         self.objects(connection, None)?;
-        self.state
-            .ask_refresh(connection, self.clock.now())
-            .await?;
+        self.state.ask_refresh(connection, self.clock.now()).await?;
         tracing::info!(%connection, "descriptions are to be read anew");
         self.metadata(connection).await
     }
@@ -390,7 +388,9 @@ mod tests {
         let state = Arc::new(MemoryState::default());
         let control = control(&state);
         let acme = ConnectionId::new("acme");
-        let asked = control.sync(&acme, None, Some("anna".to_owned()), None).await;
+        let asked = control
+            .sync(&acme, None, Some("anna".to_owned()), None)
+            .await;
         let asked = asked.unwrap();
         assert_eq!(asked.len(), 1, "two jobs, one object");
         assert_eq!(asked[0].object.as_str(), "Account");
@@ -398,7 +398,9 @@ mod tests {
         assert_eq!(control.syncs(&acme).await.unwrap(), asked);
         for (connection, object) in [("acme", "Case"), ("nobody", "Account")] {
             let object = ObjectName::new(object);
-            let asked = control.sync(&connection.into(), Some(&object), None, None).await;
+            let asked = control
+                .sync(&connection.into(), Some(&object), None, None)
+                .await;
             assert_eq!(asked.unwrap_err().kind(), FaultKind::Missing);
         }
         assert_eq!(state.asked_syncs(&acme).await.unwrap().len(), 1);

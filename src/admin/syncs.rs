@@ -94,8 +94,6 @@ pub(super) async fn ask(
     let by = jobs::checked("by", asking.by, jobs::MAX_BY)?;
     let object = asking.object.as_ref();
     let control = &sources.control;
-    let objects = control
-        .sync(&connection, object, by, asking.limit)
-        .await?;
+    let objects = control.sync(&connection, object, by, asking.limit).await?;
     Ok(page(&sources, &connection, objects))
 }

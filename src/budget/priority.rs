@@ -70,9 +70,7 @@ mod tests {
         assert_eq!(Priority::current(), Priority::Incremental);
         let told = Priority::FullSync
             .scope(async {
-                let inner = Priority::Repair
-                    .scope(async { Priority::current() })
-                    .await;
+                let inner = Priority::Repair.scope(async { Priority::current() }).await;
                 (inner, Priority::current())
             })
             .await;

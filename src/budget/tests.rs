@@ -51,7 +51,10 @@ fn usage(left: u64) -> Option<Usage> {
 fn told(
     budget: &Arc<Budget>,
     priorities: &[Priority],
-) -> (mpsc::UnboundedReceiver<Priority>, Vec<tokio::task::JoinHandle<()>>) {
+) -> (
+    mpsc::UnboundedReceiver<Priority>,
+    Vec<tokio::task::JoinHandle<()>>,
+) {
     let (tell, told) = mpsc::unbounded_channel();
     let tasks = priorities.iter().map(|priority| {
         let (wait, tell, priority) = (asks(budget, *priority), tell.clone(), *priority);
@@ -143,11 +146,7 @@ async fn what_is_kept_back_is_for_repair_until_the_org_tells_of_more() {
     budget.answered(usage(101));
     drop(granted(&budget, Priority::FullSync).unwrap());
     budget.answered(usage(100));
-    for low in [
-        Priority::Incremental,
-        Priority::FullSync,
-        Priority::Verify,
-    ] {
+    for low in [Priority::Incremental, Priority::FullSync, Priority::Verify] {
         assert!(granted(&budget, low).is_none(), "{low:?}");
     }
     drop(granted(&budget, Priority::Repair).unwrap());
@@ -243,7 +242,10 @@ async fn everybody_stays_away_and_then_one_goes_first() {
     assert!((&mut waits).now_or_never().is_none());
     clock.advance(Duration::from_secs(37));
     let first = waits.now_or_never().unwrap();
-    assert!(granted(&budget, Priority::Repair).is_none(), "one goes first");
+    assert!(
+        granted(&budget, Priority::Repair).is_none(),
+        "one goes first"
+    );
     // It is asked to stay away once more.
     budget.answered(None);
     budget.close(Duration::from_secs(10));

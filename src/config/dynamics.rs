@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::NaiveDate;
 
 use crate::config::auth::day;
-use crate::config::connection::{NOT_HERE, company_resolution, oob};
 use crate::config::budget::BudgetConfig;
+use crate::config::connection::{NOT_HERE, company_resolution, oob};
 use crate::config::document::{Node, Report};
 use crate::config::notify;
 use crate::config::problem::{Located, Problem, Spot};

@@ -171,7 +171,10 @@ impl FullSync<'_> {
                 })
                 .await?;
             if outcome.again > 0 {
-                let what = format!("a read of {} began before its stream was covered", self.object.key);
+                let what = format!(
+                    "a read of {} began before its stream was covered",
+                    self.object.key
+                );
                 return Err(Fault::new(FaultKind::Unavailable, what));
             }
         }

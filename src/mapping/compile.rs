@@ -128,7 +128,9 @@ impl Mapping {
                 }
             }
         }
-        let fields = slots.into_iter().filter_map(|slot| self.plan.fields.get(slot));
+        let fields = slots
+            .into_iter()
+            .filter_map(|slot| self.plan.fields.get(slot));
         fields.cloned().collect()
     }
 

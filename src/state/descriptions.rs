@@ -36,11 +36,7 @@ pub trait Descriptions: Send + Sync {
     ) -> Result<(), Fault>;
 
     /// Asks the connection's owner to have everything described anew.
-    async fn ask_refresh(
-        &self,
-        connection: &ConnectionId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Fault>;
+    async fn ask_refresh(&self, connection: &ConnectionId, at: DateTime<Utc>) -> Result<(), Fault>;
 
     /// When that was asked for last.
     async fn refresh_asked(

@@ -114,7 +114,9 @@ async fn the_quota_is_what_the_control_says() {
         "api-usage=1/1"
     );
     assert_eq!(org.get("limits").await.code(), "REQUEST_LIMIT_EXCEEDED");
-    let clear = org.client.delete(format!("{}/_sim/faults", org.running.url));
+    let clear = org
+        .client
+        .delete(format!("{}/_sim/faults", org.running.url));
     assert!(org.send(clear).await.status.is_success());
     assert_eq!(
         org.get("limits").await.headers["sforce-limit-info"],

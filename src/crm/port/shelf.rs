@@ -77,7 +77,12 @@ impl Shelf {
         Some((description, stored.read_at))
     }
 
-    async fn put<D: Serialize>(&self, object: &ObjectName, description: &D, read_at: DateTime<Utc>) {
+    async fn put<D: Serialize>(
+        &self,
+        object: &ObjectName,
+        description: &D,
+        read_at: DateTime<Utc>,
+    ) {
         let Ok(body) = serde_json::to_string(description) else {
             return;
         };
@@ -245,10 +250,7 @@ mod tests {
         let failed = async { Err(Fault::new(FaultKind::Unavailable, "away")) };
         known.renew(&"Account".into(), failed).await.unwrap_err();
         assert_eq!(bench.of(&known).await, "read 2");
-        known
-            .renew(&"Account".into(), bench.read())
-            .await
-            .unwrap();
+        known.renew(&"Account".into(), bench.read()).await.unwrap();
         assert_eq!(bench.of(&bench.known()).await, "read 3");
     }
 

@@ -43,7 +43,10 @@ pub(super) async fn tell(
     road.board.object(&road.connection, object, |entry| {
         entry.lost_fields = lost.to_vec();
     });
-    let new: Vec<&FieldName> = lost.iter().filter(|field| !before.contains(field)).collect();
+    let new: Vec<&FieldName> = lost
+        .iter()
+        .filter(|field| !before.contains(field))
+        .collect();
     let back: Vec<&str> = before
         .iter()
         .filter(|field| !lost.contains(field))

@@ -79,7 +79,10 @@ impl Repair {
         self.wait_for_clock(self.covered(name)).await?;
         let rows = self.sample(object, limit).await?;
         state.sampled = Some(number);
-        let put = self.road.state.put_object(connection, self.term, name, state);
+        let put = self
+            .road
+            .state
+            .put_object(connection, self.term, name, state);
         put.await?;
         tracing::info!(
             %connection, object = %name, rows, limit, "some records are read; a sync without a limit reads all"
@@ -180,7 +183,9 @@ impl Repair {
     }
 
     pub(super) async fn sample(&self, object: &ObjectRoad, limit: u64) -> Result<u64, Fault> {
-        self.sync_of(object, Origin::Snapshot, None).sample(limit).await
+        self.sync_of(object, Origin::Snapshot, None)
+            .sample(limit)
+            .await
     }
 
     pub(super) async fn full_sync(

@@ -42,11 +42,7 @@ impl Descriptions for MemoryState {
         Ok(())
     }
 
-    async fn ask_refresh(
-        &self,
-        connection: &ConnectionId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Fault> {
+    async fn ask_refresh(&self, connection: &ConnectionId, at: DateTime<Utc>) -> Result<(), Fault> {
         self.lock().refreshes.insert(connection.clone(), at);
         Ok(())
     }

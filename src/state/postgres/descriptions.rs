@@ -11,8 +11,7 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::state::descriptions::{Described, Descriptions};
 
-const ONE: &str =
-    "SELECT body, read_at FROM {s}.description WHERE connection = $1 AND object = $2";
+const ONE: &str = "SELECT body, read_at FROM {s}.description WHERE connection = $1 AND object = $2";
 const ALL: &str =
     "SELECT object, read_at FROM {s}.description WHERE connection = $1 ORDER BY object";
 const PUT: &str = "INSERT INTO {s}.description VALUES ($1, $2, $3, $4)
@@ -138,11 +137,7 @@ impl Descriptions for PostgresState {
         self.run(self.writer(connection), order).await
     }
 
-    async fn ask_refresh(
-        &self,
-        connection: &ConnectionId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Fault> {
+    async fn ask_refresh(&self, connection: &ConnectionId, at: DateTime<Utc>) -> Result<(), Fault> {
         let order = Call {
             given: (self.schema(), connection.clone(), at),
             run: |session, (schema, connection, at)| {

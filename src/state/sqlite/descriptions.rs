@@ -91,11 +91,7 @@ impl Descriptions for SqliteState {
             .await
     }
 
-    async fn ask_refresh(
-        &self,
-        connection: &ConnectionId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Fault> {
+    async fn ask_refresh(&self, connection: &ConnectionId, at: DateTime<Utc>) -> Result<(), Fault> {
         let connection = connection.clone();
         self.writer
             .grouped(move |transaction| {

@@ -61,7 +61,16 @@ async fn a_first_sync_has_a_limit_until_all_are_asked_for() {
     }
     world.settled(&daemon).await;
     // Of a synced object some records are read again, and that is all.
-    let again = ["sync", "acme", "User", "--limit", "3", "--json", "--url", daemon.url()];
+    let again = [
+        "sync",
+        "acme",
+        "User",
+        "--limit",
+        "3",
+        "--json",
+        "--url",
+        daemon.url(),
+    ];
     let again = world.command(&again);
     assert_eq!(one(&again, "User")["asked"], Json::Null, "{again:#}");
     let (status, lines) = daemon.stop();

@@ -17,7 +17,11 @@ impl World {
     fn in_company_job(&self, keys: &str) {
         let job = self.config().join("jobs/acme/company_sync.toml");
         let text = std::fs::read_to_string(&job).unwrap();
-        std::fs::write(job, text.replacen("[to.Company]", &format!("{keys}[to.Company]"), 1)).unwrap();
+        std::fs::write(
+            job,
+            text.replacen("[to.Company]", &format!("{keys}[to.Company]"), 1),
+        )
+        .unwrap();
     }
 
     /// The connection's user may no longer see a field, or may again.
@@ -44,10 +48,22 @@ async fn a_restart_asks_for_no_description_and_a_refresh_for_all() {
     daemon.wait_for("the stream", streams).await;
     assert_eq!(world.describes().await, 3, "they were kept");
     let before = world.command(&["metadata", "list", "acme", "--json", "--url", daemon.url()]);
-    let after = world.command(&["metadata", "refresh", "acme", "--json", "--url", daemon.url()]);
+    let after = world.command(&[
+        "metadata",
+        "refresh",
+        "acme",
+        "--json",
+        "--url",
+        daemon.url(),
+    ]);
     assert_eq!(world.describes().await, 6);
     for number in 0..3 {
-        let at = |told: &Json| told["objects"][number]["described_at"].as_str().unwrap().to_owned();
+        let at = |told: &Json| {
+            told["objects"][number]["described_at"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
         assert!(at(&after) > at(&before), "{before:#} {after:#}");
         assert_eq!(after["objects"][number]["lost_fields"], json!([]));
     }
@@ -69,32 +85,55 @@ async fn a_field_that_is_gone_is_named_and_the_job_goes_on_without_it() {
     let rename = |name: &str| json!({ "op": "update", "object": "Account", "id": id("001", 3), "fields": { "Name": name } });
     world.commit(&[vec![rename("without")]]).await;
     daemon
-        .wait_for("the lost field", |health| *lost(health) == json!(["Industry"]))
+        .wait_for("the lost field", |health| {
+            *lost(health) == json!(["Industry"])
+        })
         .await;
     let named = |rows: &std::collections::BTreeMap<String, super::store::Row>, name: &str| {
         rows[&id("001", 3)]["name"] == name
     };
     let began = std::time::Instant::now();
-    while !named(&world.rows("company", "salesforce_account_id").await, "without") {
-        assert!(began.elapsed() < super::world::PATIENCE, "{}", daemon.tail());
+    while !named(
+        &world.rows("company", "salesforce_account_id").await,
+        "without",
+    ) {
+        assert!(
+            began.elapsed() < super::world::PATIENCE,
+            "{}",
+            daemon.tail()
+        );
         tokio::time::sleep(super::world::LOOK).await;
     }
     let rows = world.rows("company", "salesforce_account_id").await;
-    assert!(!rows[&id("001", 3)]["industry"].is_null(), "the column stays as it is");
-    assert_eq!(daemon.health().await["jobs"]["acme"]["company_sync"]["paused"], Json::Null);
+    assert!(
+        !rows[&id("001", 3)]["industry"].is_null(),
+        "the column stays as it is"
+    );
+    assert_eq!(
+        daemon.health().await["jobs"]["acme"]["company_sync"]["paused"],
+        Json::Null
+    );
     // A restart knows that it was there once.
     drop(daemon.stop());
     let daemon = world.daemon().await;
     daemon
         .wait_for("the lost field after a restart", |health| {
-            *lost(health) == json!(["Industry"]) && health["connections"]["acme"]["state"] == "streaming"
+            *lost(health) == json!(["Industry"])
+                && health["connections"]["acme"]["state"] == "streaming"
         })
         .await;
     // It comes back: all records are read for it.
     let change = json!({ "op": "update", "object": "Account", "id": id("001", 4), "fields": { "Industry": "unseen" } });
     world.commit(&[vec![change]]).await;
     world.hide("Industry", false).await;
-    let refreshed = world.command(&["metadata", "refresh", "acme", "--json", "--url", daemon.url()]);
+    let refreshed = world.command(&[
+        "metadata",
+        "refresh",
+        "acme",
+        "--json",
+        "--url",
+        daemon.url(),
+    ]);
     assert!(refreshed["objects"].is_array(), "{refreshed:#}");
     daemon
         .wait_for("the field", |health| *lost(health) == json!([]))
@@ -112,7 +151,15 @@ async fn a_job_that_says_so_pauses_when_a_field_is_gone() {
     daemon.synced().await;
     world.settled(&daemon).await;
     world.hide("Industry", true).await;
-    world.command(&["metadata", "refresh", "acme", "--no-wait", "--json", "--url", daemon.url()]);
+    world.command(&[
+        "metadata",
+        "refresh",
+        "acme",
+        "--no-wait",
+        "--json",
+        "--url",
+        daemon.url(),
+    ]);
     let health = daemon
         .wait_for("the pause", |health| {
             health["jobs"]["acme"]["company_sync"]["state"] == "paused"

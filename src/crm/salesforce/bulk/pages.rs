@@ -257,7 +257,12 @@ mod tests {
         ] {
             assert_eq!(locator_of(link).as_deref(), Some("MTAw%3D"), "{link}");
         }
-        for link in ["/results", "/results?locator=", "/results?locator=a/../b", "?locator=a b"] {
+        for link in [
+            "/results",
+            "/results?locator=",
+            "/results?locator=a/../b",
+            "?locator=a b",
+        ] {
             assert_eq!(locator_of(link), None, "{link}");
         }
     }

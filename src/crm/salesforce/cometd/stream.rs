@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::crm::port;
 use crate::budget::Budget;
+use crate::crm::port;
 use crate::fault::{Fault, FaultKind};
 use crate::model::event::Event;
 use crate::model::name::ObjectName;

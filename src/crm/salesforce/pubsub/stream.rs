@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::{Instant, timeout_at};
 
-use crate::crm::port::Heard;
 use crate::budget::Budget;
+use crate::crm::port::Heard;
 use crate::fault::{Fault, FaultKind};
 use crate::model::event::Event;
 use crate::model::name::ObjectName;

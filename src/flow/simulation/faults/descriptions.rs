@@ -37,11 +37,7 @@ impl Descriptions for Guarded<dyn State> {
         self.process.pass("state.put_description", DISK, work).await
     }
 
-    async fn ask_refresh(
-        &self,
-        connection: &ConnectionId,
-        at: DateTime<Utc>,
-    ) -> Result<(), Fault> {
+    async fn ask_refresh(&self, connection: &ConnectionId, at: DateTime<Utc>) -> Result<(), Fault> {
         self.inner.ask_refresh(connection, at).await
     }
 
