@@ -416,6 +416,8 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         }),
         topic_since: Some(6),
         topic: Some("g".into()),
+        sampled: Some(2),
+        lost: vec!["Industry".into()],
     };
     state
         .put_object(acme(), term, &account(), known.clone())

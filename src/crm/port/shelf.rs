@@ -217,9 +217,11 @@ mod tests {
             Known::new(Shelf::new("acme".into(), store, clock))
         }
 
-        async fn read(&self) -> Result<String, Fault> {
-            let number = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
-            Ok(format!("read {number}"))
+        fn read(&self) -> impl Future<Output = Result<String, Fault>> {
+            futures_util::future::lazy(|_| {
+                let number = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+                Ok(format!("read {number}"))
+            })
         }
 
         async fn of(&self, known: &Known<String>) -> String {
@@ -261,9 +263,8 @@ mod tests {
             body: "{\"v\": 9}".to_owned(),
             read_at: bench.clock.now(),
         };
-        let put = bench
-            .store
-            .put_description(&"acme".into(), &"Account".into(), described);
+        let (connection, object) = ("acme".into(), "Account".into());
+        let put = bench.store.put_description(&connection, &object, described);
         put.await.unwrap();
         assert_eq!(bench.of(&bench.known()).await, "read 1");
     }
