@@ -27,7 +27,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::admin;
+use crate::budget::Limits;
 use crate::config::Config;
+use crate::config::budget::BudgetConfig;
 use crate::config::connection::ConnectionConfig;
 use crate::config::problem::Problems;
 use crate::control::{Control, KnownJob};
@@ -43,7 +45,7 @@ use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::exposition::{Exposition, UPKEEP_EVERY};
 
-use selection::{selected, timetables};
+use selection::{readings, selected, timetables};
 use stores::Stores;
 
 /// How long a drain may take before what still runs is cut off; a container gets 30 s as a rule.
@@ -106,6 +108,16 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
         Ok(mappings)
     } else {
         Err(Problems::new(problems))
+    }
+}
+
+/// What a connection's calls may spend: what its config does not say is the connector's own.
+fn limits(config: &BudgetConfig, own: Limits) -> Limits {
+    Limits {
+        reserve: config.reserve.unwrap_or(own.reserve),
+        per_second: config.per_second.unwrap_or(own.per_second),
+        at_once: config.at_once.unwrap_or(own.at_once),
+        ..own
     }
 }
 
@@ -181,6 +193,7 @@ impl Daemon {
         let crms = sign_in::crms(
             &config,
             &daemon.stores.credentials,
+            &daemon.stores.state,
             exposition.metrics(),
             &clock,
         )?;
@@ -188,13 +201,14 @@ impl Daemon {
             let mine = mappings
                 .iter()
                 .filter(|mapping| mapping.plan().connection == *id);
-            let wanted = selected(mine);
+            let wanted = selected(mine.clone());
             if wanted.is_empty() {
                 continue;
             }
             let Some(crm) = crms.get(id) else { continue };
             let crm = Arc::clone(crm);
-            let road = daemon.road(&config, connection, crm, &exposition, &clock)?;
+            let mut road = daemon.road(&config, connection, crm, &exposition, &clock)?;
+            Arc::make_mut(&mut road.settings).readings = readings(&config, mine);
             let inbox = || push::inbox(&ground, id, &wanted, &road.hinted);
             if let Some(receiver) = push::receiver(connection, inbox) {
                 receivers.insert(id.clone(), receiver);

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, JobPicture};
-use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
 use crate::runtime::clock::Clock;
 use crate::state::orders::{Asked, Order, Standing, Wish};
 use crate::state::port::State;
@@ -54,12 +54,25 @@ pub struct SyncStanding {
     pub object: ObjectName,
     /// What was asked for and is not done.
     pub asked: Option<Asked>,
+    /// The records that were asked for are read; the others wait until somebody asks for all.
+    pub sampled: bool,
     /// Rows that one in progress has read.
     pub rows: Option<u64>,
     /// How many there are, as far as this daemon knows.
     pub rows_total: Option<u64>,
     /// When the last one was done.
     pub synced_at: Option<DateTime<Utc>>,
+}
+
+/// How an object is described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The object.
+    pub object: ObjectName,
+    /// When the CRM said so; `None` before it was asked.
+    pub read_at: Option<DateTime<Utc>>,
+    /// Fields that jobs read and that it no longer shows.
+    pub lost: Vec<FieldName>,
 }
 
 /// Who gives an order, and why.
@@ -133,7 +146,8 @@ impl Control {
         self.tell(connection, job, false, told).await
     }
 
-    /// Asks for full syncs: of one object, or of all that the connection's jobs select.
+    /// Asks for full syncs: of one object, or of all that the connection's jobs select; of some records of each only, if
+    /// there is a limit.
     ///
     /// # Errors
     /// `Missing` for a connection or an object that no job selects; a fault of the state.
@@ -142,16 +156,18 @@ impl Control {
         connection: &ConnectionId,
         object: Option<&ObjectName>,
         by: Option<String>,
+        limit: Option<u64>,
     ) -> Result<Vec<SyncStanding>, Fault> {
         let objects = self.objects(connection, object)?;
         for object in &objects {
             let wish = Wish {
                 by: by.clone(),
                 at: Some(self.clock.now()),
+                limit,
             };
             self.state.ask_sync(connection, object, wish).await?;
             tracing::info!(
-                %connection, %object, by = by.as_deref().unwrap_or_default(), "full sync asked for"
+                %connection, %object, limit, by = by.as_deref().unwrap_or_default(), "full sync asked for"
             );
         }
         self.standings(connection, objects).await
@@ -164,6 +180,45 @@ impl Control {
     pub async fn syncs(&self, connection: &ConnectionId) -> Result<Vec<SyncStanding>, Fault> {
         let objects = self.objects(connection, None)?;
         self.standings(connection, objects).await
+    }
+
+    /// How the objects of a connection are described, and when somebody last asked to have them described anew.
+    ///
+    /// # Errors
+    /// `Missing` for a connection that no job selects from; a fault of the state.
+    pub async fn metadata(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<(Vec<Described>, Option<DateTime<Utc>>), Fault> {
+        let described = self.state.described(connection).await?;
+        let read_at = |object: &ObjectName| {
+            let found = described.iter().find(|(of, _)| of == object);
+            found.map(|(_, read_at)| *read_at)
+        };
+        let mut all = Vec::new();
+        for object in self.objects(connection, None)? {
+            let known = self.state.object(connection, &object).await?;
+            all.push(Described {
+                read_at: read_at(&object),
+                lost: known.lost,
+                object,
+            });
+        }
+        Ok((all, self.state.refresh_asked(connection).await?))
+    }
+
+    /// Has the objects of a connection described anew by whoever owns it.
+    ///
+    /// # Errors
+    /// As [`Control::metadata`].
+    pub async fn refresh(
+        &self,
+        connection: &ConnectionId,
+    ) -> Result<(Vec<Described>, Option<DateTime<Utc>>), Fault> {
+        self.objects(connection, None)?;
+        self.state.ask_refresh(connection, self.clock.now()).await?;
+        tracing::info!(%connection, "descriptions are to be read anew");
+        self.metadata(connection).await
     }
 
     async fn standings(
@@ -180,6 +235,8 @@ impl Control {
             let asked = asked.iter().find(|(of, _)| *of == object);
             let entry = shown.and_then(|shown| shown.objects.get(&object));
             standings.push(SyncStanding {
+                sampled: known.sampled.is_some()
+                    && known.sampled == asked.map(|(_, asked)| asked.number),
                 asked: asked.map(|(_, asked)| asked.clone()),
                 rows: known.snapshot.map(|snapshot| snapshot.rows),
                 rows_total: entry.and_then(|entry| entry.rows_total),
@@ -331,7 +388,9 @@ mod tests {
         let state = Arc::new(MemoryState::default());
         let control = control(&state);
         let acme = ConnectionId::new("acme");
-        let asked = control.sync(&acme, None, Some("anna".to_owned())).await;
+        let asked = control
+            .sync(&acme, None, Some("anna".to_owned()), None)
+            .await;
         let asked = asked.unwrap();
         assert_eq!(asked.len(), 1, "two jobs, one object");
         assert_eq!(asked[0].object.as_str(), "Account");
@@ -339,10 +398,27 @@ mod tests {
         assert_eq!(control.syncs(&acme).await.unwrap(), asked);
         for (connection, object) in [("acme", "Case"), ("nobody", "Account")] {
             let object = ObjectName::new(object);
-            let asked = control.sync(&connection.into(), Some(&object), None).await;
+            let asked = control
+                .sync(&connection.into(), Some(&object), None, None)
+                .await;
             assert_eq!(asked.unwrap_err().kind(), FaultKind::Missing);
         }
         assert_eq!(state.asked_syncs(&acme).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn descriptions_are_shown_and_asked_for_anew() {
+        let state = Arc::new(MemoryState::default());
+        let control = control(&state);
+        let acme = ConnectionId::new("acme");
+        let (objects, asked) = control.metadata(&acme).await.unwrap();
+        assert_eq!((objects.len(), asked), (1, None), "two jobs, one object");
+        assert_eq!(objects[0].read_at, None);
+        let (objects, asked) = control.refresh(&acme).await.unwrap();
+        assert_eq!(objects[0].object.as_str(), "Account");
+        assert_eq!(asked, Some(DateTime::UNIX_EPOCH));
+        let nobody = control.refresh(&"nobody".into()).await;
+        assert_eq!(nobody.unwrap_err().kind(), FaultKind::Missing);
     }
 
     #[tokio::test]

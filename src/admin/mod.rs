@@ -3,6 +3,7 @@
 pub mod consent;
 mod health;
 mod jobs;
+mod metadata;
 mod page;
 mod reply;
 mod rows;
@@ -117,6 +118,14 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route(
             "/api/v1/connections/{connection}/syncs",
             get(syncs::list).post(syncs::ask),
+        )
+        .route(
+            "/api/v1/connections/{connection}/metadata",
+            get(metadata::list),
+        )
+        .route(
+            "/api/v1/connections/{connection}/metadata/refresh",
+            post(metadata::refresh),
         )
         .route(
             "/api/v1/connections/{connection}/authorization",

@@ -28,6 +28,10 @@ struct Sync {
     asked: Option<u64>,
     asked_by: Option<String>,
     asked_at: Option<DateTime<Utc>>,
+    /// Only so many records were asked for.
+    limit: Option<u64>,
+    /// They are read; the others wait until somebody asks for all.
+    sampled: bool,
     /// Rows that one in progress has read.
     rows: Option<u64>,
     rows_total: Option<u64>,
@@ -45,6 +49,8 @@ impl From<SyncStanding> for Sync {
             asked,
             asked_by: wish.by,
             asked_at: wish.at,
+            limit: wish.limit,
+            sampled: standing.sampled,
             rows: standing.rows,
             rows_total: standing.rows_total,
             synced_at: standing.synced_at,
@@ -70,12 +76,13 @@ pub(super) async fn list(
     Ok(page(&sources, &connection, objects))
 }
 
-/// Which object; all that jobs select, if none is named.
+/// Which object; all that jobs select, if none is named. All of its records, if there is no limit.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asking {
     object: Option<ObjectName>,
     by: Option<String>,
+    limit: Option<u64>,
 }
 
 /// `POST` of the same.
@@ -86,6 +93,7 @@ pub(super) async fn ask(
 ) -> Result<Json<Syncs>, Failure> {
     let by = jobs::checked("by", asking.by, jobs::MAX_BY)?;
     let object = asking.object.as_ref();
-    let objects = sources.control.sync(&connection, object, by).await?;
+    let control = &sources.control;
+    let objects = control.sync(&connection, object, by, asking.limit).await?;
     Ok(page(&sources, &connection, objects))
 }

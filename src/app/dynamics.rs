@@ -6,10 +6,11 @@ use crate::config::dynamics::{DynamicsConfig, Proof as ProofConfig};
 use crate::config::web::WebUrl;
 use crate::crm::dynamics::Dynamics;
 use crate::crm::dynamics::settings::{DynamicsSettings, Flow, Proof};
-use crate::crm::port::vault::Vault;
 use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
+
+use super::sign_in::Kept;
 
 /// The connector of a connection.
 ///
@@ -17,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &DynamicsConfig,
-    vault: Arc<Vault>,
+    (vault, shelf): Kept,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Dynamics, Fault> {
@@ -34,6 +35,7 @@ pub(super) fn connector(
         proof,
     );
     settings.vault = vault;
+    settings.shelf = shelf;
     if connection.auth.is_by_person {
         settings.flow = Flow::AuthorizationCode;
     }
@@ -44,6 +46,7 @@ pub(super) fn connector(
     }
     settings.language = connection.language;
     settings.daily_requests = connection.daily_requests;
+    settings.limits = super::limits(&connection.budget, settings.limits);
     settings.poll_interval = connection.poll_interval;
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);

@@ -8,7 +8,6 @@ use crate::config::org::Org;
 use crate::config::secret::SecretRef;
 use crate::config::stream::{self, Channel};
 use crate::config::web::WebUrl;
-use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::Salesforce;
 use crate::crm::salesforce::settings::{
     Auth, Channels, SalesforceSettings, SecretSource, Transport,
@@ -17,13 +16,15 @@ use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
+use super::sign_in::Kept;
+
 /// The connector of a connection.
 ///
 /// # Errors
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &SalesforceConfig,
-    vault: Arc<Vault>,
+    (vault, shelf): Kept,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Salesforce, Fault> {
@@ -36,6 +37,7 @@ pub(super) fn connector(
         auth,
     );
     settings.vault = vault;
+    settings.shelf = shelf;
     settings.instance_url = connection.instance_url.as_ref().map(url);
     if let Some(version) = &connection.api_version {
         settings.api_version.clone_from(version);
@@ -44,6 +46,7 @@ pub(super) fn connector(
     if let Some(records) = connection.bulk_from {
         settings.bulk_from = (records > 0).then_some(records);
     }
+    settings.limits = super::limits(&connection.budget, settings.limits);
     settings.transport = match connection.transport {
         stream::Transport::Cometd => Transport::Cometd,
         stream::Transport::PubSub => Transport::PubSub,

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 
 use crate::flow::connection::Selected;
+use crate::flow::road::Reading;
 use crate::mapping::compile::Mapping;
 use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::schedule::Timetable;
@@ -21,6 +22,28 @@ pub(super) fn selected<'a>(mappings: impl Iterator<Item = &'a Arc<Mapping>>) -> 
         fields.extend(plan.fields.iter().cloned());
     }
     selected
+}
+
+/// What each job reads of its object, and what it does once a field is gone.
+pub(super) fn readings<'a>(
+    config: &Config,
+    mappings: impl Iterator<Item = &'a Arc<Mapping>>,
+) -> BTreeMap<ObjectName, Vec<Reading>> {
+    let mut found: BTreeMap<ObjectName, Vec<Reading>> = BTreeMap::new();
+    for mapping in mappings {
+        let plan = mapping.plan();
+        let routine = config
+            .routines
+            .get(&(plan.connection.clone(), plan.job.clone()));
+        let reading = Reading {
+            job: plan.job.clone(),
+            fields: plan.fields.iter().cloned().collect(),
+            needed: mapping.needed(),
+            on_lost_field: routine.map_or_else(Default::default, |routine| routine.on_lost_field),
+        };
+        found.entry(plan.source.clone()).or_default().push(reading);
+    }
+    found
 }
 
 /// When full syncs of each object are due, by the jobs that are enabled.

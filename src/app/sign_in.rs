@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::config::state::StateEngine;
 use crate::crm::port::consent::Desk;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::crm::port::{Crm, OrgIdentity};
 use crate::fault::{Fault, FaultKind};
@@ -32,6 +33,7 @@ pub(super) type Crms = BTreeMap<ConnectionId, Arc<dyn Crm>>;
 pub(super) fn crms(
     config: &Config,
     store: &Arc<dyn Credentials>,
+    state: &Arc<dyn State>,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Crms, Fault> {
@@ -39,7 +41,9 @@ pub(super) fn crms(
     let mut crms = Crms::new();
     for (id, connection) in &config.connections {
         let vault = Arc::new(Vault::new(id.clone(), Arc::clone(store), keys.clone()));
-        crms.insert(id.clone(), connector(connection, vault, metrics, clock)?);
+        let shelf = Shelf::new(id.clone(), Arc::clone(state) as _, Arc::clone(clock));
+        let kept = (vault, shelf);
+        crms.insert(id.clone(), connector(connection, kept, metrics, clock)?);
     }
     Ok(crms)
 }
@@ -64,7 +68,8 @@ pub async fn desk_alone(config: &Config) -> Result<(Desk, Arc<dyn State>), Fault
     })?;
     let opened = super::state::open(config).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let crms = crms(config, &opened.credentials, &Metrics::none(), &clock)?;
+    let (credentials, state) = (&opened.credentials, &opened.state);
+    let crms = crms(config, credentials, state, &Metrics::none(), &clock)?;
     Ok((desk(&crms), opened.state))
 }
 
@@ -88,7 +93,10 @@ impl Beside {
         let crms = wanted.iter().map(|connection| {
             let id = connection.id();
             let crm = match vault(config, id, connection, opened.as_ref()) {
-                Ok(vault) => connector(connection, vault, &Metrics::none(), &clock),
+                Ok(vault) => {
+                    let kept = (vault, Shelf::in_memory(id.clone()));
+                    connector(connection, kept, &Metrics::none(), &clock)
+                }
                 Err(fault) => Err(fault),
             };
             (id.clone(), crm)
@@ -204,19 +212,22 @@ impl Credentials for Unpinned {
     }
 }
 
+/// What a connector keeps: what signing in does, and descriptions.
+pub(super) type Kept = (Arc<Vault>, Arc<Shelf>);
+
 fn connector(
     connection: &ConnectionConfig,
-    vault: Arc<Vault>,
+    kept: Kept,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {
     match connection {
         ConnectionConfig::Salesforce(connection) => {
-            let crm = super::salesforce::connector(connection, vault, metrics, clock)?;
+            let crm = super::salesforce::connector(connection, kept, metrics, clock)?;
             Ok(Arc::new(crm))
         }
         ConnectionConfig::Dynamics(connection) => {
-            let crm = super::dynamics::connector(connection, vault, metrics, clock)?;
+            let crm = super::dynamics::connector(connection, kept, metrics, clock)?;
             Ok(Arc::new(crm))
         }
     }

@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::config::state::{SCHEMA, StateEngine};
+use crate::control::Control;
 use crate::fault::{Fault, FaultKind};
+use crate::runtime::clock::SystemClock;
 use crate::state::credentials::Credentials;
 use crate::state::port::{Hole, State};
 use crate::state::postgres::PostgresState;
@@ -45,6 +47,26 @@ impl Opened {
             credentials: store,
         }
     }
+}
+
+/// Gives orders while no daemon has the state: they are kept for the one that starts. Close the state afterwards.
+///
+/// # Errors
+/// `Config` if a daemon has the state; else as the store says.
+pub async fn control_alone(config: &Config) -> Result<(Control, Arc<dyn State>), Fault> {
+    let dir = &config.daemon.data_dir;
+    std::fs::create_dir_all(dir).map_err(|error| {
+        let what = format!("making `[daemon] data_dir` `{}`", dir.display());
+        Fault::new(FaultKind::Storage, what).source(error)
+    })?;
+    let state = open(config).await?.state;
+    let control = Control::new(
+        Arc::clone(&state),
+        Arc::default(),
+        Arc::new(SystemClock),
+        super::known_jobs(config),
+    );
+    Ok((control, state))
 }
 
 /// Reads the hole ledger beside a daemon.

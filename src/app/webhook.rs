@@ -7,6 +7,7 @@ use crate::config::connection::ConnectionConfig;
 use crate::config::dynamics::DynamicsConfig;
 use crate::crm::dynamics::push::register::{Done, Registrar, Wanted};
 use crate::crm::port::Selection;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::runtime::clock::{Clock, SystemClock};
@@ -60,9 +61,10 @@ pub fn open(config: &Config, id: &str) -> Result<Webhook, Fault> {
             fields: fields.into_iter().collect(),
         })
         .collect();
-    let vault = Vault::in_memory(connection.id.clone());
+    let id = &connection.id;
+    let kept = (Vault::in_memory(id.clone()), Shelf::in_memory(id.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let crm = super::dynamics::connector(&connection, vault, &Metrics::none(), &clock)?;
+    let crm = super::dynamics::connector(&connection, kept, &Metrics::none(), &clock)?;
     let own = connection
         .webhook
         .as_ref()

@@ -81,6 +81,9 @@ pub(super) enum Command {
     },
     /// Have every record read again now: a full sync of an object, or of all objects of a connection.
     Sync(SyncOptions),
+    /// See how a connection's objects are described, and have the CRM describe them anew.
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
     /// Pause a job and have it go on; replay its topic beside the daemon, and see what differs.
     #[command(subcommand)]
     Job(JobCommand),
@@ -159,11 +162,36 @@ pub(super) struct SyncOptions {
     pub connection: String,
     /// The CRM object; all that jobs select, if none is named.
     pub object: Option<String>,
+    /// Read only so many records of each object. The first sync of an object waits then until `sync` is run without
+    /// a limit. Before the daemon runs it is kept for its start.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// Ask for it, and don't wait for its end.
     #[arg(long)]
     pub no_wait: bool,
     #[command(flatten)]
     pub daemon: DaemonOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MetadataCommand {
+    /// Print when each object was described, and which fields of jobs it no longer has.
+    List {
+        /// The connection.
+        connection: String,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
+    /// Have every object described anew, and wait until it is.
+    Refresh {
+        /// The connection.
+        connection: String,
+        /// Ask for it, and don't wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
 }
 
 #[derive(Debug, Args)]

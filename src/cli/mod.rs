@@ -15,6 +15,7 @@ mod inspect;
 mod job;
 mod jobs;
 mod live;
+mod metadata;
 mod oob;
 mod output;
 mod salesforce;
@@ -85,6 +86,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Jobs { daemon } => jobs::jobs(&config, daemon.url.as_deref(), json).await,
         Command::Sync(options) => sync::sync(&config, &options, json).await,
+        Command::Metadata(command) => metadata::metadata(&config, &command, json).await,
         Command::Job(command) => job::job(&config, command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,

@@ -9,9 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use crate::app;
 use crate::fault::Fault;
 use crate::http::encode::percent;
 use crate::http::request::Method;
+use crate::model::name::{ConnectionId, ObjectName};
 
 use super::args::SyncOptions;
 use super::daemon::Daemon;
@@ -30,6 +32,8 @@ struct Syncs {
 struct Sync {
     object: String,
     asked: Option<u64>,
+    limit: Option<u64>,
+    sampled: bool,
     rows: Option<u64>,
     rows_total: Option<u64>,
     synced_at: Option<String>,
@@ -41,8 +45,11 @@ pub(super) async fn sync(
     as_json: bool,
 ) -> Result<ExitCode, Fault> {
     let daemon = Daemon::at(path, options.daemon.url.as_deref())?;
+    if options.limit.is_some() && options.daemon.url.is_none() && !daemon.is_alive().await {
+        return ask_alone(path, options, as_json).await;
+    }
     let at = format!("/api/v1/connections/{}/syncs", percent(&options.connection));
-    let body = json!({ "object": options.object, "by": jobs::who() });
+    let body = json!({ "object": options.object, "by": jobs::who(), "limit": options.limit });
     let mut syncs: Syncs = daemon.post(&at, &body).await?;
     let ours: BTreeMap<String, u64> = syncs
         .objects
@@ -59,6 +66,7 @@ pub(super) async fn sync(
             .objects
             .iter()
             .filter(|sync| sync.asked.is_some_and(|asked| asked <= ours[&sync.object]))
+            .filter(|sync| !sync.sampled)
             .collect();
         if options.no_wait || left.is_empty() {
             break;
@@ -75,9 +83,39 @@ pub(super) async fn sync(
     }
     for sync in &syncs.objects {
         output::print(&match &sync.synced_at {
+            _ if sync.sampled => format!(
+                "{}: up to {} records are read; `tributary sync {} {}` reads all",
+                sync.object,
+                sync.limit.unwrap_or_default(),
+                options.connection,
+                sync.object
+            ),
             Some(at) if !options.no_wait => format!("{}: synced at {at}", sync.object),
             _ => format!("{}: a full sync is asked for", sync.object),
         });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves the wish in the state for the daemon that starts next.
+async fn ask_alone(path: &Path, options: &SyncOptions, as_json: bool) -> Result<ExitCode, Fault> {
+    let config = app::load(path)?;
+    let (control, state) = app::state::control_alone(&config).await?;
+    let object = options.object.as_ref().map(ObjectName::new);
+    let connection = ConnectionId::new(&options.connection);
+    let asked = control
+        .sync(&connection, object.as_ref(), jobs::who(), options.limit)
+        .await;
+    state.close().await?;
+    let objects: Vec<String> = asked?.into_iter().map(|of| of.object.to_string()).collect();
+    if as_json {
+        output::json(&json!({ "objects": objects, "limit": options.limit, "kept": true }));
+    } else {
+        output::print(&format!(
+            "{}: kept for the daemon's start: up to {} records of each",
+            objects.join(", "),
+            options.limit.unwrap_or_default()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

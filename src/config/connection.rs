@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::auth::Auth;
+use crate::config::budget::BudgetConfig;
 use crate::config::document::{Node, Report};
 use crate::config::dynamics::DynamicsConfig;
 use crate::config::notify;
@@ -57,6 +58,8 @@ pub struct SalesforceConfig {
     pub poll_interval: Duration,
     /// `bulk_from`: objects with at least so many records are read as a whole by the Bulk API; 0: none is.
     pub bulk_from: Option<u64>,
+    /// `budget`: what its calls may spend.
+    pub budget: BudgetConfig,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
@@ -207,6 +210,7 @@ impl SalesforceConfig {
             Duration::from_hours(24),
         );
         let bulk_from = reader.integer("bulk_from", 0..=1_000_000_000);
+        let budget = BudgetConfig::take(&mut reader);
         let company_resolution = company_resolution(&mut reader);
         reader.close();
         Some(Self {
@@ -225,6 +229,7 @@ impl SalesforceConfig {
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
             poll_interval: poll_interval.unwrap_or(UNTOLD_POLL),
             bulk_from: bulk_from.and_then(|records| u64::try_from(records).ok()),
+            budget,
             company_resolution,
         })
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::NaiveDate;
 
 use crate::config::auth::day;
+use crate::config::budget::BudgetConfig;
 use crate::config::connection::{NOT_HERE, company_resolution, oob};
 use crate::config::document::{Node, Report};
 use crate::config::notify;
@@ -53,6 +54,8 @@ pub struct DynamicsConfig {
     pub read_lag: Duration,
     /// `webhook`: changes are pushed, if it is there.
     pub webhook: Option<WebhookConfig>,
+    /// `budget`: what its calls may spend.
+    pub budget: BudgetConfig,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
 }
@@ -127,6 +130,7 @@ impl DynamicsConfig {
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
+        let budget = BudgetConfig::take(&mut reader);
         let company_resolution = company_resolution(&mut reader);
         let servicebus = ServiceBusConfig::take(&mut reader, plain_text, root);
         let webhook = reader
@@ -153,6 +157,7 @@ impl DynamicsConfig {
             plain_text,
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
             webhook,
+            budget,
             company_resolution,
         })
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMultiple, OnNone};
 use crate::model::value::{Fields, Value};
 
 mod avatar;
@@ -143,6 +143,8 @@ pub enum DeriveSource {
 pub struct Routine {
     /// `full_sync`: when every record of the source is read again.
     pub full_sync: Schedule,
+    /// `on_lost_field`: what becomes of the job when the CRM no longer shows a field of it.
+    pub on_lost_field: OnLostField,
     /// `[[test]]`, in the file's order.
     pub tests: Vec<MappingTest>,
 }

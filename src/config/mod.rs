@@ -28,6 +28,7 @@ use crate::model::stored::StoredObject;
 
 pub mod admin;
 pub mod auth;
+pub mod budget;
 mod chain;
 pub mod connection;
 pub mod daemon;

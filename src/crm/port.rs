@@ -4,11 +4,13 @@
 //! * A call may be dropped at any await; nothing has to be undone, no CRM is written to.
 //! * Faults carry their fate (see [`crate::fault`]): `Unavailable` and `Throttled` are retried by the caller
 //!   with backoff, so a connector retries nothing but one call after one token refresh.
+//! * A call waits until the connection's budget grants it ([`crate::budget`]), by the priority of the running work.
 //! * Ids come out normalised; fields come out under their column names, components of compound fields
 //!   included, compound fields themselves never.
 //! * What the signed-in user may not read is absent, never null.
 
 pub mod consent;
+pub mod shelf;
 pub mod survey;
 pub mod vault;
 
@@ -19,6 +21,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::crm::port::survey::{Changes, Surveyor};
 use crate::fault::Fault;
@@ -41,8 +44,13 @@ pub trait Crm: Send + Sync {
     /// The org's clock now, as its answers tell it (HTTP `Date` less the round trip), less `read_lag`.
     async fn clock(&self) -> Result<DateTime<Utc>, Fault>;
 
-    /// The object's schema, as the signed-in user sees it. `Missing` for an object there is not.
+    /// The object's schema, as the signed-in user saw it within the last seven days. `Missing` for an object there is not.
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault>;
+
+    /// The same, as the user sees it now.
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        self.describe(object).await
+    }
 
     /// Reads every live record, page by page; memory is that of one page. `resume` is a
     /// [`Page::resume`] of an earlier read with an equal selection; its `as_of` is then the new read's.
@@ -51,6 +59,12 @@ pub trait Crm: Send + Sync {
         selection: &Selection,
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault>;
+
+    /// Begins to read live records of which only the first few are wanted, in any order: no work for all of them is
+    /// begun, no stream begins with it, and it can't be resumed.
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.read_all(selection, None).await
+    }
 
     /// Reads the live records that changed in `[from, to)` by the CRM's own stamp.
     async fn read_window(
@@ -115,6 +129,16 @@ pub trait Crm: Send + Sync {
     /// Asks the stream to look at an object's changes as soon as it may: something is said to have happened.
     fn look(&self, object: &ObjectName) {
         let _ = object;
+    }
+
+    /// What grants the calls of this connection, and shows what is left of them; `None` where they are free.
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        None
+    }
+
+    /// Asks the org what is left of its allowances, where it can be asked; the budget notes it.
+    async fn look_at_limits(&self) -> Result<(), Fault> {
+        Ok(())
     }
 
     /// What a person authorises, where the connection is authorised by one.

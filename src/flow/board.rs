@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::budget::BudgetPicture;
 use crate::crm::port::survey::Changes;
 use crate::fault::Fault;
-use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
 use crate::state::orders::Order;
 
 /// The truth per connection, object and job.
@@ -66,6 +67,8 @@ pub struct ConnectionPicture {
     pub confirmed_at: Option<DateTime<Utc>>,
     /// Holes that are not closed.
     pub open_holes: u64,
+    /// What is left of the org's calls, and who waits for them; null while another daemon owns the connection.
+    pub budget: Option<BudgetPicture>,
     /// The service bus that it listens to, if there is one.
     pub servicebus: Option<BusPicture>,
     /// Its objects.
@@ -94,6 +97,8 @@ pub struct ObjectPicture {
     pub rows_total: Option<u64>,
     /// How its changes come, where the CRM can be asked that.
     pub changes: Option<Changes>,
+    /// Fields that jobs read and that the CRM no longer shows.
+    pub lost_fields: Vec<FieldName>,
     /// Reads owed.
     pub owed: u64,
     /// Changes published since the start.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::budget::Priority;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::name::{FieldName, ObjectName};
 use crate::runtime::backoff::{Attempts, Backoff};
@@ -22,7 +23,10 @@ use super::listen::listen;
 use super::repair::Repair;
 use super::road::Road;
 
+mod allowance;
 mod beginning;
+mod lost;
+mod metadata;
 
 use beginning::{Begun, begin};
 
@@ -132,10 +136,16 @@ async fn run(road: &Road, selected: &Selected, stop: &StopSignal) -> Result<(), 
             family.stop().clone(),
         ),
     );
+    family.spawn(
+        "showing the budget",
+        allowance::show(road.clone(), family.stop().clone()),
+    );
+    // Without what a stream needs to begin nothing could be repaired.
+    let starting = Priority::Repair.scope(start(road, selected, lease, term, &mut family));
     let started = tokio::select! {
         biased;
         () = stop.stopped() => Ok(()),
-        started = start(road, selected, lease, term, &mut family) => started,
+        started = starting => started,
     };
     let ended = match started {
         Ok(()) => first_fault(&mut family).await,
@@ -233,6 +243,15 @@ async fn start(
         "listening",
         listen(listener, inlet.clone(), family.stop().clone()),
     );
+    family.spawn(
+        "keeping descriptions",
+        metadata::keep(
+            road.clone(),
+            selected.clone(),
+            Arc::clone(&objects),
+            family.stop().clone(),
+        ),
+    );
     let gap = road
         .crm
         .whole_reads_begin_streams()
@@ -248,15 +267,19 @@ async fn start(
     });
     family.spawn(
         "reading what is owed",
-        Arc::clone(&repair).run_quick(family.stop().clone()),
+        Priority::Repair.scope(Arc::clone(&repair).run_quick(family.stop().clone())),
     );
     if road.crm.takes_hints() {
         family.spawn(
             "reading what was pushed",
-            Arc::clone(&repair).run_hints(family.stop().clone()),
+            Priority::Repair.scope(Arc::clone(&repair).run_hints(family.stop().clone())),
         );
     }
     family.spawn("reading", repair.run_deep(family.stop().clone()));
+    family.spawn(
+        "asking what is left",
+        allowance::look(road.clone(), family.stop().clone()),
+    );
     road.board
         .connection(&road.connection, |entry| entry.fault = None);
     show(road, Life::Streaming);

@@ -110,9 +110,9 @@ impl FullSync<'_> {
     pub async fn run(&self) -> Result<Evidence, Fault> {
         let (connection, name) = (&self.road.connection, &self.object.key.object);
         let mut state = self.road.state.object(connection, name).await?;
-        self.gate.close(name).await;
+        let closed = self.gate.close(name).await;
         let opened = self.open(state.snapshot.take()).await;
-        self.gate.open(name);
+        drop(closed);
         let (mut progress, mut pages, mut next) = opened?;
         let resumed = progress.resume.is_some();
         while let Some(page) = next {
@@ -143,6 +143,42 @@ impl FullSync<'_> {
             rows: progress.rows,
             deleted,
         })
+    }
+
+    /// Reads so many records of the object and leaves it at that: nothing is taken for deleted, nothing is stored to go
+    /// on from. Returns how many there were.
+    ///
+    /// # Errors
+    /// A fault of the CRM or ingest; `Unavailable` if what was read was not believed.
+    pub async fn sample(&self, limit: u64) -> Result<u64, Fault> {
+        let mut pages = self.road.crm.read_some(&self.object.selection).await?;
+        let mut read = 0;
+        while read < limit
+            && let Some(mut page) = pages.next().await?
+        {
+            let left = usize::try_from(limit - read).unwrap_or(usize::MAX);
+            page.rows.truncate(left);
+            read += page.rows.len() as u64;
+            let outcome = self
+                .inlet
+                .read(ReadInput {
+                    object: self.object,
+                    rows: page.rows,
+                    absent: Vec::new(),
+                    as_of: page.as_of,
+                    by_id: false,
+                    origin: self.origin,
+                })
+                .await?;
+            if outcome.again > 0 {
+                let what = format!(
+                    "a read of {} began before its stream was covered",
+                    self.object.key
+                );
+                return Err(Fault::new(FaultKind::Unavailable, what));
+            }
+        }
+        Ok(read)
     }
 
     /// Begins, up to the first page.

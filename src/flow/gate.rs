@@ -80,10 +80,12 @@ impl Gate {
         }
     }
 
-    /// A whole read is about to be sent: no read by id is from here on, and the last is of an earlier second.
-    pub async fn close(&self, object: &ObjectName) {
+    /// A whole read is about to be sent: no read by id is until what is returned is dropped (it was sent, or could not
+    /// be), and the last is of an earlier second.
+    pub async fn close<'a>(&'a self, object: &'a ObjectName) -> Closed<'a> {
+        let closed = Closed { gate: self, object };
         if self.lag.is_none() {
-            return;
+            return closed;
         }
         let read = {
             let mut objects = self.lock();
@@ -94,16 +96,26 @@ impl Gate {
         if let Some(read) = read {
             tokio::time::sleep_until(read + SECOND).await;
         }
-    }
-
-    /// The whole read was sent, or could not be.
-    pub fn open(&self, object: &ObjectName) {
-        let mut objects = self.lock();
-        objects.entry(object.clone()).or_default().whole = Whole::Open(Instant::now());
+        closed
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Entry>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The gate before one object, closed; whoever drops it opens it, also whoever gives the read up.
+#[derive(Debug)]
+#[must_use = "dropped, it is open"]
+pub struct Closed<'a> {
+    gate: &'a Gate,
+    object: &'a ObjectName,
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        let mut objects = self.gate.lock();
+        objects.entry(self.object.clone()).or_default().whole = Whole::Open(Instant::now());
     }
 }
 
@@ -121,12 +133,12 @@ mod tests {
         tokio::time::advance(LAG).await;
         assert_eq!(gate.pass(&one), Ok(()));
         let began = Instant::now();
-        gate.close(&one).await;
+        let closed = gate.close(&one).await;
         assert!(began.elapsed() >= SECOND);
         assert!(gate.pass(&one).is_err());
         assert_eq!(gate.pass(&other), Ok(()));
         tokio::time::advance(LAG * 2).await;
-        gate.open(&one);
+        drop(closed);
         assert_eq!(gate.pass(&one), Err(LAG));
         tokio::time::advance(LAG).await;
         assert_eq!(gate.pass(&one), Ok(()));
@@ -135,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_whole_reads_begin_nothing_the_gate_is_open() {
         let (gate, object) = (Gate::new(None), ObjectName::new("Account"));
-        gate.close(&object).await;
+        let _closed = gate.close(&object).await;
         assert_eq!(gate.pass(&object), Ok(()));
     }
 }

@@ -12,7 +12,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::image::port::ImageStore;
 use crate::log::port::{Log, Policy, TopicSpec};
 use crate::model::change::Change;
-use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
+use crate::model::name::{ConnectionId, FieldName, JobId, ObjectKey, ObjectName};
+use crate::model::policy::OnLostField;
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
@@ -90,6 +91,21 @@ pub struct Settings {
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     /// How many children one step tells of their parents' changes; beyond, their object is read.
     pub children_a_step: usize,
+    /// Which jobs read which fields of an object.
+    pub readings: BTreeMap<ObjectName, Vec<Reading>>,
+}
+
+/// What a job reads of its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The job.
+    pub job: JobId,
+    /// Its fields.
+    pub fields: BTreeSet<FieldName>,
+    /// Those without which it can say nothing about a record.
+    pub needed: BTreeSet<FieldName>,
+    /// What it does once the CRM no longer shows one of them.
+    pub on_lost_field: OnLostField,
 }
 
 impl Default for Settings {
@@ -107,6 +123,7 @@ impl Default for Settings {
             untold_poll: Duration::from_mins(10),
             full_syncs: BTreeMap::new(),
             children_a_step: 10_000,
+            readings: BTreeMap::new(),
         }
     }
 }
@@ -142,21 +159,14 @@ impl ObjectRoad {
         fields: &BTreeSet<FieldName>,
         schema: &ObjectSchema,
     ) -> Result<Self, Fault> {
-        let mut missing = Vec::new();
-        let mut carried = BTreeSet::new();
-        for field in fields {
-            match schema.fields.get(field) {
-                Some(found) if found.kind.is_selectable() => {
-                    if Self::is_carried(field, found) {
-                        carried.insert(field.clone());
-                    }
-                }
-                // A parent's field is checked by the read that selects it.
-                None if field.as_str().contains('.') => {}
-                _ => missing.push(field.as_str().to_owned()),
-            }
-        }
+        let missing = lacking(fields, schema);
+        let is_carried = |name: &&FieldName| {
+            let field = schema.fields.get(*name);
+            field.is_some_and(|field| Self::is_carried(name, field))
+        };
+        let carried = fields.iter().filter(is_carried).cloned().collect();
         if !missing.is_empty() {
+            let missing: Vec<&str> = missing.iter().map(FieldName::as_str).collect();
             return Err(Fault::new(
                 FaultKind::Missing,
                 format!(
@@ -222,6 +232,17 @@ impl ObjectRoad {
         let mut joins = self.joins.iter();
         joins.any(|join| !fields.contains_key(&join.field))
     }
+}
+
+/// The fields that the signed-in user's schema does not have, or that can't be selected. A parent's field is checked by
+/// the read that selects it.
+#[must_use]
+pub fn lacking(fields: &BTreeSet<FieldName>, schema: &ObjectSchema) -> BTreeSet<FieldName> {
+    let is_lacking = |field: &&FieldName| match schema.fields.get(*field) {
+        Some(found) => !found.kind.is_selectable(),
+        None => !field.as_str().contains('.'),
+    };
+    fields.iter().filter(is_lacking).cloned().collect()
 }
 
 /// Fields that the CRM keeps and no event tells (Salesforce CDC Developer Guide, "Change Event Fields").

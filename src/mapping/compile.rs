@@ -3,7 +3,7 @@
 mod compiler;
 mod nearest;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 
@@ -109,6 +109,29 @@ impl Mapping {
     #[must_use]
     pub const fn plan(&self) -> &JobPlan {
         &self.plan
+    }
+
+    /// Fields without which nothing is said about a record: those of filters, identifiers and look-ups.
+    #[must_use]
+    pub fn needed(&self) -> BTreeSet<FieldName> {
+        let bound = |filter: &Option<Bound>| filter.as_ref().map(|filter| filter.slots.clone());
+        let mut slots: Vec<usize> = bound(&self.filter).unwrap_or_default();
+        for rules in &self.rules {
+            slots.extend(bound(&rules.filter).unwrap_or_default());
+            slots.extend(rules.columns.iter().filter_map(|rule| match rule.from {
+                Source::Field(slot) if rule.identifier => Some(slot),
+                _ => None,
+            }));
+            for derive in &rules.derives {
+                if let DeriveRule::Match(keys) = derive {
+                    slots.extend(keys.iter().map(|(slot, _)| *slot));
+                }
+            }
+        }
+        let fields = slots
+            .into_iter()
+            .filter_map(|slot| self.plan.fields.get(slot));
+        fields.cloned().collect()
     }
 
     /// Maps a change that lies at `place` in its topic.

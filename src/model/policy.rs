@@ -47,3 +47,14 @@ pub enum OnEmptyIdentifier {
     /// A row is inserted.
     Insert,
 }
+
+/// `on_lost_field`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLostField {
+    /// The job goes on with the other fields; the field's columns stay as they are.
+    #[default]
+    Continue,
+    /// The job pauses.
+    Pause,
+}

@@ -1,6 +1,7 @@
 //! The memory engine of the state.
 
 mod credentials;
+mod descriptions;
 mod orders;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,7 @@ use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::credentials::{Credential, PinnedOrg};
+use crate::state::descriptions::Described;
 use crate::state::orders::{Standing, Wish};
 use crate::state::port::{
     Evidence, Hinted, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of,
@@ -39,6 +41,8 @@ struct Inner {
     orders: BTreeMap<(ConnectionId, JobId), Standing>,
     /// How often each was asked for, and how many of these were done.
     syncs: BTreeMap<(ConnectionId, ObjectName), (u64, u64, Wish)>,
+    descriptions: BTreeMap<(ConnectionId, ObjectName), Described>,
+    refreshes: HashMap<ConnectionId, DateTime<Utc>>,
     orgs: HashMap<ConnectionId, PinnedOrg>,
     credentials: HashMap<ConnectionId, Credential>,
 }

@@ -1,6 +1,8 @@
-//! State: owners, positions, owed reads, holes, what is known of objects, orders to jobs; behind one port.
+//! State: owners, positions, owed reads, holes, what is known of objects, their descriptions, orders to jobs; behind
+//! one port.
 
 pub mod credentials;
+pub mod descriptions;
 pub mod memory;
 pub mod orders;
 pub mod port;

@@ -73,7 +73,7 @@ pub struct Order {
     pub since: Option<DateTime<Utc>>,
 }
 
-/// Who asks for a full sync.
+/// Who asks for a full sync, and of how much.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// Who.
@@ -82,6 +82,10 @@ pub struct Wish {
     /// When, by the clock of who asks.
     #[serde(default)]
     pub at: Option<DateTime<Utc>>,
+    /// Only so many records, to see whether they come out right. The first sync of an object waits then until somebody
+    /// asks for all of them.
+    #[serde(default)]
+    pub limit: Option<u64>,
 }
 
 /// A full sync that was asked for.

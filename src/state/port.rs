@@ -25,11 +25,12 @@ use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 
+use super::descriptions::Descriptions;
 use super::orders::Orders;
 
 /// A store of state.
 #[async_trait]
-pub trait State: Orders + Send + Sync {
+pub trait State: Orders + Descriptions + Send + Sync {
     /// Takes the connection over if its lease is free, expired or ours; `None` if another owner is alive.
     /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win. `owner` names
     /// one process at a time. The lease ends `lease` after now.
@@ -331,6 +332,12 @@ pub struct ObjectState {
     /// before, whatever its own images say.
     #[serde(default)]
     pub topic: Option<String>,
+    /// The number of the wish for some records that was met last, while all of them were never read.
+    #[serde(default)]
+    pub sampled: Option<u64>,
+    /// Fields that jobs select and that the CRM no longer shows, though it did.
+    #[serde(default)]
+    pub lost: Vec<FieldName>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was

@@ -1,6 +1,7 @@
 //! The SQLite engine of the state: `state.db`.
 
 mod credentials;
+mod descriptions;
 mod hints;
 mod holes;
 mod orders;
@@ -66,6 +67,7 @@ CREATE TABLE credential (
 ",
     orders::TABLE,
     orders::SYNCS,
+    descriptions::TABLES,
 ];
 const READERS: usize = 2;
 

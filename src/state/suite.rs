@@ -1,6 +1,7 @@
 //! The conformance suite of the state, run on every engine.
 
 mod credentials;
+mod descriptions;
 mod orders;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -415,6 +416,8 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         }),
         topic_since: Some(6),
         topic: Some("g".into()),
+        sampled: Some(2),
+        lost: vec!["Industry".into()],
     };
     state
         .put_object(acme(), term, &account(), known.clone())
@@ -506,6 +509,7 @@ pub async fn conforms(bench: &dyn Bench) {
     two_owners_at_once(bench).await;
     a_takeover(bench).await;
     orders::conforms(state, &*bench.another().await).await;
+    descriptions::conforms(state, &*bench.another().await).await;
     let (one, other) = (bench.credentials(), bench.credentials());
     credentials::conforms(&*one, &*other).await;
 }
@@ -514,6 +518,9 @@ pub async fn conforms(bench: &dyn Bench) {
 pub async fn has_kept<S: State + Credentials>(state: &S) {
     credentials::has_kept(state).await;
     orders::has_kept(state).await;
+    let described = state.described(acme()).await.unwrap();
+    assert_eq!(described.len(), 2);
+    assert_eq!(state.refresh_asked(acme()).await.unwrap(), Some(at(7)));
     let stored = state.position(acme()).await.unwrap().unwrap();
     assert_eq!(stored.confirmed_at + TimeDelta::zero(), at(9));
     assert_eq!(

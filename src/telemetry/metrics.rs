@@ -43,8 +43,14 @@ vocabulary! {
     DEAD_LETTERS = "tributary_dead_letters_total";
     /// Calls to a CRM, by connection.
     CRM_CALLS = "tributary_crm_calls_total";
-    /// Calls of its rolling day that an org says are left, for all its users, by connection.
+    /// Calls of a day that are left: as the org says, for all its users, or of `daily_requests`; by connection.
     CRM_CALLS_LEFT = "tributary_crm_calls_left";
+    /// Seconds until a connection's calls end at the pace of the last hour; 86400 if there will be new ones before.
+    CRM_CALLS_LAST = "tributary_crm_calls_last_seconds";
+    /// Calls that wait for their turn, by connection and queue: repair, incremental, full_sync, verify.
+    CRM_CALLS_WAITING = "tributary_crm_calls_waiting";
+    /// Events that the org still delivers today, to all its subscribers, by connection.
+    DELIVERIES_LEFT = "tributary_event_deliveries_left";
     /// Whole reads over REST because the Bulk API does not take the object, by connection and object.
     BULK_REFUSED = "tributary_bulk_refused_total";
     /// Changes in the log that a job has not applied yet.
@@ -53,6 +59,8 @@ vocabulary! {
     LAG_SECONDS = "tributary_lag_seconds";
     /// Holes that are not closed, by connection and cause.
     HOLES_OPEN = "tributary_holes_open";
+    /// Fields that jobs read and that the CRM no longer shows, by connection and object.
+    LOST_FIELDS = "tributary_lost_fields";
     /// Records that wait for a read by id.
     OWED_READS = "tributary_owed_reads";
     /// References and changes that wait for a row.

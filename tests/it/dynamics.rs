@@ -14,6 +14,7 @@ use crate::sim;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 use tributary::app::{Daemon, load};
+use tributary::budget::Priority;
 use tributary::crm::dynamics::Dynamics;
 use tributary::crm::dynamics::settings::{DynamicsSettings, Proof};
 use tributary::crm::port::{Crm, Selection, Start};
@@ -125,13 +126,17 @@ impl World {
     }
 
     fn crm(&self, page_size: u32) -> Dynamics {
+        self.crm_that(|settings| settings.page_size = page_size)
+    }
+
+    fn crm_that(&self, change: impl FnOnce(&mut DynamicsSettings)) -> Dynamics {
         let secret = Proof::Secret(Arc::new(|| Ok(Secret::new(SECRET))));
         let mut settings = DynamicsSettings::new("contoso".into(), &self.org.url, CLIENT, secret);
         settings.authority_url = Some(self.org.url.clone());
         settings.plain_text = true;
         settings.read_lag = Duration::ZERO;
         settings.poll_interval = Duration::from_millis(20);
-        settings.page_size = page_size;
+        change(&mut settings);
         Dynamics::new(settings, Metrics::none(), Arc::new(SystemClock)).unwrap()
     }
 
@@ -270,6 +275,42 @@ async fn describes_reads_in_pages_and_by_id() {
     let ids = [0, 5, 99].map(|number| crm.record_id(&guid(number)).unwrap());
     let found = crm.read_ids(&selection, &ids).await.unwrap();
     assert_eq!((found.rows.len(), found.absent.len()), (2, 1));
+}
+
+/// A whole read stops before the last calls of the day, which reads by id may spend; at their end these wait, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_days_last_calls_are_for_repair() {
+    let world = World::of(30).await;
+    let crm = world.crm_that(|settings| {
+        settings.page_size = 1;
+        settings.daily_requests = Some(20);
+        settings.limits.reserve = 50;
+    });
+    let chosen = selection(&["name"]);
+    let budget = crm.budget().unwrap();
+    let reading = Priority::FullSync.scope(async {
+        let mut pages = crm.read_all(&chosen, None).await.unwrap();
+        let mut count = 0;
+        while pages.next().await.unwrap().is_some() {
+            count += 1;
+        }
+        count
+    });
+    tokio::select! {
+        () = budget.held(Priority::FullSync) => {}
+        count = reading => panic!("read {count} pages to the end"),
+    }
+    assert_eq!(budget.spent(), (10, Some(20)));
+    let picture = budget.show();
+    assert_eq!(picture.held, ["incremental", "full_sync", "verify"]);
+    assert!(picture.burst_left.is_some(), "{picture:?}");
+    let id = crm.record_id(&guid(3)).unwrap();
+    for _ in 0..10 {
+        let found = Priority::Repair.scope(crm.read_ids(&chosen, std::slice::from_ref(&id)));
+        assert_eq!(found.await.unwrap().rows.len(), 1);
+    }
+    let picture = budget.show();
+    assert_eq!((picture.left, picture.held.len()), (Some(0), 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,7 @@
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
 //! | `{"kind":"limit_clients","clients":1}` | sessions at a time (1000 by default) |
 //! | `{"kind":"limit_events","events":10}` | events delivered in a rolling day (`--event-limit` by default) |
+//! | `{"kind":"limit_calls","calls":100}` | API calls in a rolling day (`--api-limit` by default) |
 //! | `{"kind":"bulk_delay","seconds":60}` | bulk jobs created from here on wait a third of it and work two |
 //! | `{"kind":"bulk_fail","message":"…"}` | the next bulk job fails with this `errorMessage` |
 //! | `{"kind":"bulk_refuse","object":"Account"}` | the Bulk API does not support it |
@@ -287,6 +288,7 @@ async fn clear_faults(State(org): Shared) -> StatusCode {
     org.streaming.relax();
     org.bus.relax();
     org.bulk.relax();
+    org.counters.relax();
     StatusCode::NO_CONTENT
 }
 
@@ -340,6 +342,7 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
         Act::Forbid { entity } => streaming.forbid(&entity),
         Act::LimitClients { clients } => streaming.limit_clients(clients),
         Act::LimitEvents { events } => streaming.limit_events(events),
+        Act::LimitCalls { calls } => org.counters.limit_calls(calls),
         Act::BulkDelay { seconds } => org.bulk.delay(seconds),
         Act::BulkFail { message } => org.bulk.fail_next(message),
         Act::BulkRefuse { object } => org.bulk.refuse(object),

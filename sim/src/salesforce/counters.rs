@@ -13,7 +13,9 @@ use super::lock::lock;
 pub struct Counters {
     calls: Mutex<Calls>,
     delivered: AtomicU64,
-    api_limit: u64,
+    api_limit: AtomicU64,
+    /// [`Counters::api_limit`] at the start.
+    default_limit: u64,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +31,8 @@ impl Counters {
         Self {
             calls: Mutex::new(Calls::default()),
             delivered: AtomicU64::new(0),
-            api_limit,
+            api_limit: AtomicU64::new(api_limit),
+            default_limit: api_limit,
         }
     }
 
@@ -62,7 +65,17 @@ impl Counters {
     /// Calls allowed in 24 hours.
     #[must_use]
     pub fn api_limit(&self) -> u64 {
-        self.api_limit
+        self.api_limit.load(Ordering::Relaxed)
+    }
+
+    /// Allows so many from here on.
+    pub(crate) fn limit_calls(&self, calls: u64) {
+        self.api_limit.store(calls, Ordering::Relaxed);
+    }
+
+    /// Allows as many as at the start.
+    pub(crate) fn relax(&self) {
+        self.limit_calls(self.default_limit);
     }
 
     /// All calls since the start, by resource.

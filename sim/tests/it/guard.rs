@@ -1,6 +1,7 @@
 //! What every call obeys: versions, sessions, quota, sizes, dates.
 
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 
 use crate::org::TestOrg;
 
@@ -100,6 +101,27 @@ async fn the_quota_ends_and_comes_back_a_day_later() {
     assert_eq!(org.get("limits").await.status, StatusCode::OK);
     let counts = org.get("/_sim/counts").await;
     assert_eq!(counts.body["calls"]["GET limits"], 3);
+}
+
+#[tokio::test]
+async fn the_quota_is_what_the_control_says() {
+    let org = TestOrg::start().await;
+    let script = json!({"do": {"kind": "limit_calls", "calls": 1}});
+    let set = org.client.post(format!("{}/_sim/faults", org.running.url));
+    assert!(org.send(set.json(&script)).await.status.is_success());
+    assert_eq!(
+        org.get("limits").await.headers["sforce-limit-info"],
+        "api-usage=1/1"
+    );
+    assert_eq!(org.get("limits").await.code(), "REQUEST_LIMIT_EXCEEDED");
+    let clear = org
+        .client
+        .delete(format!("{}/_sim/faults", org.running.url));
+    assert!(org.send(clear).await.status.is_success());
+    assert_eq!(
+        org.get("limits").await.headers["sforce-limit-info"],
+        "api-usage=2/100000"
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
 use crate::config::store::StoreConfig;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField};
 
 /// What a job's names are looked up in.
 pub(in crate::config) struct Context<'a> {
@@ -67,6 +67,11 @@ pub(in crate::config) fn read(
     let on_delete = reader.word("on_delete", &POLICIES_OF_EXIT);
     let on_filter_exit = reader.word("on_filter_exit", &POLICIES_OF_EXIT);
     let on_empty_identifier = reader.word("on_empty_identifier", &POLICIES_OF_EMPTY);
+    let policies = [
+        ("continue", OnLostField::Continue),
+        ("pause", OnLostField::Pause),
+    ];
+    let on_lost_field = reader.word("on_lost_field", &policies);
     let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
     reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
@@ -100,6 +105,7 @@ pub(in crate::config) fn read(
     };
     let routine = Routine {
         full_sync: full_sync.map_or_else(Schedule::nightly, |schedule| schedule.value),
+        on_lost_field: on_lost_field.unwrap_or_default(),
         tests,
     };
     Some((job, routine))

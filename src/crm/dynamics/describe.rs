@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::crm::port::shelf::{Known, Shelf};
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::Answer;
 use crate::model::name::{FieldName, ObjectName};
@@ -15,7 +16,8 @@ use super::labels::{Choice, Labels};
 use super::rest::{Refused, Rest};
 
 /// A table as described.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Description {
     /// The schema: columns by logical name, `Id` for the key whatever it is called, and what follows from a column:
     /// `x@type` and `x:table` of a look-up, `x@label` of a choice.
@@ -235,25 +237,25 @@ fn kind_of(column: &WireColumn) -> Option<FieldKind> {
     Some(kind)
 }
 
-/// Descriptions by table, read once and again when they prove stale.
+/// Descriptions by table, read once and again when they are old or prove stale.
 pub struct Describer {
     rest: Arc<Rest>,
-    known: Mutex<HashMap<ObjectName, (Arc<Description>, Instant)>>,
+    known: Known<Description>,
     labels: Mutex<KnownLabels>,
 }
 
 /// Labels by table and columns, with when they were read.
 type KnownLabels = HashMap<(ObjectName, Vec<String>), (Arc<Labels>, Instant)>;
 
-/// How old a description may be that is shown to the caller.
+/// How old labels may be.
 const FRESH: Duration = Duration::from_mins(10);
 
 impl Describer {
-    /// An empty cache over `rest`.
-    pub fn new(rest: Arc<Rest>) -> Self {
+    /// Descriptions by `rest`, kept on `shelf`.
+    pub fn new(rest: Arc<Rest>, shelf: Arc<Shelf>) -> Self {
         Self {
             rest,
-            known: Mutex::default(),
+            known: Known::new(shelf),
             labels: Mutex::default(),
         }
     }
@@ -283,43 +285,27 @@ impl Describer {
         Ok(labels)
     }
 
-    /// The description, from the cache however old.
+    /// The description, read if none is known that can be taken for true.
     ///
     /// # Errors
     /// `Missing` for a table there is not, or that the user may not see.
     pub async fn get(&self, table: &ObjectName) -> Result<Arc<Description>, Fault> {
-        let known = self.lock().get(table).cloned();
-        match known {
-            Some((known, _)) => Ok(known),
-            None => self.fetch(table).await,
-        }
+        let described = self.known.get(table, self.read(table)).await;
+        described.map_err(|fault| fault.context(format_args!("describing {table}")))
     }
 
-    /// The description, read anew if it is older than ten minutes.
+    /// Reads the description anew; the known one stays if that fails.
     ///
     /// # Errors
     /// As [`Describer::get`].
-    pub async fn fresh(&self, table: &ObjectName) -> Result<Arc<Description>, Fault> {
-        let known = self.lock().get(table).cloned();
-        match known {
-            Some((known, read_at)) if read_at.elapsed() < FRESH => Ok(known),
-            _ => self.fetch(table).await,
-        }
+    pub async fn fetch(&self, table: &ObjectName) -> Result<Arc<Description>, Fault> {
+        let described = self.known.renew(table, self.read(table)).await;
+        described.map_err(|fault| fault.context(format_args!("describing {table}")))
     }
 
     /// Forgets what proved stale.
     pub fn forget(&self, table: &ObjectName) {
-        self.lock().remove(table);
-    }
-
-    async fn fetch(&self, table: &ObjectName) -> Result<Arc<Description>, Fault> {
-        let described = self.read(table).await;
-        let described = described
-            .map_err(|fault| fault.context(format_args!("describing {table}")))
-            .map(Arc::new)?;
-        self.lock()
-            .insert(table.clone(), (Arc::clone(&described), Instant::now()));
-        Ok(described)
+        self.known.forget(table);
     }
 
     async fn read(&self, table: &ObjectName) -> Result<Description, Fault> {
@@ -370,10 +356,6 @@ impl Describer {
 
     fn labels_held(&self) -> MutexGuard<'_, KnownLabels> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectName, (Arc<Description>, Instant)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultKind};
 use crate::model::value::Value;
@@ -16,7 +16,7 @@ use super::rest::Rest;
 pub struct Labels(HashMap<String, HashMap<String, String>>);
 
 /// What a choice column is, which decides where its options are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Choice {
     /// One of a list.
     Picklist,

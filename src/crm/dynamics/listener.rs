@@ -362,7 +362,7 @@ impl Round {
 
     /// The shortest time between two questions for one table.
     fn least(&self) -> Duration {
-        let budgeted = self.desk.rest.budget().shortest_poll(self.tables.len());
+        let budgeted = self.desk.rest.pace().shortest_poll(self.tables.len());
         self.desk.rest.settings().poll_interval.max(budgeted)
     }
 

@@ -8,13 +8,13 @@ pub mod settings;
 
 mod assertion;
 mod authority;
-mod budget;
 mod canary;
 mod consent;
 mod describe;
 mod labels;
 mod links;
 mod listener;
+mod pace;
 mod place;
 mod plan;
 mod poll;
@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::crm::port::survey::Surveyor;
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
@@ -115,8 +116,12 @@ impl Dynamics {
             Arc::clone(&sign_in),
             settings.clone(),
             clock,
+            &metrics,
         ));
-        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let describer = Arc::new(Describer::new(
+            Arc::clone(&rest),
+            Arc::clone(&settings.shelf),
+        ));
         let links = Arc::new(Links::default());
         let reader = Arc::new(Reader::new(
             Arc::clone(&rest),
@@ -235,7 +240,12 @@ impl Crm for Dynamics {
     }
 
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
-        let description = self.describer.fresh(object).await?;
+        let description = self.describer.get(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fetch(object).await?;
         Ok(description.schema.clone())
     }
 
@@ -245,6 +255,10 @@ impl Crm for Dynamics {
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault> {
         self.reader.pages(selection, Scope::All, resume).await
+    }
+
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Scope::Some, None).await
     }
 
     async fn read_window(
@@ -323,7 +337,11 @@ impl Crm for Dynamics {
     }
 
     fn affords_hints(&self) -> bool {
-        self.rest.budget().affords_hints()
+        self.rest.pace().affords_hints()
+    }
+
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        Some(self.rest.budget())
     }
 
     fn look(&self, object: &ObjectName) {

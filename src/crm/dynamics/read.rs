@@ -41,6 +41,8 @@ pub struct Reader {
 pub enum Scope {
     /// Every row.
     All,
+    /// The first rows, which begin nothing.
+    Some,
     /// Rows last changed in `[from, to)`.
     Window(DateTime<Utc>, DateTime<Utc>),
 }
@@ -85,7 +87,7 @@ impl Reader {
             _ => Manner::Plain,
         };
         let address = match scope {
-            Scope::All => plan.path(),
+            Scope::All | Scope::Some => plan.path(),
             Scope::Window(from, to) => {
                 format!("{}&{}", plan.path(), window(&plan, from, Some(to))?)
             }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+use crate::budget::{Budget, Limits};
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::Answer;
 use crate::http::request::{Method, Request};
 use crate::runtime::clock::Clock;
+use crate::telemetry::metrics::Metrics;
 
-use super::budget::Budget;
+use super::pace::Pace;
 use super::settings::DynamicsSettings;
 use super::sign_in::SignIn;
 
@@ -20,7 +22,8 @@ pub struct Rest {
     http: Http,
     sign_in: Arc<SignIn>,
     settings: DynamicsSettings,
-    budget: Budget,
+    budget: Arc<Budget>,
+    pace: Pace,
     lag: TimeDelta,
 }
 
@@ -100,13 +103,19 @@ impl Rest {
         sign_in: Arc<SignIn>,
         settings: DynamicsSettings,
         clock: Arc<dyn Clock>,
+        metrics: &Metrics,
     ) -> Self {
-        let budget = Budget::new(settings.daily_requests, clock);
+        let limits = Limits {
+            daily: settings.daily_requests,
+            ..settings.limits
+        };
+        let budget = Budget::new(&settings.connection, limits, Arc::clone(&clock), metrics);
         let lag = TimeDelta::from_std(settings.read_lag).unwrap_or_default();
         Self {
             http,
             sign_in,
             settings,
+            pace: Pace::new(Arc::clone(&budget), clock),
             budget,
             lag,
         }
@@ -118,10 +127,16 @@ impl Rest {
         &self.settings
     }
 
-    /// The day's calls.
+    /// What grants the calls.
     #[must_use]
-    pub const fn budget(&self) -> &Budget {
+    pub const fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// How a day's calls are shared.
+    #[must_use]
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The CRM's clock when it began an answer, less the lag: what a read is true of.
@@ -215,17 +230,35 @@ impl Rest {
 
     async fn send(&self, request: impl Fn() -> Request) -> Result<Answer, Refused> {
         let token = self.sign_in.token().await?;
-        self.budget.take()?;
+        let grant = self.budget.grant().await;
         let call = request().bearer(&token.access);
         let answer = self.http.send(call).await?;
         if answer.status() != 401 {
-            return told(answer);
+            return self.told(answer);
         }
+        drop(grant);
         // The token ended; once, and with one new one for all who find out.
         let token = self.sign_in.renewed(&token).await?;
-        self.budget.take()?;
+        let _grant = self.budget.grant().await;
         let call = request().bearer(&token.access);
-        told(self.http.send(call).await?)
+        self.told(self.http.send(call).await?)
+    }
+
+    /// What an answer means; where it asks to wait, all calls of the connection do.
+    fn told(&self, answer: Answer) -> Result<Answer, Refused> {
+        self.budget.answered(None);
+        let burst = answer.header("x-ms-ratelimit-burst-remaining-xrm-requests");
+        if let Some(left) = burst.and_then(|left| left.trim().parse().ok()) {
+            self.budget.burst_left(left);
+        }
+        if answer.is_success() {
+            return Ok(answer);
+        }
+        let refused = refusal(&answer);
+        if let Some(wait) = refused.fault.wait_hint() {
+            self.budget.close(wait);
+        }
+        Err(refused)
     }
 }
 
@@ -259,14 +292,6 @@ fn path_of<'a>(link: &'a str, own: &str) -> Option<&'a str> {
     };
     let same = scheme.eq_ignore_ascii_case(own_scheme) && plain(host) == plain(own_host);
     same.then_some(path)
-}
-
-fn told(answer: Answer) -> Result<Answer, Refused> {
-    if answer.is_success() {
-        Ok(answer)
-    } else {
-        Err(refusal(&answer))
-    }
 }
 
 #[derive(Deserialize)]

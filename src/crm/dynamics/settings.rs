@@ -1,10 +1,13 @@
 //! What a Dynamics connection needs to know, and which addresses it may not be.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::Limits;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -36,6 +39,8 @@ pub struct DynamicsSettings {
     pub proof: Proof,
     /// What signing in keeps.
     pub vault: Arc<Vault>,
+    /// Where descriptions of objects are kept.
+    pub shelf: Arc<Shelf>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -46,8 +51,10 @@ pub struct DynamicsSettings {
     pub page_size: u32,
     /// Ids that one read names.
     pub ids_a_call: usize,
-    /// How many calls a day may take.
+    /// How many calls a day may take; days begin at midnight UTC.
     pub daily_requests: Option<u32>,
+    /// What else its calls may spend.
+    pub limits: Limits,
     /// The shortest time between two questions for a table's changes.
     pub poll_interval: Duration,
     /// How often a table that tells no deletes is compared as a whole.
@@ -91,6 +98,7 @@ impl DynamicsSettings {
     ) -> Self {
         Self {
             vault: Vault::in_memory(connection.clone()),
+            shelf: Shelf::in_memory(connection.clone()),
             flow: Flow::default(),
             connection,
             org_url: org_url.into(),
@@ -106,6 +114,11 @@ impl DynamicsSettings {
             page_size: 5000,
             ids_a_call: 200,
             daily_requests: None,
+            // Four calls can't work for more than the 20 minutes in five that the service allows a user.
+            limits: Limits {
+                at_once: NonZeroU32::MIN.saturating_add(3),
+                ..Limits::default()
+            },
             poll_interval: Duration::from_secs(15),
             sweep_interval: Duration::from_hours(1),
             check_interval: Duration::from_hours(1),

@@ -143,7 +143,7 @@ impl Dynamics {
     ) -> ObjectSurvey {
         let mut survey = ObjectSurvey::of(selection);
         let table = &selection.object;
-        let description = match self.describer.fresh(table).await {
+        let description = match self.describer.fetch(table).await {
             Ok(description) => description,
             Err(fault) if fault.kind() == FaultKind::Missing => {
                 survey.findings.push(self.no_table(selection, &fault).await);

@@ -1,11 +1,11 @@
 //! What Salesforce says of an object, and what follows from it for reads and events.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::crm::port::shelf::{Known, Shelf};
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
@@ -14,7 +14,8 @@ use super::rest::Rest;
 use super::soql;
 
 /// An object as described.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Description {
     /// The schema, without fields that are being removed.
     pub schema: ObjectSchema,
@@ -171,51 +172,49 @@ fn kind_of(name: &str) -> FieldKind {
     }
 }
 
-/// Descriptions by object, read once and again when they prove stale.
+/// Descriptions by object, read once and again when they are old or prove stale.
 pub struct Describer {
     rest: Arc<Rest>,
-    known: Mutex<HashMap<ObjectName, (Arc<Description>, Instant)>>,
+    known: Known<Description>,
 }
 
-/// How old a description may be that is shown to the caller.
-const FRESH: Duration = Duration::from_mins(10);
-
 impl Describer {
-    /// An empty cache over `rest`.
-    pub fn new(rest: Arc<Rest>) -> Self {
+    /// Descriptions by `rest`, kept on `shelf`.
+    pub fn new(rest: Arc<Rest>, shelf: Arc<Shelf>) -> Self {
         Self {
             rest,
-            known: Mutex::default(),
+            known: Known::new(shelf),
         }
     }
 
-    /// The description, from the cache however old.
+    /// The description, read if none is known that can be taken for true.
     ///
     /// # Errors
     /// `Missing` for an object there is not, or that the user may not see.
     pub async fn get(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
-        match self.cached(object) {
-            Some((known, _)) => Ok(known),
-            None => self.fetch(object).await,
-        }
+        self.known.get(object, self.read(object)).await
     }
 
-    /// The description, read anew if it is older than ten minutes.
-    ///
-    /// # Errors
-    /// As [`Describer::get`].
-    pub async fn fresh(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
-        match self.cached(object) {
-            Some((known, read_at)) if read_at.elapsed() < FRESH => Ok(known),
-            _ => self.fetch(object).await,
-        }
-    }
-
-    /// Reads the description anew; the cache keeps the old one if that fails.
+    /// Reads the description anew; the known one stays if that fails.
     ///
     /// # Errors
     /// As [`Describer::get`].
     pub async fn fetch(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
+        self.known.renew(object, self.read(object)).await
+    }
+
+    /// Forgets what proved stale.
+    pub fn forget(&self, object: &ObjectName) {
+        self.known.forget(object);
+    }
+
+    /// The description if it is known, without a call.
+    #[must_use]
+    pub fn known(&self, object: &ObjectName) -> Option<Arc<Description>> {
+        self.known.known(object)
+    }
+
+    async fn read(&self, object: &ObjectName) -> Result<Description, Fault> {
         let name = soql::identifier(object.as_str())?;
         let read = self.rest.get(&format!("/sobjects/{name}/describe/")).await;
         let answer = read.map_err(|refused| {
@@ -229,17 +228,13 @@ impl Describer {
                 fault
             }
         })?;
-        let description = Description::parse(answer.body()).map_err(|error| {
+        Description::parse(answer.body()).map_err(|error| {
             Fault::new(
                 FaultKind::Protocol,
                 format!("describing {object}: the answer can't be read"),
             )
             .source(error)
-        })?;
-        let description = Arc::new(description);
-        self.lock()
-            .insert(object.clone(), (Arc::clone(&description), Instant::now()));
-        Ok(description)
+        })
     }
 
     /// The names of all objects that the user may see.
@@ -257,25 +252,6 @@ impl Describer {
             .into_iter()
             .map(|object| object.name)
             .collect())
-    }
-
-    /// Forgets what proved stale.
-    pub fn forget(&self, object: &ObjectName) {
-        self.lock().remove(object);
-    }
-
-    /// The description if it is known, without a call.
-    #[must_use]
-    pub fn known(&self, object: &ObjectName) -> Option<Arc<Description>> {
-        self.cached(object).map(|(known, _)| known)
-    }
-
-    fn cached(&self, object: &ObjectName) -> Option<(Arc<Description>, Instant)> {
-        self.lock().get(object).cloned()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectName, (Arc<Description>, Instant)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,7 @@ mod desk;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod kept;
+mod limits;
 mod place;
 mod plan;
 mod read;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::budget::Budget;
 use crate::crm::port::consent::Consent;
 use crate::crm::port::survey::{Changes, Surveyor};
 use crate::crm::port::{Crm, Listener, OrgIdentity, Pages, Selection, Start};
@@ -105,9 +107,14 @@ impl Salesforce {
             settings.clone(),
             Arc::clone(&clock),
         ));
-        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), &metrics);
+        let limits = settings.limits;
+        let budget = Budget::new(&settings.connection, limits, Arc::clone(&clock), &metrics);
+        let rest = Rest::new(http, Arc::clone(&sign_in), settings.clone(), budget);
         let rest = Arc::new(rest);
-        let describer = Arc::new(Describer::new(Arc::clone(&rest)));
+        let describer = Arc::new(Describer::new(
+            Arc::clone(&rest),
+            Arc::clone(&settings.shelf),
+        ));
         let reader = Arc::new(Reader::new(
             Arc::clone(&rest),
             Arc::clone(&describer),
@@ -175,7 +182,12 @@ impl Crm for Salesforce {
     }
 
     async fn describe(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
-        let description = self.describer.fresh(object).await?;
+        let description = self.describer.get(object).await?;
+        Ok(description.schema.clone())
+    }
+
+    async fn describe_anew(&self, object: &ObjectName) -> Result<ObjectSchema, Fault> {
+        let description = self.describer.fetch(object).await?;
         Ok(description.schema.clone())
     }
 
@@ -185,6 +197,10 @@ impl Crm for Salesforce {
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault> {
         self.reader.all(selection, resume).await
+    }
+
+    async fn read_some(&self, selection: &Selection) -> Result<Box<dyn Pages>, Fault> {
+        self.reader.pages(selection, Filter::All).await
     }
 
     async fn read_window(
@@ -230,6 +246,14 @@ impl Crm for Salesforce {
             Transport::Cometd => cometd::listen(desk, &objects, from).await,
             Transport::PubSub => self.pubsub.listen(desk, &objects, from).await,
         }
+    }
+
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        Some(self.rest.budget())
+    }
+
+    async fn look_at_limits(&self) -> Result<(), Fault> {
+        limits::look(&self.rest).await
     }
 
     fn consent(&self) -> Option<Arc<dyn Consent>> {

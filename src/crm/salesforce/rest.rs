@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::Gauge;
 use serde::Deserialize;
 
+use crate::budget::{Budget, Grant};
 use crate::fault::{Fault, FaultKind};
 use crate::http::Http;
 use crate::http::answer::Answer;
 use crate::http::incoming::Incoming;
 use crate::http::request::{Method, Request};
-use crate::telemetry::metrics::{self, Metrics};
 
 use super::settings::SalesforceSettings;
 use super::sign_in::SignIn;
@@ -26,8 +25,7 @@ pub struct Rest {
     http: Http,
     sign_in: Arc<SignIn>,
     settings: SalesforceSettings,
-    /// Calls that the org says are left.
-    left: Gauge,
+    budget: Arc<Budget>,
 }
 
 /// A call that the CRM refused, with the code that it gave.
@@ -99,16 +97,20 @@ impl Rest {
         http: Http,
         sign_in: Arc<SignIn>,
         settings: SalesforceSettings,
-        metrics: &Metrics,
+        budget: Arc<Budget>,
     ) -> Self {
-        let labels = [("connection", settings.connection.as_str())];
-        let left = metrics.gauge(metrics::CRM_CALLS_LEFT, &labels);
         Self {
             http,
             sign_in,
             settings,
-            left,
+            budget,
         }
+    }
+
+    /// What grants the calls.
+    #[must_use]
+    pub const fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The sign-in behind the calls.
@@ -165,11 +167,12 @@ impl Rest {
     /// # Errors
     /// As [`Rest::get`].
     pub async fn csv(&self, path: &str) -> Result<Incoming, Refused> {
-        let incoming = self.open(&self.versioned(path), Call::Csv).await?;
+        // The org has done its part when it answers: how long the rows are on their way holds up no other call.
+        let (incoming, _grant) = self.open(&self.versioned(path), Call::Csv).await?;
         if incoming.head().is_success() {
             return Ok(incoming);
         }
-        Err(refusal(&self.http.whole(incoming).await?))
+        Err(self.refused(&self.http.whole(incoming).await?))
     }
 
     /// GETs the list of API versions: it needs no session and counts against no limit.
@@ -179,11 +182,17 @@ impl Rest {
     pub async fn versions(&self) -> Result<Answer, Refused> {
         let token = self.sign_in.token().await?;
         let url = format!("{}/services/data/", token.instance_url);
-        let answer = self.http.send(Request::get(url)).await?;
+        let request = Request::get(url).header("Sforce-Call-Options", self.mark());
+        let answer = self.http.send(request).await?;
         if answer.is_success() {
             return Ok(answer);
         }
-        Err(refusal(&answer))
+        Err(self.refused(&answer))
+    }
+
+    /// What tells our calls from others'.
+    fn mark(&self) -> String {
+        format!("client={}", self.settings.call_tag)
     }
 
     fn versioned(&self, path: &str) -> String {
@@ -191,35 +200,45 @@ impl Rest {
     }
 
     async fn call(&self, path: &str, call: Call<'_>) -> Result<Answer, Refused> {
-        let incoming = self.open(path, call).await?;
+        let (incoming, _grant) = self.open(path, call).await?;
         let answer = self.http.whole(incoming).await?;
         if answer.is_success() {
             return Ok(answer);
         }
-        Err(refusal(&answer))
+        Err(self.refused(&answer))
     }
 
-    async fn open(&self, path: &str, call: Call<'_>) -> Result<Incoming, Refused> {
+    async fn open(&self, path: &str, call: Call<'_>) -> Result<(Incoming, Grant), Refused> {
         let token = self.sign_in.token().await?;
+        let grant = self.budget.grant().await;
         let request = self.request(&token.instance_url, path, call);
         let incoming = self.http.open(request.bearer(&token.access)).await?;
         if incoming.head().status() != 401 {
-            return Ok(self.noted(incoming));
+            self.budget.answered(usage::told(incoming.head()));
+            return Ok((incoming, grant));
         }
         // Read to its end, so that the connection serves the next call too.
         self.http.whole(incoming).await?;
+        drop(grant);
         // The session ended; once, and with one new token for all who find out.
         let token = self.sign_in.renewed(&token).await?;
+        let grant = self.budget.grant().await;
         let request = self.request(&token.instance_url, path, call);
         let incoming = self.http.open(request.bearer(&token.access)).await?;
-        Ok(self.noted(incoming))
+        self.budget.answered(usage::told(incoming.head()));
+        Ok((incoming, grant))
     }
 
-    fn noted(&self, incoming: Incoming) -> Incoming {
-        if let Some(left) = usage::left(incoming.head()) {
-            self.left.set(left as f64);
+    /// What a refusal means; where it asks to wait, all calls of the connection do.
+    fn refused(&self, answer: &Answer) -> Refused {
+        let refused = refusal(answer);
+        // The day's bulk jobs have a limit of their own.
+        if let Some(wait) = refused.fault.wait_hint()
+            && !refused.is("LIMIT_EXCEEDED")
+        {
+            self.budget.close(wait);
         }
-        incoming
+        refused
     }
 
     fn request(&self, instance_url: &str, path: &str, call: Call<'_>) -> Request {
@@ -232,10 +251,7 @@ impl Rest {
         };
         request
             .header("Accept", accept)
-            .header(
-                "Sforce-Call-Options",
-                format!("client={}", self.settings.call_tag),
-            )
+            .header("Sforce-Call-Options", self.mark())
             .header(
                 "Sforce-Query-Options",
                 format!("batchSize={}", self.settings.page_size),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::Limits;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
@@ -30,6 +32,8 @@ pub struct SalesforceSettings {
     pub auth: Auth,
     /// What signing in keeps.
     pub vault: Arc<Vault>,
+    /// Where descriptions of objects are kept.
+    pub shelf: Arc<Shelf>,
     /// How much older than the CRM's clock a read is taken to be.
     pub read_lag: Duration,
     /// Authorities to trust beside the system's (PEM).
@@ -40,6 +44,10 @@ pub struct SalesforceSettings {
     pub page_size: u32,
     /// Objects with at least so many records are read as a whole by the Bulk API; `None`: no object is.
     pub bulk_from: Option<u64>,
+    /// Results of a bulk job with more records than this are read side by side; fewer come in one page.
+    pub bulk_parallel_from: u64,
+    /// What its calls may spend.
+    pub limits: Limits,
     /// The tag that marks our calls (`Sforce-Call-Options`).
     pub call_tag: String,
     /// The longest wait for a connection.
@@ -134,6 +142,7 @@ impl SalesforceSettings {
     ) -> Self {
         Self {
             vault: Vault::in_memory(connection.clone()),
+            shelf: Shelf::in_memory(connection.clone()),
             connection,
             login_url: login_url.into(),
             instance_url: None,
@@ -145,6 +154,8 @@ impl SalesforceSettings {
             plain_text: false,
             page_size: 2000,
             bulk_from: Some(BULK_FROM),
+            bulk_parallel_from: 50_000,
+            limits: Limits::default(),
             call_tag: "tributary".to_owned(),
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(150),

@@ -106,7 +106,7 @@ fn known<T>(
 impl Salesforce {
     async fn look_at(&self, selection: &Selection, setup: &Setup) -> ObjectSurvey {
         let mut survey = ObjectSurvey::of(selection);
-        let description = match self.describer.fresh(&selection.object).await {
+        let description = match self.describer.fetch(&selection.object).await {
             Ok(description) => description,
             Err(fault) if fault.kind() == FaultKind::Missing => {
                 let finding = self.no_object(&selection.object, &fault).await;

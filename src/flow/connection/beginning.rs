@@ -13,7 +13,7 @@ use crate::flow::board::Life;
 use crate::flow::catch_up::{Owner, catch_up, inspect};
 use crate::flow::ingest::{Beginning, Ends, Lease, Redelivery};
 use crate::flow::joins::{Schemas, tie, widen};
-use crate::flow::road::{ObjectRoad, Objects, Road};
+use crate::flow::road::{ObjectRoad, Objects, Road, lacking};
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::position::Position;
 use crate::model::record_id::RecordId;
@@ -21,7 +21,7 @@ use crate::state::port::{
     Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
 };
 
-use super::Selected;
+use super::{Selected, lost};
 
 /// All that a life needs.
 pub(super) struct Begun {
@@ -57,8 +57,9 @@ pub(super) async fn begin(
     road.board.connection(&road.connection, |entry| {
         entry.org = Some(org.clone());
     });
-    let objects = Arc::new(describe(road, selected).await?);
-    let mut states = prepare(road, &objects, term).await?;
+    let (objects, lost) = describe(road, selected).await?;
+    let objects = Arc::new(objects);
+    let mut states = prepare(road, &objects, lost, term).await?;
     let stored = road.state.position(&road.connection).await?;
     let ReadBack {
         mut redelivery,
@@ -92,14 +93,32 @@ pub(super) async fn begin(
     })
 }
 
-async fn describe(road: &Road, selected: &Selected) -> Result<Objects, Fault> {
-    let mut schemas = Schemas::new();
-    for name in selected.keys() {
-        schemas.insert(name.clone(), road.crm.describe(name).await?);
+/// Fields that are gone, by object.
+type Lost = BTreeMap<ObjectName, Vec<FieldName>>;
+
+/// The objects with the fields that there are, and the fields that are no longer.
+async fn describe(road: &Road, selected: &Selected) -> Result<(Objects, Lost), Fault> {
+    let known: States = road
+        .state
+        .objects(&road.connection)
+        .await?
+        .into_iter()
+        .collect();
+    let (mut schemas, mut there, mut lost) = (Schemas::new(), Selected::new(), Lost::new());
+    for (name, fields) in selected {
+        let mut schema = road.crm.describe(name).await?;
+        if !lacking(fields, &schema).is_empty() {
+            // What is known may be older than the field.
+            schema = road.crm.describe_anew(name).await?;
+        }
+        let gone = lost::known_once(lacking(fields, &schema), known.get(name));
+        there.insert(name.clone(), fields.difference(&gone).cloned().collect());
+        schemas.insert(name.clone(), schema);
+        lost.insert(name.clone(), gone.into_iter().collect());
     }
     let (connection, prefix) = (&road.connection, &road.settings.prefix);
     let mut objects = Objects::new();
-    let wanted = widen(selected, &schemas);
+    let wanted = widen(&there, &schemas);
     for (name, schema) in &schemas {
         if let Some(fields) = wanted.get(name) {
             let object = ObjectRoad::new(connection, prefix, fields, schema)?;
@@ -113,20 +132,29 @@ async fn describe(road: &Road, selected: &Selected) -> Result<Objects, Fault> {
         let references: Vec<FieldName> = references.into_iter().collect();
         road.images.refer(&object.key, &references).await?;
     }
-    Ok(objects)
+    Ok((objects, lost))
 }
 
 /// Brings the stored state of objects in line with what is selected now.
 ///
 /// An object that no job selects is not listened to: its stream is broken from here on. A field that no job
 /// selects grows old in the images: added again, it is a new one. Both are stored before the position moves.
-async fn prepare(road: &Road, objects: &Objects, term: u64) -> Result<States, Fault> {
+async fn prepare(
+    road: &Road,
+    objects: &Objects,
+    mut lost: Lost,
+    term: u64,
+) -> Result<States, Fault> {
     let mut states = States::new();
     for (name, mut state) in road.state.objects(&road.connection).await? {
         let before = state.clone();
         match objects.get(&name) {
             None => state.covered = None,
-            Some(object) => state.fields.retain(|field| object.selects(field)),
+            Some(object) => {
+                state.fields.retain(|field| object.selects(field));
+                state.lost = lost.remove(&name).unwrap_or_default();
+                lost::tell(road, &name, &state.lost, &before.lost).await?;
+            }
         }
         if state != before {
             put(road, term, &name, &state).await?;

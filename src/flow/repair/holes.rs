@@ -12,7 +12,8 @@ use crate::flow::joins::parents_first;
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
 use crate::model::name::ObjectName;
-use crate::state::port::{Evidence, Hole, HoleScope, HoleState};
+use crate::state::orders::Asked;
+use crate::state::port::{Evidence, Hole, HoleScope, HoleState, ObjectState};
 
 use super::Repair;
 
@@ -23,9 +24,11 @@ impl Repair {
     /// Syncs every object that never was; the first fault, after all were tried.
     pub(super) async fn first_syncs(&self) -> Result<(), Fault> {
         let mut failed = Ok(());
+        let asked = self.road.state.asked_syncs(&self.road.connection).await?;
         for object in parents_first(&self.objects) {
             let name = &object.key.object;
-            let synced = self.first_sync(object).await;
+            let asked = asked.iter().find(|(of, _)| of == name);
+            let synced = self.first_sync(object, asked.map(|(_, asked)| asked)).await;
             let synced =
                 synced.map_err(|fault| fault.context(format!("first full sync of {name}")));
             if failed.is_ok() {
@@ -35,11 +38,16 @@ impl Repair {
         failed
     }
 
-    async fn first_sync(&self, object: &ObjectRoad) -> Result<(), Fault> {
+    async fn first_sync(&self, object: &ObjectRoad, asked: Option<&Asked>) -> Result<(), Fault> {
         let (connection, name) = (&self.road.connection, &object.key.object);
         let state = self.road.state.object(connection, name).await?;
         if state.synced_at.is_some() {
             return Ok(());
+        }
+        if let Some(asked) = asked
+            && let Some(limit) = asked.wish.limit
+        {
+            return self.first_sample(object, state, asked.number, limit).await;
         }
         self.show_life(name, Life::Snapshotting);
         self.wait_for_clock(self.covered(name)).await?;
@@ -48,6 +56,38 @@ impl Repair {
         tracing::info!(
             %connection, object = %name, rows = evidence.rows,
             seconds = started.elapsed().as_secs_f64(), "first full sync done"
+        );
+        if let Some(asked) = asked {
+            let state = &self.road.state;
+            state.sync_done(connection, name, asked.number).await?;
+        }
+        self.show_life(name, Life::Streaming);
+        Ok(())
+    }
+
+    /// Some records, where somebody wants to see them first: once, and all others wait until they are asked for.
+    async fn first_sample(
+        &self,
+        object: &ObjectRoad,
+        mut state: ObjectState,
+        number: u64,
+        limit: u64,
+    ) -> Result<(), Fault> {
+        let (connection, name) = (&self.road.connection, &object.key.object);
+        if state.sampled == Some(number) {
+            return Ok(());
+        }
+        self.show_life(name, Life::Snapshotting);
+        self.wait_for_clock(self.covered(name)).await?;
+        let rows = self.sample(object, limit).await?;
+        state.sampled = Some(number);
+        let put = self
+            .road
+            .state
+            .put_object(connection, self.term, name, state);
+        put.await?;
+        tracing::info!(
+            %connection, object = %name, rows, limit, "some records are read; a sync without a limit reads all"
         );
         self.show_life(name, Life::Streaming);
         Ok(())
@@ -144,13 +184,28 @@ impl Repair {
         Ok(true)
     }
 
+    pub(super) async fn sample(&self, object: &ObjectRoad, limit: u64) -> Result<u64, Fault> {
+        self.sync_of(object, Origin::Snapshot, None)
+            .sample(limit)
+            .await
+    }
+
     pub(super) async fn full_sync(
         &self,
         object: &ObjectRoad,
         origin: Origin,
         later_than: Option<DateTime<Utc>>,
     ) -> Result<Evidence, Fault> {
-        let sync = FullSync {
+        self.sync_of(object, origin, later_than).run().await
+    }
+
+    const fn sync_of<'a>(
+        &'a self,
+        object: &'a ObjectRoad,
+        origin: Origin,
+        later_than: Option<DateTime<Utc>>,
+    ) -> FullSync<'a> {
+        FullSync {
             road: &self.road,
             term: self.term,
             object,
@@ -158,8 +213,7 @@ impl Repair {
             gate: &self.gate,
             origin,
             later_than,
-        };
-        sync.run().await
+        }
     }
 
     /// What changed in the window, then what was deleted in it.

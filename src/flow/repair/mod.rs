@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
+use crate::budget::Priority;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::name::ObjectName;
 use crate::runtime::backoff::{Attempts, Backoff};
@@ -25,7 +26,7 @@ use crate::telemetry::metrics;
 use super::board::{FaultPicture, Life};
 use super::full_sync::Inlet;
 use super::gate::Gate;
-use super::road::{Objects, Road};
+use super::road::{Objects, Road, lacking};
 
 use owed::Hydration;
 use untold::Untold;
@@ -88,7 +89,9 @@ impl Repair {
         }
     }
 
-    /// First full syncs, then holes (those of objects that no event tells among them), then full syncs that are due, one after another, until the stop signal.
+    /// First full syncs, then holes (those of objects that no event tells among them), then full syncs that are due, one
+    /// after another, until the stop signal. Full syncs that have to wait for the org's calls hold up no hole: they are
+    /// given up at the page where they are.
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
@@ -97,12 +100,12 @@ impl Repair {
         let mut untold = Untold::default();
         loop {
             let work = async {
-                let synced = self.first_syncs().await;
-                let polled = self.poll_untold(&mut untold).await;
-                let mended = self.mend_holes().await;
+                let synced = self.while_afforded(self.first_syncs()).await;
+                let polled = Priority::Incremental.scope(self.poll_untold(&mut untold)).await;
+                let mended = Priority::Repair.scope(self.mend_holes()).await;
                 synced?;
                 polled?;
-                self.scheduled_syncs().await?;
+                self.while_afforded(self.scheduled_syncs()).await?;
                 Ok(mended?.unwrap_or(IDLE))
             };
             let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
@@ -113,6 +116,22 @@ impl Repair {
                 () = stop.stopped() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Full syncs for as long as the budget has calls for them; they go on from their last durable page another time.
+    async fn while_afforded(
+        &self,
+        syncs: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<(), Fault> {
+        let syncs = Priority::FullSync.scope(syncs);
+        let Some(budget) = self.road.crm.budget() else {
+            return syncs.await;
+        };
+        tokio::select! {
+            biased;
+            () = budget.held(Priority::FullSync) => Ok(()),
+            synced = syncs => synced,
         }
     }
 
@@ -152,8 +171,24 @@ impl Repair {
                 Ok(Some(wait))
             }
             Err(fault) if ends_the_connection(fault.kind()) => Err(fault),
+            Err(fault) if fault.kind() == FaultKind::Missing && self.has_drifted().await => {
+                let what = "what jobs read is not what it was: the connection begins anew";
+                Err(Fault::new(FaultKind::Unavailable, what).source(fault))
+            }
             Err(fault) => Ok(Some(self.wait_after(&fault, trouble))),
         }
+    }
+
+    /// Whether a field that this life reads is gone. The connector has forgotten the description that proved wrong.
+    async fn has_drifted(&self) -> bool {
+        for object in self.objects.values() {
+            let fields = object.selection.fields.iter().cloned().collect();
+            let schema = self.road.crm.describe(&object.key.object).await;
+            if schema.is_ok_and(|schema| !lacking(&fields, &schema).is_empty()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn wait_after(&self, fault: &Fault, trouble: &mut Trouble) -> Duration {

@@ -1,5 +1,6 @@
 //! Faults at every seam: an error, a lost reply, a crash, slowness, a stall; drawn from the seed.
 
+mod descriptions;
 mod orders;
 
 use std::collections::{BTreeMap, HashMap};

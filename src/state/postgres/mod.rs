@@ -5,6 +5,7 @@
 //! made again by the caller, and changes nothing then.
 
 mod credentials;
+mod descriptions;
 mod lease;
 mod orders;
 mod read;

@@ -54,6 +54,12 @@ CREATE TABLE {s}.sync_asked (
     connection text COLLATE \"C\", object text COLLATE \"C\", asked bigint NOT NULL, done bigint NOT NULL,
     body jsonb NOT NULL, PRIMARY KEY (connection, object)
 );
+", "
+CREATE TABLE {s}.description (
+    connection text COLLATE \"C\", object text COLLATE \"C\", read_at timestamptz NOT NULL, body text NOT NULL,
+    PRIMARY KEY (connection, object)
+);
+CREATE TABLE {s}.refresh_asked (connection text COLLATE \"C\" PRIMARY KEY, at timestamptz NOT NULL);
 "];
 
 /// One daemon at a time makes tables.

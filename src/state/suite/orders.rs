@@ -66,6 +66,7 @@ pub(super) async fn conforms(one: &dyn Orders, other: &dyn Orders) {
 
 fn wish(by: &str) -> Wish {
     Wish {
+        limit: None,
         by: Some(by.to_owned()),
         at: Some(at(8)),
     }

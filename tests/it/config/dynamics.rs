@@ -53,7 +53,7 @@ fn every_key_has_its_say() {
     ) + "instance = \"europe\"\nlanguage = 1031\ndaily_requests = 20000\npoll_interval = \"1m\"\n\
            authority_url = \"https://login.microsoftonline.us/contoso.com\"\ninstance_url = \"https://proxy.example\"\n\
            webhook = { auth = \"header\", name = \"X-Hook\", secret = { env = \"HOOK\" }, url = \"https://hooks.example\" }\n\
-           api_version = \"9.1\"\nca_file = \"ca.pem\"\nread_lag = \"10s\"\n";
+           api_version = \"9.1\"\nca_file = \"ca.pem\"\nread_lag = \"10s\"\nbudget = { reserve = \"25%\", at_once = 4 }\n";
     let contoso = load(&text).unwrap();
     assert!(matches!(
         contoso.auth.proof,
@@ -73,6 +73,10 @@ fn every_key_has_its_say() {
     assert_eq!(contoso.api_version.as_deref(), Some("9.1"));
     assert!(contoso.ca_file.unwrap().ends_with("ca.pem"));
     assert_eq!(contoso.read_lag, Duration::from_secs(10));
+    let budget = contoso.budget;
+    assert_eq!(budget.reserve, Some(25));
+    assert_eq!(budget.at_once.map(std::num::NonZeroU32::get), Some(4));
+    assert_eq!(budget.per_second, None);
     let webhook = contoso.webhook.unwrap();
     assert_eq!(webhook.auth, WebhookAuth::Header("x-hook".to_owned()));
     assert_eq!(webhook.secret, SecretRef::Env("HOOK".to_owned()));

@@ -3,6 +3,7 @@
 mod asked;
 mod authorised;
 mod both;
+mod budget;
 mod bulk;
 mod catching_up;
 mod changes;
@@ -14,6 +15,8 @@ mod first_sync;
 mod jobs;
 mod killed;
 mod parents;
+mod limited;
+mod metadata;
 mod paused;
 mod replayed;
 mod store;

@@ -1,5 +1,7 @@
 //! Whole reads by the Bulk API 2.0 against the simulated org: equal to REST's, resumed at any place, no row lost.
 
+mod side_by_side;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +116,10 @@ impl World {
 
     /// A connector of its own, as another process would have one; `None` reads over REST alone.
     fn crm(&self, bulk_from: Option<u64>) -> Salesforce {
+        self.crm_that(|settings| settings.bulk_from = bulk_from)
+    }
+
+    fn crm_that(&self, change: impl FnOnce(&mut SalesforceSettings)) -> Salesforce {
         let secret = Arc::new(|| Ok::<_, Fault>(Secret::new("simulated-secret")));
         let mut settings =
             SalesforceSettings::new("acme".into(), &self.org.url, "simulated-client", secret);
@@ -121,7 +127,7 @@ impl World {
         settings.plain_text = true;
         settings.read_lag = Duration::ZERO;
         settings.page_size = 200;
-        settings.bulk_from = bulk_from;
+        change(&mut settings);
         Salesforce::new(settings, Metrics::none(), Arc::new(SystemClock)).unwrap()
     }
 

@@ -327,6 +327,10 @@ pub(crate) enum Act {
     LimitEvents {
         events: usize,
     },
+    /// API calls in a rolling day.
+    LimitCalls {
+        calls: u64,
+    },
     /// Bulk jobs that are created from here on take so long.
     BulkDelay {
         seconds: u32,

@@ -352,7 +352,7 @@ impl Registrar {
         selection: &Selection,
         all: &[Selection],
     ) -> Result<Vec<String>, Fault> {
-        let description = self.describer.fresh(&selection.object).await?;
+        let description = self.describer.get(&selection.object).await?;
         let mut wanted = BTreeSet::new();
         for field in &selection.fields {
             wanted.insert(column_of(field.as_str()).to_owned());

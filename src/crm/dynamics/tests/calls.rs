@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::http::tests::server::Reply;
+use crate::runtime::clock::ManualClock;
 
 use super::org::{Org, below, page, refused, row};
 use super::*;
@@ -138,19 +139,50 @@ async fn the_clock_is_the_crms_and_late_and_costs_no_session() {
 }
 
 #[tokio::test]
-async fn a_days_calls_end_and_nothing_is_sent_any_more() {
+async fn a_days_calls_end_and_the_next_waits_for_midnight() {
     let org = Org::start(|seen| async move { page(&seen, &[], None, None) }).await;
-    let crm = org.with(|settings| settings.daily_requests = Some(3));
+    let clock = Arc::new(ManualClock::new("2026-01-05T23:59:00Z".parse().unwrap()));
+    let mut settings = org.settings();
+    settings.daily_requests = Some(3);
+    let own = Arc::clone(&clock) as Arc<dyn Clock>;
+    let crm = Arc::new(Dynamics::new(settings, Metrics::none(), own).unwrap());
     crm.identify().await.unwrap();
     crm.describe(&"account".into()).await.unwrap();
     let calls = org.server.seen().len();
-    let fault = crm.identify().await.unwrap_err();
-    assert_eq!(fault.kind(), FaultKind::Throttled);
-    assert!(fault.wait_hint().is_some());
-    assert!(
-        fault.report().contains("daily_requests"),
-        "{}",
-        fault.report()
-    );
-    assert_eq!(org.server.seen().len(), calls);
+    let waits = Arc::clone(&crm);
+    let waits = tokio::spawn(async move { waits.identify().await });
+    let budget = crm.budget().unwrap();
+    while budget.show().waiting.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let picture = budget.show();
+    assert_eq!((picture.left, picture.spent), (Some(0), 3));
+    assert!(picture.held.contains(&"repair"), "{picture:?}");
+    assert_eq!(org.server.seen().len(), calls, "nothing is sent any more");
+    clock.advance(Duration::from_secs(61));
+    waits.await.unwrap().unwrap();
+    assert_eq!(budget.spent(), (1, Some(3)));
+}
+
+#[tokio::test]
+async fn a_call_that_is_throttled_holds_up_the_others_for_as_long() {
+    let org = Org::start(|_| async {
+        refused(429, "0x80072322", "Number of requests exceeded")
+            .with("retry-after", "9")
+            .with("x-ms-ratelimit-burst-remaining-xrm-requests", "0")
+    })
+    .await;
+    let clock = Arc::new(ManualClock::new("2026-01-05T10:00:00Z".parse().unwrap()));
+    let own = Arc::clone(&clock) as Arc<dyn Clock>;
+    let crm = Dynamics::new(org.settings(), Metrics::none(), own).unwrap();
+    let selection = selection("account", &["name"]);
+    let mut pages = crm.read_all(&selection, None).await.unwrap();
+    assert!(pages.next().await.is_err());
+    let picture = crm.budget().unwrap().show();
+    let until = clock.now() + chrono::TimeDelta::seconds(9);
+    assert_eq!(picture.closed_until, Some(until));
+    assert_eq!(picture.burst_left, Some(0));
+    assert!(picture.held.is_empty(), "the short window is no day's");
+    clock.advance(Duration::from_secs(9));
+    assert!(pages.next().await.is_err(), "it is asked again");
 }

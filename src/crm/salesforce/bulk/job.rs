@@ -102,6 +102,15 @@ pub async fn results(
     rest.csv(&path).await
 }
 
+/// Opens a page of a job's results that the org named by this locator, which is escaped as it has to be.
+///
+/// # Errors
+/// [`Refused`], with 404 for a job that is gone.
+pub async fn page(rest: &Rest, id: &str, locator: Option<&str>) -> Result<Incoming, Refused> {
+    let more = locator.map_or_else(String::new, |locator| format!("?locator={locator}"));
+    rest.csv(&format!("/jobs/query/{id}/results{more}")).await
+}
+
 /// Deletes a job that is over, and its results.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod csv;
 mod job;
+mod pages;
 mod read;
 
 use std::collections::HashSet;

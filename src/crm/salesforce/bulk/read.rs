@@ -13,8 +13,10 @@ use crate::http::incoming::Incoming;
 use crate::model::event::{Page, Row};
 
 use super::super::plan::Plan;
+use super::super::rest::Refused;
 use super::csv::CsvPage;
 use super::job::{self, Job, JobState};
+use super::pages::{self, Left, SideBySide};
 use super::{Bulk, says_unsupported};
 
 /// Rows that one call for results asks for.
@@ -42,6 +44,9 @@ pub struct Place {
     skip: u64,
     /// Rows given, of all pages.
     pub rows: u64,
+    /// What is left of pages that are read side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<Left>,
 }
 
 impl Place {
@@ -55,6 +60,7 @@ impl Place {
             most: MOST,
             skip: 0,
             rows: 0,
+            left: None,
         }
     }
 
@@ -85,6 +91,10 @@ enum Step {
     Begin,
     /// The job is looked at, and waited for so long if it is not over.
     Wait(Duration),
+    /// The job is over: the way to read its results is to be chosen.
+    Complete,
+    /// Pages of its results come side by side.
+    SideBySide(Box<SideBySide>),
     /// A page of its results is to be opened.
     Open,
     /// A page is coming.
@@ -114,6 +124,12 @@ impl Pages for BulkRead {
                     return Ok(Some(self.give(None)));
                 }
                 Step::Wait(pause) => self.wait(pause).await?,
+                Step::Complete => self.choose().await?,
+                Step::SideBySide(_) => {
+                    if let Some(page) = self.take_any().await? {
+                        return Ok(Some(page));
+                    }
+                }
                 Step::Open => self.open().await?,
                 Step::Take(_) => {
                     if let Some(page) = self.take().await? {
@@ -147,7 +163,7 @@ impl BulkRead {
     pub fn on(bulk: Arc<Bulk>, plan: Plan, place: Place, job: &Job) -> Self {
         let mut read = Self::new(bulk, plan, place);
         read.step = if job.state == JobState::JobComplete {
-            Step::Open
+            Step::Complete
         } else {
             Step::Wait(WAITS.0)
         };
@@ -170,7 +186,7 @@ impl BulkRead {
             }
             JobState::JobComplete => {
                 self.total = job.number_records_processed;
-                self.step = Step::Open;
+                self.step = Step::Complete;
                 Ok(())
             }
             JobState::Failed => {
@@ -187,17 +203,66 @@ impl BulkRead {
         }
     }
 
+    /// Many rows come side by side where the org names pages, others page after page; what was begun goes on as it was.
+    async fn choose(&mut self) -> Result<(), Fault> {
+        let (rest, place) = (&self.bulk.rest, &self.place);
+        let settings = rest.settings();
+        let is_new = place.locator.is_none() && place.rows == 0;
+        let is_large = self.total > settings.bulk_parallel_from;
+        let left = match &place.left {
+            Some(left) => Some(left.clone()),
+            None if is_new && is_large && pages::are_named(&settings.api_version) => {
+                match pages::list(rest, &place.job, None).await {
+                    Ok(left) => Some(left).filter(|left| !left.is_empty()),
+                    // Page after page always works; if the job is at fault, that says so better.
+                    Err(refused) if matches!(refused.status, 400 | 404 | 405) => {
+                        tracing::info!(
+                            object = self.plan.object(), error = %refused.fault,
+                            "the org names no pages: a bulk job's results are read one page after the other"
+                        );
+                        None
+                    }
+                    Err(refused) => return Err(self.bulk.fault(&self.plan, refused)),
+                }
+            }
+            None => None,
+        };
+        self.step = left.map_or(Step::Open, |left| {
+            Step::SideBySide(Box::new(SideBySide::from(left)))
+        });
+        Ok(())
+    }
+
+    /// Takes what comes of any page until there are rows enough to give, or all pages end.
+    async fn take_any(&mut self) -> Result<Option<Page>, Fault> {
+        let Step::SideBySide(pages) = &mut self.step else {
+            return Ok(None);
+        };
+        let most = self.bulk.rest.settings().page_size as usize;
+        let mut bytes = 0;
+        while self.rows.len() < most && bytes < HEAVY {
+            if let Err(refused) = pages.fill(&self.bulk.rest, &self.place.job).await {
+                return Err(self.no_results(refused).await);
+            }
+            match pages.piece(&self.plan.columns, &mut self.rows).await? {
+                Some(length) => bytes += length,
+                None => {
+                    self.check_total(self.rows.len()).await?;
+                    self.step = Step::Given;
+                    return Ok(Some(self.give(Some(0))));
+                }
+            }
+        }
+        self.place.left = Some(pages.left());
+        Ok((!self.rows.is_empty()).then(|| self.give(Some(0))))
+    }
+
     async fn open(&mut self) -> Result<(), Fault> {
         let place = &self.place;
         let locator = place.locator.as_deref();
         let incoming = match job::results(&self.bulk.rest, &place.job, locator, place.most).await {
             Ok(incoming) => incoming,
-            // What the org does not give now it will not give later.
-            Err(refused) if matches!(refused.status, 400 | 404 | 409) => {
-                self.delete().await;
-                return Err(self.broken("has no such results").source(refused.fault));
-            }
-            Err(refused) => return Err(self.bulk.fault(&self.plan, refused)),
+            Err(refused) => return Err(self.no_results(refused).await),
         };
         let head = incoming.head();
         let count = head.header("Sforce-NumberOfRecords");
@@ -246,11 +311,8 @@ impl BulkRead {
         if open.count.unwrap_or(told) != told || told < open.skip {
             return Err(self.broken(&format!("gave a page of other length: {told} rows")));
         }
-        let rows = self.place.rows + self.rows.len() as u64;
-        if next.is_none() && rows != self.total {
-            let what = format!("told {rows} of {} rows", self.total);
-            self.delete().await;
-            return Err(self.broken(&what));
+        if next.is_none() {
+            self.check_total(self.rows.len()).await?;
         }
         self.step = if next.is_some() {
             Step::Open
@@ -259,6 +321,25 @@ impl BulkRead {
         };
         self.place.locator = next;
         Ok(Some(self.give(Some(0))))
+    }
+
+    /// Results that are not given. What the org does not give now it will not give later.
+    async fn no_results(&self, refused: Refused) -> Fault {
+        if !matches!(refused.status, 400 | 404 | 409) {
+            return self.bulk.fault(&self.plan, refused);
+        }
+        self.delete().await;
+        self.broken("has no such results").source(refused.fault)
+    }
+
+    /// All pages were told: whether they had all rows, the last `more` in hand.
+    async fn check_total(&self, more: usize) -> Result<(), Fault> {
+        let rows = self.place.rows + more as u64;
+        if rows == self.total {
+            return Ok(());
+        }
+        self.delete().await;
+        Err(self.broken(&format!("told {rows} of {} rows", self.total)))
     }
 
     /// The rows in hand as a page; `skip` are those of the page of results that need no second reading.

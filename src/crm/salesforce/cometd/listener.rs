@@ -54,6 +54,7 @@ pub async fn listen(
         client: Arc::clone(&client),
     };
     let parts = Parts {
+        budget: Arc::clone(desk.rest.budget()),
         wire,
         sign_in: Arc::clone(desk.sign_in),
         describer: Arc::clone(desk.describer),

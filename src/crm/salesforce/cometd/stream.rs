@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::crm::port;
 use crate::fault::{Fault, FaultKind};
 use crate::model::event::Event;
@@ -38,6 +39,8 @@ const AT_ONCE: usize = 50;
 
 /// What a stream is made of.
 pub struct Parts {
+    /// Counts what is delivered.
+    pub budget: Arc<Budget>,
     /// The way to the server.
     pub wire: Arc<Wire>,
     /// Where tokens come from.
@@ -417,6 +420,7 @@ impl Stream {
         data: Option<&serde_json::value::RawValue>,
         arrived: DateTime<Utc>,
     ) {
+        self.parts.budget.delivered(1);
         let data = data.and_then(|data| serde_json::from_str::<Data<'_>>(data.get()).ok());
         let payload = data.as_ref().and_then(|data| data.payload);
         let id = data

@@ -93,6 +93,7 @@ impl PubSub {
             subscriptions(Transport::PubSub, &settings.channels, objects, from)?;
         let known = desk.described(objects).await?;
         let parts = Parts {
+            budget: Arc::clone(desk.rest.budget()),
             wire: Wire::new(settings)?,
             describer: Arc::clone(desk.describer),
             clock: Arc::clone(desk.clock),

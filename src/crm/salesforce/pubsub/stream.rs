@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::{Instant, timeout_at};
 
+use crate::budget::Budget;
 use crate::crm::port::Heard;
 use crate::fault::{Fault, FaultKind};
 use crate::model::event::Event;
@@ -38,6 +39,8 @@ const MARGIN: TimeDelta = TimeDelta::seconds(10);
 
 /// What a stream is made of.
 pub struct Parts {
+    /// Counts what is delivered.
+    pub budget: Arc<Budget>,
     /// The way to the server.
     pub wire: Wire,
     /// Descriptions, read again when events say that they are stale.
@@ -324,6 +327,7 @@ impl PubSubStream {
             .subscriptions
             .get(index)
             .map_or_else(String::new, |one| one.channel.clone());
+        self.parts.budget.delivered(response.events.len() as u64);
         self.learn(&response.events).await?;
         let mut events = Vec::with_capacity(response.events.len());
         for event in &response.events {

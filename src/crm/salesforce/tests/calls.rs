@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::http::tests::server::Reply;
 
 use super::org::{Org, account, below, describe};
@@ -110,6 +112,51 @@ async fn calls_are_marked_as_ours() {
     assert_eq!(call.header("sforce-call-options"), "client=tributary");
     assert_eq!(call.header("sforce-query-options"), "batchSize=500");
     assert_eq!(call.path, "/services/data/v66.0/sobjects/Account/describe/");
+    crm.clock().await.unwrap();
+    for call in org.server.seen() {
+        if call.path.starts_with("/services/data") {
+            assert_eq!(call.header("sforce-call-options"), "client=tributary");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_is_told_by_every_answer_and_by_the_limits() {
+    let org = Org::start(|seen| async move {
+        match below(&seen) {
+            "/limits" => Reply::json(&json!({
+                "DailyApiRequests": {"Max": 5000, "Remaining": 400},
+                "DailyDeliveredPlatformEvents": {"Max": 10_000, "Remaining": -3},
+                "DailyBulkV2QueryJobs": {"Max": 10_000, "Remaining": 10_000},
+            })),
+            _ => account().with("sforce-limit-info", "api-usage=4000/5000"),
+        }
+    })
+    .await;
+    let crm = org.connector();
+    crm.describe(&"Account".into()).await.unwrap();
+    let picture = crm.budget().unwrap().show();
+    assert_eq!((picture.left, picture.limit), (Some(1000), Some(5000)));
+    assert_eq!(picture.reserve, Some(500));
+    assert!(picture.held.is_empty());
+    crm.look_at_limits().await.unwrap();
+    let picture = crm.budget().unwrap().show();
+    assert_eq!(picture.left, Some(400));
+    assert!(picture.held.contains(&"full_sync"), "{picture:?}");
+    assert_eq!(picture.deliveries.left, Some(0));
+    assert_eq!(picture.deliveries.limit, Some(10_000));
+}
+
+#[tokio::test]
+async fn who_may_not_see_the_limits_learns_of_the_calls_all_the_same() {
+    let org = Org::start(|_| async {
+        Reply::error(403, "INSUFFICIENT_ACCESS", "View Setup")
+            .with("sforce-limit-info", "api-usage=4900/5000")
+    })
+    .await;
+    let crm = org.connector();
+    crm.look_at_limits().await.unwrap();
+    assert_eq!(crm.budget().unwrap().show().left, Some(100));
 }
 
 #[tokio::test]

@@ -287,6 +287,11 @@ pub const CONNECTIONS: &[Case] = &[
         "org = \"https://acme.my.salesforce.com\"\nplain_text = \"yes\"",
     ),
     (
+        "budget",
+        "org = \"https://acme.my.salesforce.com\"",
+        "org = \"https://acme.my.salesforce.com\"\nbudget = { reserve = \"100%\", per_second = 0, at_onc = 3 }",
+    ),
+    (
         "read_lag",
         ORG,
         "org = \"https://acme.my.salesforce.com\"\nread_lag = \"1h\"",
