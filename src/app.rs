@@ -115,6 +115,15 @@ fn known_jobs(config: &Config) -> Vec<KnownJob> {
         name: job.name.clone(),
         object: job.source.value.clone(),
         enabled: job.enabled,
+        destinations: job
+            .destinations
+            .iter()
+            .filter_map(|to| {
+                let mut objects = config.objects.values();
+                let object = objects.find(|object| object.label == to.object.value)?;
+                Some((object.label.clone(), object.table.clone()))
+            })
+            .collect(),
     })
     .collect()
 }
@@ -214,6 +223,7 @@ impl Daemon {
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),
             clock,
+            Arc::clone(&daemon.stores.target) as _,
             known_jobs(&config),
         );
         let sources = admin::Sources {

@@ -1,6 +1,8 @@
 //! Orders: which jobs there are, how each stands, and what it is told; full syncs that are asked for. Jobs and owners of
 //! connections read their orders in the state and obey, on every daemon that shares it.
 
+pub mod reviews;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -12,12 +14,14 @@ use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::runtime::clock::Clock;
 use crate::state::orders::{Asked, Order, Standing, Wish};
 use crate::state::port::State;
+use crate::target::port::Target;
 
 /// Gives orders.
 pub struct Control {
     state: Arc<dyn State>,
     board: Arc<Board>,
     clock: Arc<dyn Clock>,
+    target: Arc<dyn Target>,
     jobs: Vec<KnownJob>,
 }
 
@@ -34,6 +38,8 @@ pub struct KnownJob {
     pub object: ObjectName,
     /// Whether the config has it run.
     pub enabled: bool,
+    /// Label and table of the objects that it fills, in their order.
+    pub destinations: Vec<(String, String)>,
 }
 
 /// How a job stands.
@@ -78,12 +84,14 @@ impl Control {
         state: Arc<dyn State>,
         board: Arc<Board>,
         clock: Arc<dyn Clock>,
+        target: Arc<dyn Target>,
         jobs: Vec<KnownJob>,
     ) -> Self {
         Self {
             state,
             board,
             clock,
+            target,
             jobs,
         }
     }
@@ -278,6 +286,7 @@ mod tests {
     use crate::runtime::clock::ManualClock;
     use crate::state::memory::MemoryState;
     use crate::state::orders::Orders;
+    use crate::target::memory::MemoryTarget;
 
     fn control(state: &Arc<MemoryState>) -> Control {
         let known = |job: &str| KnownJob {
@@ -286,12 +295,14 @@ mod tests {
             name: job.to_owned(),
             object: "Account".into(),
             enabled: true,
+            destinations: Vec::new(),
         };
         let clock = ManualClock::new(DateTime::UNIX_EPOCH);
         Control::new(
             Arc::clone(state) as _,
             Arc::default(),
             Arc::new(clock),
+            Arc::new(MemoryTarget::new()),
             vec![known("one"), known("two")],
         )
     }

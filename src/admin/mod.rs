@@ -5,6 +5,7 @@ mod health;
 mod jobs;
 mod page;
 mod reply;
+mod reviews;
 mod rows;
 mod syncs;
 mod webhooks;
@@ -111,6 +112,12 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/holes", get(health::holes))
         .route("/api/v1/rows/{table}", get(rows::rows))
+        .route("/api/v1/reviews", get(reviews::list))
+        .route(
+            "/api/v1/reviews/{connection}/{object}/{record}",
+            post(reviews::decide),
+        )
+        .route("/api/v1/bindings", get(reviews::bindings))
         .route("/api/v1/jobs", get(jobs::list))
         .route("/api/v1/jobs/{connection}/{job}/pause", post(jobs::pause))
         .route("/api/v1/jobs/{connection}/{job}/resume", post(jobs::resume))

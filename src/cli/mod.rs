@@ -15,6 +15,7 @@ mod job;
 mod jobs;
 mod oob;
 mod output;
+mod review;
 mod sim;
 mod sync;
 mod topics;
@@ -74,6 +75,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Errors { job, limit } => {
             errors::errors(&config, job.as_deref(), limit, json).await
         }
+        Command::Review(command) => review::review(&config, command, json).await,
         Command::Explain {
             connection,
             object,

@@ -34,6 +34,7 @@
 //! * What is parked again at the same version keeps the date from which its time to live counts.
 //! * `on_none = skip` writes nothing, neither row nor version nor parked references.
 //! * A [`Outcome::Rejected`] row has the same outcome in the destinations after it.
+//! * Of several rows that have a record's identifiers none is guessed: it waits for a person ([`review`]).
 //! * What is told is kept until the caller says otherwise: what waited too long leaves the ledger by [`Target::forget`],
 //!   once its letter is durable, and only as what was told.
 //! * Destinations come in config order; each sees the rows of those before it.
@@ -42,6 +43,8 @@
 //!   can't tell reads the offset again with [`Target::assign`].
 //! * Faults with fate `Retry` left nothing behind. `Record` means that the batch holds a record which the
 //!   target refuses: the caller bisects.
+
+pub mod review;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,9 +59,11 @@ use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 
+use review::Reviews;
+
 /// A store of rows with its ledger.
 #[async_trait]
-pub trait Target: Send + Sync {
+pub trait Target: Reviews {
     /// Creates missing tables, columns and ledger; drops nothing. A column of another type is `Config`.
     async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault>;
 
@@ -82,7 +87,8 @@ pub trait Target: Send + Sync {
     ///
     /// References are those of the whole connection; changes those of one job, from some partitions of its topic, so
     /// that nobody's stand in the way of another owner's. Acts only if the record's version is still the parked one.
-    /// What has found several rows where that is an error goes on waiting. A returned change stays parked until
+    /// What has found several rows where that is an error goes on waiting; what waits for a person does until it is
+    /// [decided](Reviews::decide). A returned change stays parked until
     /// the record is applied again or [`Target::forget`] is told: a crash between loses nothing. At most `limit`
     /// references and as many changes a call, oldest first.
     async fn release(
@@ -94,7 +100,7 @@ pub trait Target: Send + Sync {
     ) -> Result<Released, Fault>;
 
     /// Parked references and changes older than their time to live (parked before `older_than`), for the dead
-    /// letters: of one job, from some partitions of its topic. Removes nothing. At most `limit` references and as
+    /// letters: of one job, from some partitions of its topic; not what waits for a person. Removes nothing. At most `limit` references and as
     /// many changes a call, oldest first.
     async fn expired(
         &self,
@@ -126,7 +132,7 @@ pub trait Target: Send + Sync {
         record: &RecordId,
     ) -> Result<Vec<Traced>, Fault>;
 
-    /// How many references and changes are parked, per job.
+    /// How many references and changes wait for a row, per job.
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault>;
 
     /// Finishes what was taken, and closes.
@@ -242,9 +248,11 @@ pub enum Outcome {
     Ignored,
     /// The whole change waits for a row (`on_none = reject`).
     Parked,
-    /// `on_none = skip`.
+    /// Several rows have its identifiers: the whole change waits for a person.
+    Review,
+    /// `on_none = skip`, or a person said that the record gets no row.
     Skipped,
-    /// For the dead letters: ambiguous match, refused value, empty identifier.
+    /// For the dead letters: refused value, empty identifier, look-up that finds several.
     Rejected(String),
 }
 
@@ -269,6 +277,7 @@ impl Outcome {
             Self::Marked => "marked",
             Self::Ignored => "ignored",
             Self::Parked => "parked",
+            Self::Review => "review",
             Self::Skipped => "skipped",
             Self::Rejected(_) => "rejected",
         }

@@ -16,6 +16,7 @@ use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
+use crate::target::port::review::Which;
 use crate::target::port::{Batch, DestinationBatch, Outcome, ReaderKey, Target};
 
 /// Times that what waits is looked at again: as deep as a chain of records that wait for each other.
@@ -243,11 +244,25 @@ impl Stage {
                 .target
                 .expired(&self.connection, id, &[0], later, LIMIT)
                 .await?;
+            let which = Which {
+                connection: Some(self.connection.clone()),
+                job: Some(id.clone()),
+                limit: LIMIT,
+                ..Which::default()
+            };
+            let source = &job.mapping.plan().source;
+            let reviews = self.target.reviews(&which).await?;
+            refused.extend(reviews.into_iter().map(|review| {
+                format!(
+                    "{source} {}: waits for a decision: {}",
+                    review.record,
+                    review.reason()
+                )
+            }));
             let whole = waiting
                 .into_iter()
                 .filter(|parked| parked.key.reference.is_none());
             refused.extend(whole.map(|parked| {
-                let source = &job.mapping.plan().source;
                 format!(
                     "{source} {}: waits for {}",
                     parked.key.record, parked.waited_for

@@ -10,7 +10,8 @@ use super::exit;
 use super::identity::{self, Identity};
 use super::layout::Layout;
 use super::ledger::{
-    Association, ChangeKey, Entry, ParkedReference, ReferenceKey, Standing, WaitingChange,
+    Ambiguity, Association, ChangeKey, Entry, ParkedReference, ReferenceKey, Standing,
+    WaitingChange,
 };
 use super::lookup::{self, Found};
 use super::tables::{CREATED, Cells, STATE, STATE_AT, fits, plain};
@@ -20,6 +21,7 @@ use crate::mapping::plan::{Cell, DerivePlan, Life, MappedRow, Reference};
 use crate::model::policy::{OnEmptyIdentifier, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
+use crate::target::port::review::Bond;
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome};
 
 /// Applies a batch; a fault or a rejected row leaves nothing behind.
@@ -51,7 +53,7 @@ pub(super) fn apply(store: &mut Store, batch: &Batch) -> Result<Applied, Fault> 
 pub(super) struct Run<'a> {
     pub tx: Transaction<'a>,
     pub batch: &'a Batch,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     settled: HashMap<RecordId, Outcome>,
     /// Since when a record's change waited before this batch.
     waited: HashMap<RecordId, (Version, DateTime<Utc>)>,
@@ -109,7 +111,10 @@ impl Run<'_> {
             hindered.extend(more);
         };
         for (item, outcome) in items.iter().zip(&outcomes) {
-            if matches!(outcome, Outcome::Parked | Outcome::Rejected(_)) {
+            if matches!(
+                outcome,
+                Outcome::Parked | Outcome::Review | Outcome::Rejected(_)
+            ) {
                 self.settled
                     .insert(item.row.record.clone(), outcome.clone());
             }
@@ -165,6 +170,11 @@ impl Run<'_> {
         entry: Option<Entry>,
         hindrance: Option<&Hindrance>,
     ) -> Result<Outcome, Fault> {
+        let binding = self.tx.store.ledger.bindings.get(&item.own);
+        let bond = binding.map(|binding| binding.bond);
+        if bond == Some(Bond::Ignored) {
+            return Ok(Outcome::Skipped);
+        }
         if let Some(reason) = item.misfit() {
             return Ok(Outcome::Rejected(reason));
         }
@@ -173,12 +183,16 @@ impl Run<'_> {
             (Ok(_), Some(hindrance)) => return Ok(self.hinder(item, hindrance.clone())),
             (Ok(derived), None) => derived,
         };
-        let known = entry.as_ref().and_then(|entry| entry.gsid);
+        let known = match bond {
+            Some(Bond::Open) => None,
+            Some(bond) => bond.gsid(),
+            None => entry.as_ref().and_then(|entry| entry.gsid),
+        };
         let gsid = match known {
             Some(gsid) => gsid,
             None => match identity::of(self, item, &derived)? {
                 Identity::Row(gsid) => gsid,
-                Identity::Several(reason) => return Ok(Outcome::Rejected(reason)),
+                Identity::Several(ambiguity) => return Ok(self.review(item, ambiguity)),
                 Identity::Empty(reason)
                     if item.layout.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
                 {
@@ -187,9 +201,16 @@ impl Run<'_> {
                 Identity::None | Identity::Empty(_) => self.tx.store.next_gsid(),
             },
         };
-        let was_there =
-            entry.is_some_and(|entry| entry.gsid.is_some() && entry.standing != Standing::Gone);
+        if bond == Some(Bond::Open) {
+            self.tx.put_binding(item.own.clone(), None);
+        }
+        let held = entry.filter(|entry| entry.standing != Standing::Gone);
+        let held = held.and_then(|entry| entry.gsid);
         self.associate(item, gsid, Standing::Present);
+        if let Some(left) = held.filter(|held| *held != gsid) {
+            exit::show_standing(self, item, left);
+        }
+        let was_there = held == Some(gsid);
         let before = self.tx.store.table(&item.own.table)?.get(gsid).cloned();
         let inserted = before.is_none();
         let mut cells = self.write_cells(item, before)?;
@@ -293,6 +314,22 @@ impl Run<'_> {
             Hindrance::Reject(reason) => return Outcome::Rejected(reason),
             Hindrance::Wait(waits) => waits,
         };
+        self.park(item, waits, None);
+        Outcome::Parked
+    }
+
+    /// Parks a change until a person says which row it is.
+    fn review(&mut self, item: &Item, ambiguity: Ambiguity) -> Outcome {
+        self.park(item, Vec::new(), Some(ambiguity));
+        Outcome::Review
+    }
+
+    fn park(
+        &mut self,
+        item: &Item,
+        waits: Vec<(DerivePlan, Reference)>,
+        ambiguity: Option<Ambiguity>,
+    ) {
         let before = self.waited.get(&item.row.record);
         let before = before.filter(|(version, _)| *version == item.row.version);
         let waiting = WaitingChange {
@@ -302,10 +339,10 @@ impl Run<'_> {
             place: item.row.place,
             image: item.image.clone(),
             waits,
+            ambiguity,
         };
         self.tx
             .put_change(self.change_key(&item.row.record), Some(waiting));
-        Outcome::Parked
     }
 
     /// The mapped columns over what the row held.

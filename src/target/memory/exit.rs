@@ -70,7 +70,7 @@ pub(super) fn leave(
 }
 
 /// Makes a row say what those who hold it are; without any it goes.
-fn show_standing(run: &mut Run, item: &Item, gsid: Uuid) {
+pub(super) fn show_standing(run: &mut Run, item: &Item, gsid: Uuid) {
     let table = &item.own.table;
     let standing = run.tx.store.ledger.standing_of(table, gsid);
     let held = run.tx.store.tables.get(table);

@@ -13,6 +13,7 @@ use super::layout::Layout;
 use super::ledger::{Entry, Mark, parse_version};
 use super::lookup::{Key, Lookup, NAMED, digest, spelled};
 use super::recall::Learned;
+use super::review;
 use super::value::{Array, Value, decode, selected};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
@@ -43,6 +44,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         &self,
         session: &mut Session,
         references_wait: bool,
+        is_decided: bool,
     ) -> Result<Facts<'a>, OrderError> {
         let rows = self.part.rows.iter();
         let rows = rows.filter(|row| !row.record.as_str().contains('\0'));
@@ -104,6 +106,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
                     columns.insert(row.try_get(1)?);
                 }
             }
+        }
+        if is_decided {
+            facts.bonds = review::bonds(session, self.schemas, self.batch, table, &records).await?;
         }
         Ok(facts)
     }

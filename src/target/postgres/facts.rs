@@ -13,12 +13,15 @@ use super::lookup::Key;
 use super::value::Value;
 use crate::mapping::plan::Cell;
 use crate::model::record_id::RecordId;
+use crate::target::port::review::Bond;
 
 /// What is known.
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     /// The crosswalk's entries of the batch's records.
     pub entries: HashMap<&'a RecordId, Known>,
+    /// What was decided of the batch's records.
+    pub bonds: HashMap<&'a RecordId, Bond>,
     /// The columns of the batch's records that wait.
     pub waiting: HashMap<&'a RecordId, BTreeSet<String>>,
     /// Rows of other tables by a derived column's key.

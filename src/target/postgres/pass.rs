@@ -8,15 +8,17 @@ use super::derive::{Hindrance, Later, Meaning};
 use super::facts::{Facts, Unknown};
 use super::layout::Layout;
 use super::ledger::{Entry, Mark, State};
-use super::lookup::{Found, Key, named};
+use super::lookup::{Found, Key};
 use super::parked::{Changes, Parking, Parkings};
 use super::recall::Rows;
+use super::review::Ambiguity;
 use super::value::{Val, misfit};
 use super::view::{View, Written};
 use crate::fault::Fault;
 use crate::mapping::plan::{Life, MappedRow};
 use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
+use crate::target::port::review::{Bond, CANDIDATES};
 use crate::target::port::{Batch, DestinationBatch, Outcome};
 
 /// What a row comes to.
@@ -53,7 +55,7 @@ pub(super) struct Given<'g, 'a> {
     pub batch: &'a Batch,
     pub part: &'a DestinationBatch,
     pub layout: &'g Layout<'a>,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     pub settled: &'g HashMap<&'a RecordId, Outcome>,
     /// The GSIDs of rows that may be new, in their order.
     pub gsids: &'g [Option<Uuid>],
@@ -73,6 +75,8 @@ pub(super) struct Pass<'g, 'a> {
     /// Rows for which others may wait.
     pub touched: BTreeSet<Uuid>,
     pub later: Later,
+    /// Records whose undone decisions are done with.
+    pub reopened: BTreeSet<&'a RecordId>,
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
 }
@@ -81,17 +85,22 @@ pub(super) struct Pass<'g, 'a> {
 enum Identity {
     New,
     Row(Uuid),
+    Several(Ambiguity),
     Rejected(String),
 }
 
 impl<'g, 'a: 'g> Pass<'g, 'a> {
     pub(super) fn new(given: Given<'g, 'a>, facts: &'g Facts<'a>, changes: Changes<'a>) -> Self {
         let rows = &given.part.rows;
-        let nobody_leaves = rows.iter().all(|row| row.life == Life::Present);
+        // Who is bound may move to another row.
+        let nobody_leaves =
+            facts.bonds.is_empty() && rows.iter().all(|row| row.life == Life::Present);
         let mut asked = vec![false; given.layout.shapes.len()];
         let new = |row: &MappedRow| {
             let entry = facts.entries.get(&row.record);
-            row.life == Life::Present && entry.is_none_or(|known| known.entry.gsid.is_none())
+            let is_known = entry.is_some_and(|known| known.entry.gsid.is_some());
+            let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
+            row.life == Life::Present && (!is_known || is_open)
         };
         asked[0] = !given.layout.identifiers.parts.is_empty() && rows.iter().any(new);
         for (place, derive) in given.layout.derives.iter().enumerate() {
@@ -110,6 +119,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             parkings: Parkings::new(),
             touched: BTreeSet::new(),
             later: Later::default(),
+            reopened: BTreeSet::new(),
             nobody_leaves,
         }
     }
@@ -165,10 +175,18 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         row: &'a MappedRow,
         before: Option<Entry>,
     ) -> Result<Told, Stop> {
+        let bond = self.view.facts.bonds.get(&row.record).copied();
+        if bond == Some(Bond::Ignored) {
+            return Ok(Told::Is(Outcome::Skipped));
+        }
         if let Some(reason) = self.refused(row) {
             return Ok(Told::Is(Outcome::Rejected(reason)));
         }
-        let known = before.and_then(|entry| entry.gsid);
+        let known = match bond {
+            Some(Bond::Open) => None,
+            Some(bond) => bond.gsid(),
+            None => before.and_then(|entry| entry.gsid),
+        };
         let mut meanings = match self.derive(row) {
             Err(stop) => {
                 if known.is_none() {
@@ -192,13 +210,16 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             Some(gsid) => Some(gsid),
             None => match self.identify(row, &values)? {
                 Identity::Rejected(reason) => return Ok(Told::Is(Outcome::Rejected(reason))),
+                Identity::Several(ambiguity) => {
+                    return Ok(Told::Is(self.review(index, row, ambiguity)));
+                }
                 Identity::Row(gsid) => Some(gsid),
                 Identity::New => None,
             },
         };
         let (gsid, written) = match there {
             Some(gsid) => {
-                self.view.touch(gsid, self.is_there(row, before))?;
+                self.view.touch(gsid, self.is_there(row, before, gsid))?;
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
                 (gsid, self.view.write(gsid, &values)?)
             }
@@ -215,10 +236,16 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             mark: None,
         };
         self.view.put_entry(&row.record, after);
+        if bond == Some(Bond::Open) {
+            self.reopened.insert(&row.record);
+        }
+        let held = before.and_then(|entry| entry.held());
+        if let Some(left) = held.filter(|held| *held != gsid) {
+            self.settle(left)?;
+        }
         self.park(row, &meanings);
         self.look_later(index, gsid, &meanings);
-        let holds = before.is_some_and(|entry| entry.held().is_some());
-        Ok(match (written, holds) {
+        Ok(match (written, held == Some(gsid)) {
             (Written::Inserted, _) => self.tell(gsid, Outcome::Inserted),
             (_, false) => self.tell(gsid, Outcome::Associated),
             (Written::Changed, true) => self.tell(gsid, Outcome::Updated),
@@ -232,11 +259,30 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Told::Is(outcome)
     }
 
+    /// Has a row say what those who hold it are; it goes if nobody does.
+    fn settle(&mut self, gsid: Uuid) -> Result<(), Stop> {
+        let standing = self.view.standing(gsid)?;
+        self.view.touch(gsid, None)?;
+        self.view.settle(gsid, standing)?;
+        self.touched.insert(gsid);
+        Ok(())
+    }
+
+    /// Parks a change until a person says which row it is.
+    fn review(&mut self, index: usize, row: &'a MappedRow, ambiguity: Ambiguity) -> Outcome {
+        let part = self.given.part;
+        let image = part.images.get(index).map_or(&[][..], |image| &image[..]);
+        let (batch, table) = (self.given.batch, &part.plan.table);
+        self.changes
+            .put(batch, table, row, image, Vec::new(), Some(ambiguity));
+        Outcome::Review
+    }
+
     /// Whether a record's row is there. Who holds a row and is no news to it keeps others from deleting it, so
     /// what was read without a lock is true; all others have to lock the row.
-    fn is_there(&self, row: &MappedRow, before: Option<Entry>) -> Option<bool> {
+    fn is_there(&self, row: &MappedRow, before: Option<Entry>, gsid: Uuid) -> Option<bool> {
         let entry = before?;
-        let steady = entry.held().is_some() && entry.mark.is_none();
+        let steady = entry.held() == Some(gsid) && entry.mark.is_none();
         let facts = self.view.facts.entries.get(&row.record);
         facts.filter(|_| steady).map(|known| known.is_there)
     }
@@ -340,12 +386,13 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Ok(match self.view.by_shape(0, &key)? {
             Found::None => Identity::New,
             Found::One(gsid) => Identity::Row(gsid),
-            Found::Several(gsids) => Identity::Rejected(format!(
-                "{} is what several rows of {} have: {}",
-                self.given.layout.identifiers.describe(&key),
-                plan.label,
-                named(&gsids)
-            )),
+            Found::Several(mut candidates) => {
+                candidates.truncate(CANDIDATES);
+                Identity::Several(Ambiguity {
+                    identifiers: self.given.layout.identifiers.pairs(&key),
+                    candidates,
+                })
+            }
         })
     }
 
@@ -396,9 +443,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             OnExit::Mark => Outcome::Marked,
             OnExit::Delete => Outcome::Deleted,
         };
-        let standing = self.view.standing(gsid)?;
-        self.view.touch(gsid, None)?;
-        self.view.settle(gsid, standing)?;
-        Ok(self.tell(gsid, outcome))
+        self.settle(gsid)?;
+        Ok(Told::Is(outcome))
     }
 }

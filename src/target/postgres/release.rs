@@ -61,7 +61,8 @@ const START: Mark = (DateTime::<Utc>::MIN_UTC, i64::MIN);
 /// Looks at all that waits, as if it had been woken.
 pub(super) async fn wake_all(session: &mut Session, schemas: &Schemas) -> Result<(), OrderError> {
     for table in ["{reference}", "{change}"] {
-        let sql = format!("UPDATE {table} SET ready = 1, woken = woken + 1 WHERE ready <> 1");
+        let sql =
+            format!("UPDATE {table} SET ready = 1, woken = woken + 1 WHERE ready NOT IN (1, 3)");
         session.execute(&named(schemas, &sql), &[]).await?;
     }
     Ok(())

@@ -6,14 +6,16 @@ use super::apply::Run;
 use super::cell::{Class, Stored, encode, instant};
 use super::derive::{Derive, Hindrance, Later, Meaning};
 use super::ledger::{Crosswalk, Entry};
-use super::lookup::{Finder, Found, Lookup, named};
+use super::lookup::{Finder, Found, Lookup};
 use super::parked::References;
+use super::review::{Ambiguity, Bonds};
 use super::rows::{Rows, Values, Written};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
 use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
 use crate::sqlite::error::JobError;
+use crate::target::port::review::Bond;
 use crate::target::port::{DestinationBatch, Outcome};
 
 /// One destination under way.
@@ -29,6 +31,7 @@ pub(super) struct Destination<'a> {
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
     crosswalk: Crosswalk<'a>,
+    bonds: Bonds<'a>,
     identify: Finder<'a>,
 }
 
@@ -44,6 +47,7 @@ pub(super) struct Item<'a> {
 enum Identity {
     New,
     Row(String),
+    Several(Ambiguity),
     Rejected(String),
 }
 
@@ -54,6 +58,7 @@ impl<'a> Destination<'a> {
             check_lengths(plan, row)?;
         }
         let identifiers = Lookup::of_identifiers(&plan.table, &plan.identifiers, &plan.columns);
+        let bonds = Bonds::new(transaction, run.batch, &plan.table)?;
         let derives = plan.derives.iter();
         Ok(Self {
             plan,
@@ -64,8 +69,10 @@ impl<'a> Destination<'a> {
                 .collect(),
             touched: Vec::new(),
             later: Later::default(),
-            nobody_leaves: batch.rows.iter().all(|row| row.life == Life::Present),
+            // Who is bound may move to another row.
+            nobody_leaves: !bonds.any && batch.rows.iter().all(|row| row.life == Life::Present),
             crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
+            bonds,
             identify: Finder::new(transaction, identifiers),
         })
     }
@@ -88,6 +95,10 @@ impl<'a> Destination<'a> {
         hindrance: Option<&Hindrance<'a>>,
     ) -> Result<Outcome, JobError> {
         let row = item.row;
+        let bond = self.bonds.get(&row.record)?;
+        if bond == Some(Bond::Ignored) {
+            return Ok(Outcome::Skipped);
+        }
         if let Some(reason) = misfit(self.plan, row) {
             return Ok(Outcome::Rejected(reason));
         }
@@ -98,11 +109,20 @@ impl<'a> Destination<'a> {
         };
         let cells = row.cells.iter().map(|cell| cell.as_ref().map(encode));
         let mut values: Values<'a> = cells.chain(meanings.iter().map(Meaning::value)).collect();
-        let known = entry.and_then(|entry| entry.gsid.clone());
+        let known = match bond {
+            Some(Bond::Open) => None,
+            Some(bond) => bond.gsid().map(|gsid| gsid.hyphenated().to_string()),
+            None => entry.and_then(|entry| entry.gsid.clone()),
+        };
         let there = match known {
             Some(gsid) => Some(gsid),
             None => match self.identify(run, row, &values)? {
                 Identity::Rejected(reason) => return Ok(Outcome::Rejected(reason)),
+                Identity::Several(ambiguity) => {
+                    let table = &self.plan.table;
+                    run.changes.put_review(table, row, item.image, &ambiguity)?;
+                    return Ok(Outcome::Review);
+                }
                 Identity::Row(gsid) => Some(gsid),
                 Identity::New => None,
             },
@@ -118,7 +138,8 @@ impl<'a> Destination<'a> {
         if written == Written::Missing {
             self.rows.insert(&gsid, &values)?;
         }
-        let outcome = match (written, entry.is_some_and(Entry::holds)) {
+        let held = entry.and_then(Entry::held);
+        let outcome = match (written, held == Some(&*gsid)) {
             (Written::Missing, _) => Outcome::Inserted,
             (_, false) => Outcome::Associated,
             (Written::Changed, true) => Outcome::Updated,
@@ -131,6 +152,13 @@ impl<'a> Destination<'a> {
             mark: None,
         };
         self.crosswalk.put(&row.record, entry, &after)?;
+        if bond == Some(Bond::Open) {
+            self.bonds.remove(&row.record)?;
+        }
+        let left = held.filter(|held| Some(*held) != after.gsid.as_deref());
+        if let Some(left) = left {
+            self.settle(left)?;
+        }
         self.park(row, &meanings)?;
         if let Some(gsid) = after.gsid {
             self.look_later(item.index, &gsid, &meanings);
@@ -190,13 +218,21 @@ impl<'a> Destination<'a> {
         Ok(match self.identify.find(&key)? {
             Found::None => Identity::New,
             Found::One(gsid) => Identity::Row(gsid),
-            Found::Several(gsids) => Identity::Rejected(format!(
-                "{} is what several rows of {} have: {}",
-                self.identify.lookup().describe(&key),
-                plan.label,
-                named(&gsids)
-            )),
+            Found::Several(candidates) => Identity::Several(Ambiguity {
+                identifiers: self.identify.lookup().pairs(&key),
+                candidates,
+            }),
         })
+    }
+
+    /// Has a row say what those who hold it are; it goes if nobody does.
+    fn settle(&mut self, gsid: &str) -> Result<(), JobError> {
+        match self.crosswalk.standing(gsid)? {
+            Some(mark) => self.rows.mark(gsid, mark.as_ref())?,
+            None => self.rows.delete(gsid)?,
+        }
+        self.touched.push(gsid.to_owned());
+        Ok(())
     }
 
     /// Applies a delete, or that a record does not pass the filter.
@@ -255,11 +291,7 @@ impl<'a> Destination<'a> {
         };
         self.crosswalk.put(&row.record, Some(before), &after)?;
         if outcome != Outcome::Ignored {
-            match self.crosswalk.standing(gsid)? {
-                Some(mark) => self.rows.mark(gsid, mark.as_ref())?,
-                None => self.rows.delete(gsid)?,
-            }
-            self.touched.push(gsid.to_owned());
+            self.settle(gsid)?;
         }
         Ok(outcome)
     }

@@ -12,6 +12,7 @@ mod jobs;
 mod killed;
 mod paused;
 mod replayed;
+mod reviewed;
 mod store;
 mod store_away;
 mod told;
