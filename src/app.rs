@@ -34,7 +34,7 @@ use crate::flow::board::{Board, Life, Picture};
 use crate::flow::connection::{self, Selected};
 use crate::flow::job::{self, JobRoad};
 use crate::flow::road::{Road, Settings, topic_name};
-use crate::mapping::compile::Mapping;
+use crate::mapping::compile::{Mapping, owners};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
@@ -94,13 +94,14 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
     let mut problems = Vec::new();
     for job in &config.jobs {
         match Mapping::compile(job, &config.objects) {
-            Ok(mapping) if job.enabled => mappings.push(Arc::new(mapping)),
+            Ok(mapping) if job.enabled => mappings.push(mapping),
             Ok(_) => {}
             Err(found) => problems.extend(found),
         }
     }
     if problems.is_empty() {
-        Ok(mappings)
+        owners::settle(&mut mappings, &config.order);
+        Ok(mappings.into_iter().map(Arc::new).collect())
     } else {
         Err(Problems::new(problems))
     }

@@ -18,6 +18,7 @@ use super::recall::{Feeds, Learned, Recall, Rows};
 use super::{review, wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
+use crate::model::policy::OnMove;
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
@@ -335,7 +336,8 @@ impl<'a> Run<'a> {
             let entry = facts.entries.get(&row.record);
             let known = entry.is_some_and(|known| known.entry.gsid.is_some());
             let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
-            (row.life == Life::Present && (!known || is_open)).then(|| {
+            let moves = part.plan.on_move == OnMove::New;
+            (row.life == Life::Present && (!known || is_open || moves)).then(|| {
                 let at = Timestamp::from_unix(&*context, seconds, now.timestamp_subsec_nanos());
                 Uuid::new_v7(at)
             })

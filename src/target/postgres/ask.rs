@@ -127,6 +127,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             if !needs.standings.is_empty() {
                 self.standings(session, needs, facts).await?;
             }
+            if !needs.connections.is_empty() {
+                self.connections(session, needs, facts).await?;
+            }
             return Ok(());
         }
         if let Some(keys) = needs.by_shape.get(&0) {
@@ -361,6 +364,35 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         for row in found {
             let mark = Mark::read(row.try_get(1)?, row.try_get(2)?)?;
             facts.standings.insert(row.try_get(0)?, Some(mark));
+        }
+        Ok(())
+    }
+}
+
+impl Inquiry<'_, '_> {
+    /// Which other connections' records hold rows.
+    async fn connections(
+        &self,
+        session: &mut Session,
+        needs: &Needs<'static>,
+        facts: &mut Facts<'_>,
+    ) -> Result<(), OrderError> {
+        let sql = format!(
+            "SELECT DISTINCT gsid, connection FROM {} WHERE gsid = ANY($3) AND destination = $2 AND NOT gone
+             AND connection <> $1",
+            self.schemas.ledger("crosswalk")
+        );
+        let gsids: Vec<Uuid> = needs.connections.iter().copied().collect();
+        let (connection, table) = (
+            self.batch.reader.connection.as_str(),
+            self.layout.plan.table.as_str(),
+        );
+        for gsid in &gsids {
+            facts.connections.insert(*gsid, BTreeSet::new());
+        }
+        for row in session.query(&sql, &[&connection, &table, &gsids]).await? {
+            let held = facts.connections.entry(row.try_get(0)?).or_default();
+            held.insert(row.try_get(1)?);
         }
         Ok(())
     }

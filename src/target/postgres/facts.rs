@@ -34,6 +34,8 @@ pub(super) struct Facts<'a> {
     pub images: HashMap<Uuid, Option<Image>>,
     /// What those who hold a row besides the batch's records say of it: nobody does; no mark; the newest mark.
     pub standings: HashMap<Uuid, Option<Option<Mark>>>,
+    /// The other connections whose records hold a row.
+    pub connections: HashMap<Uuid, BTreeSet<String>>,
 }
 
 /// An entry as it was read, without a lock.
@@ -64,6 +66,7 @@ pub(super) struct Needs<'a> {
     /// Rows to be locked and read, in the order of their GSIDs.
     pub images: BTreeSet<Uuid>,
     pub standings: BTreeSet<Uuid>,
+    pub connections: BTreeSet<Uuid>,
 }
 
 impl Needs<'_> {
@@ -86,11 +89,15 @@ impl Needs<'_> {
             by_record: self.by_record,
             images: self.images,
             standings: self.standings,
+            connections: self.connections,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.are_of_rows_only() && self.images.is_empty() && self.standings.is_empty()
+        self.are_of_rows_only()
+            && self.images.is_empty()
+            && self.standings.is_empty()
+            && self.connections.is_empty()
     }
 }
 

@@ -16,7 +16,7 @@ use super::value::{Val, misfit};
 use super::view::{View, Written};
 use crate::fault::Fault;
 use crate::mapping::plan::{Life, MappedRow};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 use crate::model::record_id::RecordId;
 use crate::target::port::review::{Bond, CANDIDATES};
 use crate::target::port::{Batch, DestinationBatch, Outcome};
@@ -86,21 +86,23 @@ enum Identity {
     New,
     Row(Uuid),
     Several(Ambiguity),
-    Rejected(String),
+    /// An identifier is without a value, which matches nothing.
+    Empty(String),
 }
 
 impl<'g, 'a: 'g> Pass<'g, 'a> {
     pub(super) fn new(given: Given<'g, 'a>, facts: &'g Facts<'a>, changes: Changes<'a>) -> Self {
         let rows = &given.part.rows;
-        // Who is bound may move to another row.
+        // Who is bound may move to another row, and who is to move as its identifiers do.
+        let moves = given.layout.plan.on_move == OnMove::New;
         let nobody_leaves =
-            facts.bonds.is_empty() && rows.iter().all(|row| row.life == Life::Present);
+            facts.bonds.is_empty() && !moves && rows.iter().all(|row| row.life == Life::Present);
         let mut asked = vec![false; given.layout.shapes.len()];
         let new = |row: &MappedRow| {
             let entry = facts.entries.get(&row.record);
             let is_known = entry.is_some_and(|known| known.entry.gsid.is_some());
             let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
-            row.life == Life::Present && (!is_known || is_open)
+            row.life == Life::Present && (!is_known || is_open || moves)
         };
         asked[0] = !given.layout.identifiers.parts.is_empty() && rows.iter().any(new);
         for (place, derive) in given.layout.derives.iter().enumerate() {
@@ -182,11 +184,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         if let Some(reason) = self.refused(row) {
             return Ok(Told::Is(Outcome::Rejected(reason)));
         }
-        let known = match bond {
-            Some(Bond::Open) => None,
-            Some(bond) => bond.gsid(),
-            None => before.and_then(|entry| entry.gsid),
-        };
+        let known = before.and_then(|entry| entry.gsid);
         let mut meanings = match self.derive(row) {
             Err(stop) => {
                 if known.is_none() {
@@ -206,21 +204,23 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         let cells = row.cells.iter().map(|cell| cell.as_ref().map(Val::Cell));
         let mut values: Vec<Option<Val<'g>>> =
             cells.chain(meanings.iter().map(Meaning::value)).collect();
-        let there = match known {
-            Some(gsid) => Some(gsid),
-            None => match self.identify(row, &values)? {
-                Identity::Rejected(reason) => return Ok(Told::Is(Outcome::Rejected(reason))),
-                Identity::Several(ambiguity) => {
-                    return Ok(Told::Is(self.review(index, row, ambiguity)));
-                }
-                Identity::Row(gsid) => Some(gsid),
-                Identity::New => None,
-            },
+        let there = match self.which(row, before, bond, &values)? {
+            Identity::Row(gsid) => Some(gsid),
+            Identity::Several(ambiguity) => {
+                return Ok(Told::Is(self.review(index, row, ambiguity)));
+            }
+            Identity::Empty(reason)
+                if self.given.layout.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
+            {
+                return Ok(Told::Is(Outcome::Rejected(reason)));
+            }
+            Identity::New | Identity::Empty(_) => None,
         };
         let (gsid, written) = match there {
             Some(gsid) => {
                 self.view.touch(gsid, self.is_there(row, before, gsid))?;
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.leave_to_owners(gsid, &mut meanings, &mut values)?;
                 (gsid, self.view.write(gsid, &values)?)
             }
             None => {
@@ -241,7 +241,9 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         }
         let held = before.and_then(|entry| entry.held());
         if let Some(left) = held.filter(|held| *held != gsid) {
-            self.settle(left)?;
+            // What was decided says that it never was that row.
+            let policy = bond.map_or(self.given.layout.plan.on_delete, |_| OnExit::Delete);
+            self.let_go(row, left, policy)?;
         }
         self.park(row, &meanings);
         self.look_later(index, gsid, &meanings);
@@ -257,6 +259,57 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
     fn tell(&mut self, gsid: Uuid, outcome: Outcome) -> Told {
         self.touched.insert(gsid);
         Told::Is(outcome)
+    }
+
+    /// Leaves a row for another one.
+    fn let_go(&mut self, row: &MappedRow, left: Uuid, policy: OnExit) -> Result<(), Stop> {
+        match policy {
+            OnExit::Keep => Ok(()),
+            OnExit::Delete => self.settle(left),
+            OnExit::Mark => {
+                let at = row.committed_at.unwrap_or(self.given.batch.now);
+                let at = chrono::SubsecRound::trunc_subsecs(at, 6);
+                let state = State::Deleted;
+                let standing = self.view.standing(left)?;
+                let standing = standing.unwrap_or(Some(Mark { state, at }));
+                self.view.touch(left, None)?;
+                self.view.settle(left, Some(standing))?;
+                self.touched.insert(left);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves the columns alone that are another connection's, since a record of it holds the row.
+    fn leave_to_owners(
+        &mut self,
+        gsid: Uuid,
+        meanings: &mut [Meaning<'a>],
+        values: &mut [Option<Val<'g>>],
+    ) -> Result<(), Stop> {
+        let plan = self.given.layout.plan;
+        if plan.owners.is_empty() {
+            return Ok(());
+        }
+        let holders = self.view.connections(gsid)?;
+        let is_foreign = |column: &str| {
+            let owners = plan.owners.get(column).into_iter().flatten();
+            owners
+                .into_iter()
+                .any(|owner| holders.contains(owner.as_str()))
+        };
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| is_foreign(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if is_foreign(&derive.column) {
+                // What it waited for is no matter of this record any more.
+                (*value, *meaning) = (None, Meaning::Value(Val::Null));
+            }
+        }
+        Ok(())
     }
 
     /// Has a row say what those who hold it are; it goes if nobody does.
@@ -282,6 +335,10 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
     /// what was read without a lock is true; all others have to lock the row.
     fn is_there(&self, row: &MappedRow, before: Option<Entry>, gsid: Uuid) -> Option<bool> {
         let entry = before?;
+        if !self.given.layout.plan.owners.is_empty() {
+            // Who else holds it matters, and is true under the row's lock only.
+            return None;
+        }
         let steady = entry.held() == Some(gsid) && entry.mark.is_none();
         let facts = self.view.facts.entries.get(&row.record);
         facts.filter(|_| steady).map(|known| known.is_there)
@@ -362,6 +419,34 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Some(Ok(key))
     }
 
+    /// Which row a record is: what was decided, else the one that it has, else what its identifiers say.
+    fn which(
+        &mut self,
+        row: &'a MappedRow,
+        before: Option<Entry>,
+        bond: Option<Bond>,
+        values: &[Option<Val<'g>>],
+    ) -> Result<Identity, Stop> {
+        if let Some(gsid) = bond.and_then(|bond| bond.gsid()) {
+            return Ok(Identity::Row(gsid));
+        }
+        let known = before.and_then(|entry| entry.gsid);
+        let (Some(known), None) = (known, bond) else {
+            return self.identify(row, values);
+        };
+        let holds = before.is_some_and(|entry| entry.held().is_some());
+        if self.given.layout.plan.on_move == OnMove::Update || !holds {
+            return Ok(Identity::Row(known));
+        }
+        Ok(match self.identify(row, values)? {
+            Identity::Empty(_) => Identity::Row(known),
+            Identity::Several(ambiguity) if ambiguity.candidates.contains(&known) => {
+                Identity::Row(known)
+            }
+            moved => moved,
+        })
+    }
+
     /// Matches a record by its identifiers; all have to have a value, and be equal.
     fn identify(
         &mut self,
@@ -377,10 +462,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             Some(Ok(key)) => key,
             Some(Err(column)) => {
                 let reason = format!("identifier `{column}` of {} is empty", plan.label);
-                return Ok(match plan.on_empty_identifier {
-                    OnEmptyIdentifier::Insert => Identity::New,
-                    OnEmptyIdentifier::Reject => Identity::Rejected(reason),
-                });
+                return Ok(Identity::Empty(reason));
             }
         };
         Ok(match self.view.by_shape(0, &key)? {

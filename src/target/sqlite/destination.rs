@@ -12,7 +12,7 @@ use super::review::{Ambiguity, Bonds};
 use super::rows::{Rows, Values, Written};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 use crate::model::record_id::RecordId;
 use crate::sqlite::error::JobError;
 use crate::target::port::review::Bond;
@@ -48,7 +48,8 @@ enum Identity {
     New,
     Row(String),
     Several(Ambiguity),
-    Rejected(String),
+    /// An identifier is without a value, which matches nothing.
+    Empty(String),
 }
 
 impl<'a> Destination<'a> {
@@ -69,8 +70,10 @@ impl<'a> Destination<'a> {
                 .collect(),
             touched: Vec::new(),
             later: Later::default(),
-            // Who is bound may move to another row.
-            nobody_leaves: !bonds.any && batch.rows.iter().all(|row| row.life == Life::Present),
+            // Who is bound may move to another row, and who is to move as its identifiers do.
+            nobody_leaves: !bonds.any
+                && plan.on_move == OnMove::Update
+                && batch.rows.iter().all(|row| row.life == Life::Present),
             crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
             bonds,
             identify: Finder::new(transaction, identifiers),
@@ -109,27 +112,24 @@ impl<'a> Destination<'a> {
         };
         let cells = row.cells.iter().map(|cell| cell.as_ref().map(encode));
         let mut values: Values<'a> = cells.chain(meanings.iter().map(Meaning::value)).collect();
-        let known = match bond {
-            Some(Bond::Open) => None,
-            Some(bond) => bond.gsid().map(|gsid| gsid.hyphenated().to_string()),
-            None => entry.and_then(|entry| entry.gsid.clone()),
-        };
-        let there = match known {
-            Some(gsid) => Some(gsid),
-            None => match self.identify(run, row, &values)? {
-                Identity::Rejected(reason) => return Ok(Outcome::Rejected(reason)),
-                Identity::Several(ambiguity) => {
-                    let table = &self.plan.table;
-                    run.changes.put_review(table, row, item.image, &ambiguity)?;
-                    return Ok(Outcome::Review);
-                }
-                Identity::Row(gsid) => Some(gsid),
-                Identity::New => None,
-            },
+        let there = match self.which(run, row, entry, bond, &values)? {
+            Identity::Row(gsid) => Some(gsid),
+            Identity::Several(ambiguity) => {
+                let table = &self.plan.table;
+                run.changes.put_review(table, row, item.image, &ambiguity)?;
+                return Ok(Outcome::Review);
+            }
+            Identity::Empty(reason)
+                if self.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
+            {
+                return Ok(Outcome::Rejected(reason));
+            }
+            Identity::New | Identity::Empty(_) => None,
         };
         let written = match &there {
             Some(gsid) => {
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.leave_to_owners(gsid, &mut meanings, &mut values)?;
                 self.rows.update(gsid, &mut values)?
             }
             None => Written::Missing,
@@ -157,7 +157,9 @@ impl<'a> Destination<'a> {
         }
         let left = held.filter(|held| Some(*held) != after.gsid.as_deref());
         if let Some(left) = left {
-            self.settle(left)?;
+            // What was decided says that it never was that row.
+            let policy = bond.map_or(self.plan.on_delete, |_| OnExit::Delete);
+            self.let_go(run, row, left, policy)?;
         }
         self.park(row, &meanings)?;
         if let Some(gsid) = after.gsid {
@@ -167,6 +169,34 @@ impl<'a> Destination<'a> {
             }
         }
         Ok(outcome)
+    }
+
+    /// Which row a record is: what was decided, else the one that it has, else what its identifiers say.
+    fn which(
+        &mut self,
+        run: &Run<'a>,
+        row: &'a MappedRow,
+        entry: Option<&Entry>,
+        bond: Option<Bond>,
+        values: &Values<'a>,
+    ) -> Result<Identity, JobError> {
+        if let Some(gsid) = bond.and_then(|bond| bond.gsid()) {
+            return Ok(Identity::Row(gsid.hyphenated().to_string()));
+        }
+        let known = entry.and_then(|entry| entry.gsid.clone());
+        let (Some(known), None) = (known, bond) else {
+            return self.identify(run, row, values);
+        };
+        if self.plan.on_move == OnMove::Update || !entry.is_some_and(Entry::holds) {
+            return Ok(Identity::Row(known));
+        }
+        Ok(match self.identify(run, row, values)? {
+            Identity::Empty(_) => Identity::Row(known),
+            Identity::Several(ambiguity) if ambiguity.candidates.contains(&known) => {
+                Identity::Row(known)
+            }
+            moved => moved,
+        })
     }
 
     /// Matches a record by its identifiers; all have to have a value, and be equal.
@@ -204,14 +234,10 @@ impl<'a> Destination<'a> {
                 (None, None) => None,
             };
             let Some(value) = value else {
-                let reason = format!(
+                return Ok(Identity::Empty(format!(
                     "identifier `{}` of {} is empty",
                     identifier.column, plan.label
-                );
-                return Ok(match plan.on_empty_identifier {
-                    OnEmptyIdentifier::Insert => Identity::New,
-                    OnEmptyIdentifier::Reject => Identity::Rejected(reason),
-                });
+                )));
             };
             key.push(value);
         }
@@ -223,6 +249,56 @@ impl<'a> Destination<'a> {
                 candidates,
             }),
         })
+    }
+
+    /// Leaves a row for another one.
+    fn let_go(
+        &mut self,
+        run: &Run<'a>,
+        row: &MappedRow,
+        left: &str,
+        policy: OnExit,
+    ) -> Result<(), JobError> {
+        match policy {
+            OnExit::Keep => Ok(()),
+            OnExit::Mark if self.crosswalk.standing(left)?.is_none() => {
+                let at = row.committed_at.map_or_else(|| run.now.to_owned(), instant);
+                self.rows.mark(left, Some(&("deleted".to_owned(), at)))
+            }
+            OnExit::Mark | OnExit::Delete => self.settle(left),
+        }
+    }
+
+    /// Leaves the columns alone that are another connection's, since a record of it holds the row.
+    fn leave_to_owners(
+        &mut self,
+        gsid: &str,
+        meanings: &mut [Meaning<'a>],
+        values: &mut Values<'a>,
+    ) -> Result<(), JobError> {
+        let plan = self.plan;
+        if plan.owners.is_empty() {
+            return Ok(());
+        }
+        let holders = self.crosswalk.connections(gsid)?;
+        let is_foreign = |column: &str| {
+            let owners = plan.owners.get(column).into_iter().flatten();
+            owners
+                .into_iter()
+                .any(|owner| holders.iter().any(|holder| holder == owner.as_str()))
+        };
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| is_foreign(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if is_foreign(&derive.column) {
+                // What it waited for is no matter of this record any more.
+                (*value, *meaning) = (None, Meaning::Value(Stored::Null));
+            }
+        }
+        Ok(())
     }
 
     /// Has a row say what those who hold it are; it goes if nobody does.

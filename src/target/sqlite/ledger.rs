@@ -186,6 +186,7 @@ pub(super) struct Crosswalk<'tx> {
     bind: CachedStatement<'tx>,
     change: CachedStatement<'tx>,
     holders: CachedStatement<'tx>,
+    connections: CachedStatement<'tx>,
 }
 
 impl<'tx> Crosswalk<'tx> {
@@ -221,6 +222,10 @@ impl<'tx> Crosswalk<'tx> {
                 "SELECT crm_state, crm_state_at FROM tributary_crosswalk
                  WHERE gsid = ?1 AND destination = ?2 AND gone = 0
                  ORDER BY crm_state_at IS NULL DESC, crm_state_at DESC, crm_state DESC LIMIT 1",
+            )?,
+            connections: prepare(
+                "SELECT DISTINCT connection FROM tributary_crosswalk
+                 WHERE gsid = ?1 AND destination = ?2 AND gone = 0",
             )?,
         })
     }
@@ -267,6 +272,15 @@ impl<'tx> Crosswalk<'tx> {
         }
         statement.raw_execute()?;
         Ok(())
+    }
+
+    /// The connections of those who hold a row.
+    pub(super) fn connections(&mut self, gsid: &str) -> Result<Vec<String>, JobError> {
+        let [_, destination, _] = self.key;
+        let rows = self
+            .connections
+            .query_map([gsid, destination], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// What a row says of those who hold it: `None` if nobody does, no mark if one of them is present, else
