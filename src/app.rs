@@ -212,12 +212,14 @@ impl Daemon {
             }
             daemon.listen(road, wanted);
         }
+        let mut roads = Vec::new();
         for mapping in mappings {
             let job = config.jobs.iter().find(|job| {
                 job.connection == mapping.plan().connection && job.id == mapping.plan().job
             });
             let parked_ttl = job.map_or(TimeDelta::days(30), |job| job.parked_ttl);
             let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            roads.push(road.clone());
             daemon.apply(road);
         }
         let control = Control::new(
@@ -226,6 +228,7 @@ impl Daemon {
             clock,
             Arc::clone(&daemon.stores.target) as _,
             known_jobs(&config),
+            roads,
         );
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),

@@ -1,6 +1,7 @@
 //! Orders: which jobs there are, how each stands, and what it is told; full syncs that are asked for. Jobs and owners of
 //! connections read their orders in the state and obey, on every daemon that shares it.
 
+pub mod rematch;
 pub mod reviews;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, JobPicture};
+use crate::flow::job::JobRoad;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::runtime::clock::Clock;
 use crate::state::orders::{Asked, Order, Standing, Wish};
@@ -23,6 +25,8 @@ pub struct Control {
     clock: Arc<dyn Clock>,
     target: Arc<dyn Target>,
     jobs: Vec<KnownJob>,
+    /// Those that this daemon runs.
+    roads: Vec<JobRoad>,
 }
 
 /// A job of the config.
@@ -86,6 +90,7 @@ impl Control {
         clock: Arc<dyn Clock>,
         target: Arc<dyn Target>,
         jobs: Vec<KnownJob>,
+        roads: Vec<JobRoad>,
     ) -> Self {
         Self {
             state,
@@ -93,6 +98,7 @@ impl Control {
             clock,
             target,
             jobs,
+            roads,
         }
     }
 
@@ -304,6 +310,7 @@ mod tests {
             Arc::new(clock),
             Arc::new(MemoryTarget::new()),
             vec![known("one"), known("two")],
+            Vec::new(),
         )
     }
 

@@ -4,6 +4,7 @@ pub mod consent;
 mod health;
 mod jobs;
 mod page;
+mod rematch;
 mod reply;
 mod reviews;
 mod rows;
@@ -121,6 +122,10 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/jobs", get(jobs::list))
         .route("/api/v1/jobs/{connection}/{job}/pause", post(jobs::pause))
         .route("/api/v1/jobs/{connection}/{job}/resume", post(jobs::resume))
+        .route(
+            "/api/v1/jobs/{connection}/{job}/rematch",
+            get(rematch::bounds).post(rematch::page),
+        )
         .route(
             "/api/v1/connections/{connection}/syncs",
             get(syncs::list).post(syncs::ask),

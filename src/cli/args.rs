@@ -179,6 +179,19 @@ pub(super) enum JobCommand {
         #[command(flatten)]
         daemon: DaemonOptions,
     },
+    /// Ask the identifiers, as they are now, which rows the records are; after they were changed.
+    Rematch {
+        /// CONNECTION/JOB.
+        job: String,
+        /// Only say which associations would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print so many of them; all are counted.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
     /// Print what the config, as it is now, would change in the store; writes to a scratch store and removes it.
     Preview {
         /// CONNECTION/JOB, or CONNECTION for all of its jobs.

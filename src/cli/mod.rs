@@ -15,6 +15,7 @@ mod job;
 mod jobs;
 mod oob;
 mod output;
+mod rematch;
 mod review;
 mod sim;
 mod sync;

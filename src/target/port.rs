@@ -55,6 +55,7 @@ use uuid::Uuid;
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DestinationPlan, JobPlan, MappedRow};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::policy::OnMove;
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
@@ -184,14 +185,26 @@ pub struct Batch {
     /// Records that were asked for again because the ledger [outranks](Outcome::outranks) their changes. A batch with
     /// such a row of any other record is not committed, so that nothing is passed over before it is asked for (I7).
     pub asked_again: HashSet<RecordId>,
+    /// Only to see what identifiers say of records that have rows: identities are asked anew, as under `on_move = new`,
+    /// unless they were decided; and nothing is committed.
+    pub rematch: bool,
     /// When this batch is applied, for `created_date` and `modified_date`.
     pub now: chrono::DateTime<chrono::Utc>,
 }
 
 impl Batch {
+    /// Whether the identifiers of a record are asked that has a row.
+    #[must_use]
+    pub fn asks_anew(&self, plan: &DestinationPlan) -> bool {
+        self.rematch || plan.on_move == OnMove::New
+    }
+
     /// Whether a batch of these outcomes is to be committed; see [`Applied::committed`].
     #[must_use]
     pub fn may_commit(&self, outcomes: &[Vec<Outcome>]) -> bool {
+        if self.rematch {
+            return false;
+        }
         let rows = self.destinations.iter().flat_map(|part| part.rows.iter());
         rows.zip(outcomes.iter().flatten())
             .all(|(row, outcome)| match outcome {
@@ -221,7 +234,7 @@ pub struct Applied {
     /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
     /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
     /// takes those records out and applies again. Nor is one with a row that the ledger outranks, unless its record
-    /// was [asked for again](Batch::asked_again).
+    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch).
     pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,

@@ -211,6 +211,7 @@ impl Work {
             destinations,
             since: self.since,
             asked_again: self.asked_again.clone(),
+            rematch: false,
             now,
         }
     }

@@ -6,6 +6,7 @@ mod lanes;
 mod letters;
 mod obey;
 mod release;
+pub mod rematch;
 pub mod replay;
 mod show;
 

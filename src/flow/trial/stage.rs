@@ -106,9 +106,7 @@ impl Stage {
             })
             .collect();
         if readers.is_empty() {
-            let what = format!(
-                "no job of `{connection}` that is enabled reads {object}"
-            );
+            let what = format!("no job of `{connection}` that is enabled reads {object}");
             return Ok(vec![(
                 what,
                 "name an object as a job's `source` does".to_owned(),
@@ -309,6 +307,7 @@ impl Job {
             destinations: destinations.collect(),
             since: 0,
             asked_again: HashSet::new(),
+            rematch: false,
             now,
         }
     }

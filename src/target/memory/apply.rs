@@ -19,7 +19,7 @@ use super::transaction::{Store, Transaction};
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DerivePlan, Life, MappedRow, Reference};
 use crate::model::name::ConnectionId;
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::target::port::review::Bond;
@@ -237,7 +237,7 @@ impl Run<'_> {
         let (Some(known), None) = (known, bond) else {
             return identity::of(self, item, derived);
         };
-        if item.layout.plan.on_move == OnMove::Update || held.is_none() {
+        if !self.batch.asks_anew(item.layout.plan) || held.is_none() {
             return Ok(Identity::Row(known));
         }
         Ok(match identity::of(self, item, derived)? {

@@ -18,7 +18,6 @@ use super::recall::{Feeds, Learned, Recall, Rows};
 use super::{review, wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
-use crate::model::policy::OnMove;
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
@@ -336,7 +335,7 @@ impl<'a> Run<'a> {
             let entry = facts.entries.get(&row.record);
             let known = entry.is_some_and(|known| known.entry.gsid.is_some());
             let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
-            let moves = part.plan.on_move == OnMove::New;
+            let moves = self.batch.asks_anew(&part.plan);
             (row.life == Life::Present && (!known || is_open || moves)).then(|| {
                 let at = Timestamp::from_unix(&*context, seconds, now.timestamp_subsec_nanos());
                 Uuid::new_v7(at)

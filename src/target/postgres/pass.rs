@@ -16,7 +16,7 @@ use super::value::{Val, misfit};
 use super::view::{View, Written};
 use crate::fault::Fault;
 use crate::mapping::plan::{Life, MappedRow};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
+use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
 use crate::target::port::review::{Bond, CANDIDATES};
 use crate::target::port::{Batch, DestinationBatch, Outcome};
@@ -94,7 +94,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
     pub(super) fn new(given: Given<'g, 'a>, facts: &'g Facts<'a>, changes: Changes<'a>) -> Self {
         let rows = &given.part.rows;
         // Who is bound may move to another row, and who is to move as its identifiers do.
-        let moves = given.layout.plan.on_move == OnMove::New;
+        let moves = given.batch.asks_anew(given.layout.plan);
         let nobody_leaves =
             facts.bonds.is_empty() && !moves && rows.iter().all(|row| row.life == Life::Present);
         let mut asked = vec![false; given.layout.shapes.len()];
@@ -435,7 +435,8 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             return self.identify(row, values);
         };
         let holds = before.is_some_and(|entry| entry.held().is_some());
-        if self.given.layout.plan.on_move == OnMove::Update || !holds {
+        let plan = self.given.layout.plan;
+        if !self.given.batch.asks_anew(plan) || !holds {
             return Ok(Identity::Row(known));
         }
         Ok(match self.identify(row, values)? {

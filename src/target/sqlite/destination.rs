@@ -12,7 +12,7 @@ use super::review::{Ambiguity, Bonds};
 use super::rows::{Rows, Values, Written};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
+use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
 use crate::sqlite::error::JobError;
 use crate::target::port::review::Bond;
@@ -72,7 +72,7 @@ impl<'a> Destination<'a> {
             later: Later::default(),
             // Who is bound may move to another row, and who is to move as its identifiers do.
             nobody_leaves: !bonds.any
-                && plan.on_move == OnMove::Update
+                && !run.batch.asks_anew(plan)
                 && batch.rows.iter().all(|row| row.life == Life::Present),
             crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
             bonds,
@@ -187,7 +187,7 @@ impl<'a> Destination<'a> {
         let (Some(known), None) = (known, bond) else {
             return self.identify(run, row, values);
         };
-        if self.plan.on_move == OnMove::Update || !entry.is_some_and(Entry::holds) {
+        if !run.batch.asks_anew(self.plan) || !entry.is_some_and(Entry::holds) {
             return Ok(Identity::Row(known));
         }
         Ok(match self.identify(run, row, values)? {

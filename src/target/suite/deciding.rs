@@ -52,7 +52,7 @@ async fn in_review(writer: &Writer) -> (u64, u64) {
     (waiting, decided)
 }
 
-fn binding(writer: &Writer, record: &str, table: &str, bond: Bond) -> Binding {
+pub fn binding(writer: &Writer, record: &str, table: &str, bond: Bond) -> Binding {
     Binding {
         connection: writer.reader.connection.clone(),
         object: writer.object.clone(),

@@ -63,7 +63,8 @@ macro_rules! target_suite {
                 nobody_is_bound_to_a_row_that_is_not_there;
             moving: a_move_changes_the_row_or_takes_another what_a_move_leaves_is_left_as_by_a_delete
                 a_move_waits_for_what_it_lacks a_move_to_one_of_several_waits_for_a_person
-                moves_see_each_other_in_a_batch a_column_is_its_owners_where_that_holds_the_row;
+                moves_see_each_other_in_a_batch a_look_at_identifiers_changes_nothing
+                a_column_is_its_owners_where_that_holds_the_row;
             references: an_empty_reference_is_none a_reference_finds_its_row
                 a_moved_child_refers_to_its_new_parent a_missing_parent_is_parked_and_released
                 only_the_connection_asked_for_is_released a_release_is_limited_and_goes_on

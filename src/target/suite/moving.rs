@@ -11,6 +11,7 @@ use crate::model::stored::StoredType;
 use crate::target::port::Outcome::{
     Associated, Deleted, Inserted, Parked, Review, Unchanged, Updated,
 };
+use crate::target::port::review::{Bond, Reviews};
 
 type Plan = Arc<DestinationPlan>;
 
@@ -69,10 +70,7 @@ pub async fn a_move_changes_the_row_or_takes_another(bench: &mut dyn Bench) {
     assert_eq!(moved, [Unchanged, Inserted]);
     let second = writer.gsid_of("company person", "a").await;
     assert_ne!(second, first);
-    let kept = [
-        (text("a at x"), Cell::Null),
-        (text("a at y"), Cell::Null),
-    ];
+    let kept = [(text("a at x"), Cell::Null), (text("a at y"), Cell::Null)];
     assert_eq!(roles(&writer).await, kept);
     bench.reopen().await;
     let mut writer = writer.again(bench).await;
@@ -101,7 +99,11 @@ pub async fn what_a_move_leaves_is_left_as_by_a_delete(bench: &mut dyn Bench) {
     let deletes = links(OnExit::Delete, OnMove::New);
     writer.send(contact(&deletes, "a", 3, "x")).await;
     let gone = [(text("a at x"), Cell::Null)];
-    assert_eq!(roles(&writer).await, gone, "it came back, and the other went");
+    assert_eq!(
+        roles(&writer).await,
+        gone,
+        "it came back, and the other went"
+    );
     // One that others hold stays.
     let two = contact(&deletes, "a", 4, "x");
     let mut other = contact(&deletes, "b", 4, "x");
@@ -199,6 +201,51 @@ pub async fn moves_see_each_other_in_a_batch(bench: &mut dyn Bench) {
     assert_eq!(writer.cell_of("person", "a", "name").await, text("c"));
 }
 
+/// A batch that only asks says who would move, and leaves all as it is.
+pub async fn a_look_at_identifiers_changes_nothing(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let by_name = Arc::new(company().identified(&["name"]));
+    let by_id = Arc::new(company());
+    let with = |plan: &Plan, record: &str, name: &str| {
+        let row = row(plan, record, 1).text("external_id", record);
+        row.text("name", name)
+    };
+    writer
+        .send([
+            with(&by_name, "a", "same"),
+            with(&by_name, "b", "same"),
+            with(&by_name, "c", "other"),
+            with(&by_name, "d", "fourth"),
+        ])
+        .await;
+    let d = writer.gsid_of("company", "d").await;
+    let bound = super::deciding::binding(&writer, "d", "company", Bond::Row(d));
+    writer.target.decide(&bound).await.unwrap();
+    let before = writer.all("company").await;
+    assert_eq!(before.len(), 3);
+    let look = |writer: &Writer, plan: &Plan| {
+        let rows = ["a", "b", "c"].map(|record| with(plan, record, "whatever"));
+        let mut batch = writer.batch(rows.into_iter().chain([with(plan, "d", "same")]));
+        batch.rematch = true;
+        batch
+    };
+    let asked = look(&writer, &by_id);
+    let applied = writer.apply(asked).await.unwrap();
+    assert!(!applied.committed);
+    assert_eq!(
+        applied.outcomes,
+        [vec![Inserted, Updated, Updated, Updated]],
+        "the row of both is the last one's; what was decided stays"
+    );
+    assert_eq!(writer.all("company").await, before);
+    assert_eq!(writer.one(with(&by_id, "a", "same")).await, Updated);
+    assert_eq!(
+        writer.gsid_of("company", "a").await,
+        writer.gsid_of("company", "b").await,
+        "nothing has moved"
+    );
+}
+
 /// Two connections fill one company; the name is the first one's wherever it holds the row.
 pub async fn a_column_is_its_owners_where_that_holds_the_row(bench: &mut dyn Bench) {
     let mut acme = begin(bench).await;
@@ -234,10 +281,7 @@ pub async fn a_column_is_its_owners_where_that_holds_the_row(bench: &mut dyn Ben
     assert_eq!(row.cell("parent"), parent);
     assert_eq!(row.cell("employees"), Cell::Number("9".into()));
     let again = with(&theirs, "1", 3, "Contoso shouts");
-    assert_eq!(
-        contoso.one(again.number("employees", "9")).await,
-        Unchanged
-    );
+    assert_eq!(contoso.one(again.number("employees", "9")).await, Unchanged);
     // Other rows are nobody else's.
     let other = row_with(&theirs, "2", "other", "Other");
     assert_eq!(contoso.one(other).await, Inserted);

@@ -11,6 +11,7 @@ mod first_sync;
 mod jobs;
 mod killed;
 mod paused;
+mod rematched;
 mod replayed;
 mod reviewed;
 mod store;
