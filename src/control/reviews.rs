@@ -214,3 +214,110 @@ fn is_of(binding: &Binding, of: &RecordOf) -> bool {
     (&binding.connection, &binding.object, &binding.record)
         == (&of.connection, &of.object, &of.record)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::stored::{StoredField, StoredObject, StoredType};
+    use crate::runtime::clock::ManualClock;
+    use crate::state::memory::MemoryState;
+    use crate::state::port::State;
+    use crate::target::memory::MemoryTarget;
+    use crate::target::port::Target;
+
+    async fn control(state: &Arc<MemoryState>, destinations: &[&str]) -> Control {
+        let target = MemoryTarget::new();
+        let objects = destinations.iter().map(|table| StoredObject {
+            table: (*table).to_owned(),
+            label: table.to_uppercase(),
+            fields: vec![StoredField {
+                column: "name".to_owned(),
+                label: "Name".to_owned(),
+                ty: StoredType::String,
+                references: None,
+            }],
+        });
+        let objects: Vec<StoredObject> = objects.collect();
+        target.ensure(&objects).await.unwrap();
+        let job = KnownJob {
+            connection: "acme".into(),
+            job: "sync".into(),
+            name: "sync".to_owned(),
+            object: "Contact".into(),
+            enabled: true,
+            destinations: objects
+                .into_iter()
+                .map(|object| (object.label, object.table))
+                .collect(),
+        };
+        let clock = ManualClock::new(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        Control::new(
+            Arc::clone(state) as _,
+            Arc::default(),
+            Arc::new(clock),
+            Arc::new(target),
+            vec![job],
+            Vec::new(),
+        )
+    }
+
+    fn of(object: &str) -> RecordOf {
+        RecordOf {
+            connection: "acme".into(),
+            object: object.into(),
+            record: RecordId::stored("003"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_does_not_wait_is_published_again() {
+        let state = Arc::new(MemoryState::default());
+        let control = control(&state, &["person"]).await;
+        let contact = of("Contact");
+        let by = Some("anna".to_owned());
+        let done = control.decide(&contact, None, Verdict::Create, by).await;
+        let done = done.unwrap();
+        assert!(!done.waited && done.before.is_none());
+        assert_eq!(done.binding.table, "person", "there is one destination");
+        let gsid = done.binding.bond.gsid().unwrap();
+        assert_eq!(gsid.get_version_num(), 7);
+        let asked = state.to_republish(&"acme".into(), 9).await.unwrap();
+        assert_eq!(asked, [("Contact".into(), contact.record.clone())]);
+        assert_eq!(control.bindings().await.unwrap(), [done.binding]);
+        let undone = control.decide(&contact, None, Verdict::Unbind, None).await;
+        assert_eq!(undone.unwrap().before, Some(Bond::New(gsid)));
+        assert!(control.bindings().await.unwrap().is_empty());
+        let again = control.decide(&contact, None, Verdict::Unbind, None).await;
+        assert_eq!(again.unwrap_err().kind(), FaultKind::Missing);
+    }
+
+    #[tokio::test]
+    async fn of_several_destinations_one_is_named() {
+        let state = Arc::new(MemoryState::default());
+        let control = control(&state, &["person", "link"]).await;
+        let contact = of("Contact");
+        let decide = |destination: Option<&'static str>| {
+            control.decide(&contact, destination, Verdict::Ignore, None)
+        };
+        let fault = decide(None).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Config);
+        assert!(fault.remedy_text().unwrap().contains("link, person"));
+        let fault = decide(Some("Company")).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Missing);
+        assert!(fault.remedy_text().unwrap().contains("LINK, PERSON"));
+        for name in ["LINK", "link"] {
+            let done = decide(Some(name)).await.unwrap();
+            assert_eq!(done.binding.table, "link");
+        }
+        // What was decided is what is undone.
+        let undone = control.decide(&contact, None, Verdict::Unbind, None).await;
+        assert_eq!(undone.unwrap().binding.table, "link");
+        let other = of("Case");
+        let fault = control.decide(&other, None, Verdict::Ignore, None).await;
+        assert_eq!(fault.unwrap_err().kind(), FaultKind::Missing);
+    }
+}

@@ -11,7 +11,7 @@ use crate::model::stored::StoredType;
 use crate::target::port::Outcome::{
     Associated, Deleted, Inserted, Parked, Review, Unchanged, Updated,
 };
-use crate::target::port::review::{Bond, Reviews};
+use crate::target::port::review::Bond;
 
 type Plan = Arc<DestinationPlan>;
 
