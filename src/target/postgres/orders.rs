@@ -84,7 +84,6 @@ impl Release {
             }
             woken?;
         }
-        review::wake_decided(session, schemas, &self.share).await?;
         let (references, changes) = release::awake(session, schemas, &self.share).await?;
         if !references && !changes {
             return Ok(Released::default());
@@ -96,6 +95,7 @@ impl Release {
             .map(|(table, rows)| (table.as_str(), rows.clone()))
             .collect();
         wake::wake_or_note(session, schemas, &touched, &self.missed).await;
+        review::wake_decided(session, schemas, &self.share).await?;
         let (changes, more_changes) =
             release::changes(session, schemas, &self.share, self.limit).await?;
         let (awake, _) = release::awake(session, schemas, &self.share).await?;

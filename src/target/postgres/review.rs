@@ -27,7 +27,7 @@ use crate::target::port::review::{
 pub(super) const IN_REVIEW: i16 = 3;
 
 /// A decision that ends the wait of the change `p`.
-const DECIDED: &str = "EXISTS (SELECT 1 FROM {binding} b WHERE b.connection = p.connection
+pub(super) const DECIDED: &str = "EXISTS (SELECT 1 FROM {binding} b WHERE b.connection = p.connection
     AND b.destination = p.destination AND b.record = p.record AND b.object = p.object AND b.kind <> 'open')";
 
 /// Several rows that have a record's identifiers; GSIDs ascend.
