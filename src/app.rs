@@ -39,7 +39,7 @@ use crate::flow::board::{Board, Life, Picture};
 use crate::flow::connection::{self, Selected};
 use crate::flow::job::{self, JobRoad};
 use crate::flow::road::{Road, Settings, topic_name};
-use crate::mapping::compile::Mapping;
+use crate::mapping::compile::{Mapping, owners};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::shutdown::StopSignal;
 use crate::runtime::tasks::Tasks;
@@ -99,13 +99,14 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
     let mut problems = Vec::new();
     for job in &config.jobs {
         match Mapping::compile(job, &config.objects) {
-            Ok(mapping) if job.enabled => mappings.push(Arc::new(mapping)),
+            Ok(mapping) if job.enabled => mappings.push(mapping),
             Ok(_) => {}
             Err(found) => problems.extend(found),
         }
     }
     if problems.is_empty() {
-        Ok(mappings)
+        owners::settle(&mut mappings, &config.order);
+        Ok(mappings.into_iter().map(Arc::new).collect())
     } else {
         Err(Problems::new(problems))
     }
@@ -130,6 +131,15 @@ fn known_jobs(config: &Config) -> Vec<KnownJob> {
         name: job.name.clone(),
         object: job.source.value.clone(),
         enabled: job.enabled,
+        destinations: job
+            .destinations
+            .iter()
+            .filter_map(|to| {
+                let mut objects = config.objects.values();
+                let object = objects.find(|object| object.label == to.object.value)?;
+                Some((object.label.clone(), object.table.clone()))
+            })
+            .collect(),
     })
     .collect()
 }
@@ -219,19 +229,23 @@ impl Daemon {
             }
             daemon.listen(road, wanted);
         }
+        let mut roads = Vec::new();
         for mapping in mappings {
             let job = config.jobs.iter().find(|job| {
                 job.connection == mapping.plan().connection && job.id == mapping.plan().job
             });
             let parked_ttl = job.map_or(TimeDelta::days(30), |job| job.parked_ttl);
             let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            roads.push(road.clone());
             daemon.apply(road);
         }
         let control = Control::new(
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),
             clock,
+            Arc::clone(&daemon.stores.target) as _,
             known_jobs(&config),
+            roads,
         );
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),

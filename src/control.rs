@@ -1,6 +1,9 @@
 //! Orders: which jobs there are, how each stands, and what it is told; full syncs that are asked for. Jobs and owners of
 //! connections read their orders in the state and obey, on every daemon that shares it.
 
+pub mod rematch;
+pub mod reviews;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -8,17 +11,22 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::{Board, JobPicture};
+use crate::flow::job::JobRoad;
 use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
 use crate::runtime::clock::Clock;
 use crate::state::orders::{Asked, Order, Standing, Wish};
 use crate::state::port::State;
+use crate::target::port::Target;
 
 /// Gives orders.
 pub struct Control {
     state: Arc<dyn State>,
     board: Arc<Board>,
     clock: Arc<dyn Clock>,
+    target: Arc<dyn Target>,
     jobs: Vec<KnownJob>,
+    /// Those that this daemon runs.
+    roads: Vec<JobRoad>,
 }
 
 /// A job of the config.
@@ -34,6 +42,8 @@ pub struct KnownJob {
     pub object: ObjectName,
     /// Whether the config has it run.
     pub enabled: bool,
+    /// Label and table of the objects that it fills, in their order.
+    pub destinations: Vec<(String, String)>,
 }
 
 /// How a job stands.
@@ -91,13 +101,17 @@ impl Control {
         state: Arc<dyn State>,
         board: Arc<Board>,
         clock: Arc<dyn Clock>,
+        target: Arc<dyn Target>,
         jobs: Vec<KnownJob>,
+        roads: Vec<JobRoad>,
     ) -> Self {
         Self {
             state,
             board,
             clock,
+            target,
             jobs,
+            roads,
         }
     }
 
@@ -335,6 +349,7 @@ mod tests {
     use crate::runtime::clock::ManualClock;
     use crate::state::memory::MemoryState;
     use crate::state::orders::Orders;
+    use crate::target::memory::MemoryTarget;
 
     fn control(state: &Arc<MemoryState>) -> Control {
         let known = |job: &str| KnownJob {
@@ -343,13 +358,16 @@ mod tests {
             name: job.to_owned(),
             object: "Account".into(),
             enabled: true,
+            destinations: Vec::new(),
         };
         let clock = ManualClock::new(DateTime::UNIX_EPOCH);
         Control::new(
             Arc::clone(state) as _,
             Arc::default(),
             Arc::new(clock),
+            Arc::new(MemoryTarget::new()),
             vec![known("one"), known("two")],
+            Vec::new(),
         )
     }
 

@@ -21,6 +21,7 @@ use tributary::runtime::clock::SystemClock;
 use tributary::runtime::shutdown::StopSignal;
 use tributary::state::memory::MemoryState;
 use tributary::state::port::State;
+use tributary::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use tributary::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -244,5 +245,24 @@ impl Target for Counting {
 
     async fn close(&self) -> Result<(), Fault> {
         self.inner.close().await
+    }
+}
+
+#[async_trait]
+impl Reviews for Counting {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        self.inner.reviews(which).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        self.inner.bindings().await
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        self.inner.in_review(connection, job).await
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        self.inner.decide(binding).await
     }
 }

@@ -7,6 +7,7 @@ use tributary::mapping::plan::JobPlan;
 use tributary::model::name::{ConnectionId, JobId, ObjectName};
 use tributary::model::record_id::RecordId;
 use tributary::model::stored::StoredObject;
+use tributary::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use tributary::target::port::{
     Applied, Assignment, Batch, Expired, Outcome, ParkedKey, ReaderKey, Released, RowsPage,
     StoredRow, Target, Traced,
@@ -83,5 +84,27 @@ impl Target for Sink {
 
     async fn close(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Reviews for Sink {
+    async fn reviews(&self, _: &Which) -> Result<Vec<Review>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn in_review(&self, _: &ConnectionId, _: &JobId) -> Result<InReview, Fault> {
+        Ok(InReview::default())
+    }
+
+    async fn decide(&self, _: &Binding) -> Result<Decided, Fault> {
+        Ok(Decided {
+            before: None,
+            waits: false,
+        })
     }
 }

@@ -98,17 +98,19 @@ mod tests {
 
     fn sources(log: Arc<dyn Log>) -> Sources {
         let exposition = Exposition::new().unwrap();
-        let target = Watched::new(
+        let target = Arc::new(Watched::new(
             Arc::new(MemoryTarget::default()),
             Vec::new(),
             Arc::new(SystemClock),
             exposition.metrics(),
-        );
+        ));
         let (board, state): (Arc<Board>, Arc<MemoryState>) = (Arc::default(), Arc::default());
         let control = Control::new(
             Arc::clone(&state) as _,
             Arc::clone(&board),
             Arc::new(SystemClock),
+            Arc::clone(&target) as _,
+            Vec::new(),
             Vec::new(),
         );
         Sources {
@@ -116,7 +118,7 @@ mod tests {
             control: Arc::new(control),
             state,
             log,
-            target: Arc::new(target),
+            target,
             receivers: Arc::default(),
             desk: Arc::default(),
             callback: "http://localhost:8080/oauth/callback".into(),

@@ -36,6 +36,8 @@ pub(super) struct Job {
     committed_at: Option<DateTime<Utc>>,
     rows: BTreeMap<&'static str, u64>,
     dead_letters: u64,
+    /// Records that wait for a person to say which row they are.
+    in_review: u64,
     fault: Option<FaultPicture>,
 }
 
@@ -60,6 +62,7 @@ impl From<JobStanding> for Job {
             committed_at: picture.committed_at,
             rows: picture.rows,
             dead_letters: picture.dead_letters,
+            in_review: picture.in_review,
             fault: picture.fault,
         }
     }

@@ -56,7 +56,7 @@ pub(super) enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Print the dead letters, newest first.
+    /// Print the dead letters, newest first, and how many records wait for a decision.
     Errors {
         /// Only those of a job: CONNECTION/JOB.
         #[arg(long)]
@@ -65,6 +65,9 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+    /// Records that fit several rows: which they are, and what a person decides of them.
+    #[command(subcommand)]
+    Review(ReviewCommand),
     /// Print a record's way: image, versions, rows.
     Explain {
         /// The connection.
@@ -244,6 +247,19 @@ pub(super) enum JobCommand {
         #[command(flatten)]
         daemon: DaemonOptions,
     },
+    /// Ask the identifiers, as they are now, which rows the records are; after they were changed.
+    Rematch {
+        /// CONNECTION/JOB.
+        job: String,
+        /// Only say which associations would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print so many of them; all are counted.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        daemon: DaemonOptions,
+    },
     /// Print what the config, as it is now, would change in the store; writes to a scratch store and removes it.
     Preview {
         /// CONNECTION/JOB, or CONNECTION for all of its jobs.
@@ -269,6 +285,58 @@ pub(super) enum JobCommand {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReviewCommand {
+    /// Print what waits for a decision, with the rows it may be, oldest first.
+    List {
+        /// Only those of a job: CONNECTION/JOB.
+        #[arg(long)]
+        job: Option<String>,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Say which row a record is.
+    Bind {
+        #[command(flatten)]
+        of: Decision,
+        /// The row.
+        gsid: uuid::Uuid,
+    },
+    /// Say that a record is none of the rows: it gets one of its own.
+    Create {
+        #[command(flatten)]
+        of: Decision,
+    },
+    /// Say that a record gets no row.
+    Ignore {
+        #[command(flatten)]
+        of: Decision,
+    },
+    /// Take back what was said of a record: its identifiers are asked again.
+    Unbind {
+        #[command(flatten)]
+        of: Decision,
+    },
+    /// Print what was decided and holds.
+    Bindings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Decision {
+    /// The connection.
+    pub connection: String,
+    /// The CRM object.
+    pub object: String,
+    /// The record's id.
+    pub record: String,
+    /// The stored object, by label or table; the one that the record waits for, if none is named.
+    #[arg(long)]
+    pub destination: Option<String>,
+    #[command(flatten)]
+    pub daemon: DaemonOptions,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `tributary errors`: the dead letters, newest first, read beside a running daemon.
+//! `tributary errors`: the dead letters, newest first, and what waits for a person, read beside a running daemon.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -9,10 +9,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::app;
+use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::{Bounds, Delivery, From, Log, Record};
+use crate::target::port::review::{Review, Which};
 
-use super::output;
+use super::{output, review};
 
 const BATCH: usize = 1000;
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -48,7 +50,7 @@ struct Only<'a> {
     job: &'a str,
 }
 
-/// Prints the newest letters; exit code 3 if there are any.
+/// Prints the newest letters, and the oldest of what waits for a decision; exit code 3 if there is any.
 pub(super) async fn errors(
     path: &Path,
     job: Option<&str>,
@@ -60,16 +62,50 @@ pub(super) async fn errors(
     let log = app::beside::log(&config).await?;
     let letters = newest(&*log, &config.log.prefix, only, limit).await?;
     log.close().await?;
+    let reviews = in_review(&config, job, limit).await?;
+    let is_empty = letters.is_empty() && reviews.is_empty();
     if json {
-        output::json(&letters);
-    } else if letters.is_empty() {
-        output::print("no dead letters");
+        let letters = letters.iter().map(serde_json::to_value);
+        let letters = letters.filter_map(Result::ok);
+        let all = letters.chain(reviews.iter().map(Review::to_json));
+        output::json(&all.collect::<Vec<_>>());
     } else {
+        if letters.is_empty() {
+            output::print("no dead letters");
+        }
         for letter in &letters {
             output::print(&line(letter));
         }
+        for waiting in &reviews {
+            output::print(&format!(
+                "{}\n    waits for `tributary review bind`, `create` or `ignore`",
+                review::told(waiting)
+            ));
+        }
     }
-    Ok(ExitCode::from(if letters.is_empty() { 0 } else { 3 }))
+    Ok(ExitCode::from(if is_empty { 0 } else { 3 }))
+}
+
+/// What waits for a decision. Letters are told all the same where the store does not answer.
+async fn in_review(config: &Config, job: Option<&str>, limit: usize) -> Result<Vec<Review>, Fault> {
+    let (connection, job) = job.map(review::of_job).transpose()?.unzip();
+    let which = Which {
+        connection,
+        job,
+        limit,
+        ..Which::default()
+    };
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let reviews = app::beside::store(config)?.reviews(&which).await;
+    Ok(reviews.unwrap_or_else(|fault| {
+        output::complain(&format!(
+            "what waits for a decision can't be read: {}",
+            fault.report()
+        ));
+        Vec::new()
+    }))
 }
 
 fn parse(job: &str) -> Result<Only<'_>, Fault> {

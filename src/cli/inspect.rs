@@ -19,6 +19,7 @@ use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::target::port::review::{Review, Which};
 use crate::target::port::{RowsPage, StoredRow, Traced};
 use crate::telemetry::metrics::Metrics;
 
@@ -176,6 +177,18 @@ pub(super) async fn explain(
         .await?;
     let target = app::beside::store(&config)?;
     let traced = target.trace(&key.connection, &key.object, &record).await?;
+    let which = Which {
+        connection: Some(key.connection.clone()),
+        object: Some(key.object.clone()),
+        record: Some(record.clone()),
+        ..Which::default()
+    };
+    let reviews = target.reviews(&which).await?;
+    let bindings = target.bindings().await?.into_iter().filter(|binding| {
+        (&binding.connection, &binding.object, &binding.record)
+            == (&key.connection, &key.object, &record)
+    });
+    let bindings: Vec<Json> = bindings.map(|binding| binding.to_json()).collect();
     let jobs: Vec<Json> = app::compile(&config)?
         .iter()
         .filter(|mapping| {
@@ -186,6 +199,7 @@ pub(super) async fn explain(
     let explained = json!({
         "connection": key.connection, "object": key.object, "record": record, "image": image,
         "jobs": jobs, "rows": traced.iter().map(traced_json).collect::<Vec<_>>(),
+        "reviews": reviews.iter().map(Review::to_json).collect::<Vec<_>>(), "decisions": bindings,
     });
     if json {
         output::json(&explained);

@@ -20,7 +20,7 @@ use crate::model::name::{ConnectionId, JobId};
 use crate::runtime::shutdown::StopSignal;
 
 use super::args::JobCommand;
-use super::{jobs, output};
+use super::{jobs, output, rematch};
 
 pub(super) async fn job(
     path: &Path,
@@ -39,6 +39,15 @@ pub(super) async fn job(
         JobCommand::Resume { job, daemon } => {
             let told = jobs::Order::Resume;
             return jobs::tell(path, daemon.url.as_deref(), &job, told, as_json).await;
+        }
+        JobCommand::Rematch {
+            job,
+            dry_run,
+            limit,
+            daemon,
+        } => {
+            let url = daemon.url.as_deref();
+            return rematch::rematch(path, url, &job, dry_run, limit, as_json).await;
         }
         JobCommand::Preview { job, limit } => {
             let into = format!("preview_{}", std::process::id());

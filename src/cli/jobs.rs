@@ -38,6 +38,7 @@ pub(super) async fn jobs(path: &Path, url: Option<&str>, as_json: bool) -> Resul
         "Lag",
         "Committed",
         "Dead letters",
+        "In review",
         "Note",
     ];
     let lines: Vec<Vec<String>> = jobs
@@ -50,6 +51,7 @@ pub(super) async fn jobs(path: &Path, url: Option<&str>, as_json: bool) -> Resul
                 output::shown(&job["lag_records"]),
                 output::shown(&job["committed_at"]),
                 output::shown(&job["dead_letters"]),
+                output::shown(&job["in_review"]),
                 note(job),
             ]
         })

@@ -18,6 +18,8 @@ mod live;
 mod metadata;
 mod oob;
 mod output;
+mod rematch;
+mod review;
 mod salesforce;
 mod sim;
 mod sync;
@@ -79,6 +81,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Errors { job, limit } => {
             errors::errors(&config, job.as_deref(), limit, json).await
         }
+        Command::Review(command) => review::review(&config, command, json).await,
         Command::Explain {
             connection,
             object,

@@ -7,7 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMultiple, OnNone};
+use crate::model::policy::{
+    OnEmptyIdentifier, OnExit, OnLostField, OnMove, OnMultiple, OnNone,
+};
 use crate::model::value::{Fields, Value};
 
 mod avatar;
@@ -43,6 +45,8 @@ pub struct JobConfig {
     pub on_filter_exit: OnExit,
     /// `on_empty_identifier`, likewise.
     pub on_empty_identifier: OnEmptyIdentifier,
+    /// `on_move`, likewise.
+    pub on_move: OnMove,
     /// `parked_ttl`.
     pub parked_ttl: TimeDelta,
     /// `[to.…]` in the file's order.
@@ -68,6 +72,8 @@ pub struct DestinationConfig {
     pub on_filter_exit: Option<OnExit>,
     /// `on_empty_identifier`.
     pub on_empty_identifier: Option<OnEmptyIdentifier>,
+    /// `on_move`.
+    pub on_move: Option<OnMove>,
 }
 
 impl DestinationConfig {

@@ -78,6 +78,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Connections by id.
     pub connections: BTreeMap<ConnectionId, ConnectionConfig>,
+    /// Their ids as they are listed: in the order of the one file, or of the files' names.
+    pub order: Vec<ConnectionId>,
     /// Jobs, by connection and id.
     pub jobs: Vec<JobConfig>,
     /// What each job's file says besides what it moves.
@@ -153,12 +155,14 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
 
     let connection_ids = ids(&tree, "connection");
     let mut connections = BTreeMap::new();
+    let mut order = Vec::new();
     let section = Reader::open_section(&tree, "connection", report);
     for (id, node) in section.entries() {
         check_id(id, "connection's id", &node.spot, report);
         if let Some(connection) = ConnectionConfig::parse(id, node, &root, names, report) {
             company_columns(&connection, &objects, report);
             by_person(&connection, &admin, &state, &tree, report);
+            order.push(connection.id().clone());
             connections.insert(connection.id().clone(), connection);
         }
     }
@@ -196,6 +200,7 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
         target,
         store,
         connections,
+        order,
         jobs,
         routines,
         objects: objects.by_label,

@@ -124,6 +124,8 @@ pub struct JobPicture {
     pub rows: BTreeMap<&'static str, u64>,
     /// Dead letters since the start.
     pub dead_letters: u64,
+    /// Records that wait for a person to say which row they are.
+    pub in_review: u64,
 }
 
 /// A pause as people read it.

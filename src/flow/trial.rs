@@ -1,7 +1,8 @@
 //! Mapping tests: the `[[test]]` tables of jobs, run on a target in memory, or on any that is empty.
 //!
 //! Every record is a change of its own, in the order of the test's `given`, and goes through all jobs of the connection
-//! that read its object: what a look-up finds is what those jobs stored. Fields that a test leaves out are null.
+//! that read its object: what a look-up finds is what those jobs stored. `"other/Object"` is one of another connection.
+//! Fields that a test leaves out are null.
 
 mod compare;
 #[cfg(test)]
@@ -80,7 +81,10 @@ async fn one(
     test: &MappingTest,
 ) -> Result<Vec<Problem>, Fault> {
     let now = test.now.unwrap_or_else(default_now);
-    let mut stage = Stage::open(config, mappings, target, &job.connection, now).await?;
+    let given = test.given.iter();
+    let others = given.filter_map(|(object, _)| stage::elsewhere(&object.value));
+    let others = others.map(|(connection, _)| connection).collect();
+    let mut stage = Stage::open(config, mappings, target, &job.connection, &others, now).await?;
     let mut failures = Vec::new();
     for (object, records) in &test.given {
         for record in records {

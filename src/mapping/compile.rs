@@ -2,6 +2,7 @@
 
 mod compiler;
 mod nearest;
+pub mod owners;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

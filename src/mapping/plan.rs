@@ -4,13 +4,14 @@
 //! nothing by itself: what has to be looked up is carried as [`Reference`]s, which the target resolves
 //! inside the transaction that writes the row, so that a destination sees the rows of those before it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 use crate::model::name::{ConnectionId, FieldName, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove, OnMultiple, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredType;
 use crate::model::version::Version;
@@ -49,6 +50,10 @@ pub struct DestinationPlan {
     pub on_delete: OnExit,
     /// What leaving the filter does to the row.
     pub on_filter_exit: OnExit,
+    /// What other identifiers than its row's mean for a record that has one.
+    pub on_move: OnMove,
+    /// Columns that connections listed before this one map too: they are theirs in a row that a record of theirs holds.
+    pub owners: BTreeMap<String, BTreeSet<ConnectionId>>,
 }
 
 /// A column written from the image or a constant.

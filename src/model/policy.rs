@@ -38,6 +38,16 @@ pub enum OnExit {
     Delete,
 }
 
+/// `on_move`: a known record whose identifiers are not those of its row any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMove {
+    /// Its row is changed.
+    Update,
+    /// It is the row that its identifiers say, a new one if none has them; the one before is left as by a delete.
+    New,
+}
+
 /// `on_empty_identifier`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

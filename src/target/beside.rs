@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
+use crate::target::port::review::{Binding, Review, Which};
 use crate::target::port::{RowsPage, StoredRow, Traced};
 
 /// A store that is only read. Every call sees one state of it; two calls may see two.
@@ -28,6 +29,12 @@ pub trait StoreBeside: Send + Sync {
         object: &ObjectName,
         record: &RecordId,
     ) -> Result<Vec<Traced>, Fault>;
+
+    /// As [`crate::target::port::review::Reviews::reviews`].
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault>;
+
+    /// As [`crate::target::port::review::Reviews::bindings`].
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault>;
 
     /// What the records of an object are to a table, by record id byte for byte, from behind `after`; at most
     /// `limit`.

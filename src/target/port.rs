@@ -34,6 +34,7 @@
 //! * What is parked again at the same version keeps the date from which its time to live counts.
 //! * `on_none = skip` writes nothing, neither row nor version nor parked references.
 //! * A [`Outcome::Rejected`] row has the same outcome in the destinations after it.
+//! * Of several rows that have a record's identifiers none is guessed: it waits for a person ([`review`]).
 //! * What is told is kept until the caller says otherwise: what waited too long leaves the ledger by [`Target::forget`],
 //!   once its letter is durable, and only as what was told.
 //! * Destinations come in config order; each sees the rows of those before it.
@@ -42,6 +43,8 @@
 //!   can't tell reads the offset again with [`Target::assign`].
 //! * Faults with fate `Retry` left nothing behind. `Record` means that the batch holds a record which the
 //!   target refuses: the caller bisects.
+
+pub mod review;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -52,13 +55,16 @@ use uuid::Uuid;
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DestinationPlan, JobPlan, MappedRow};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::policy::OnMove;
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 
+use review::Reviews;
+
 /// A store of rows with its ledger.
 #[async_trait]
-pub trait Target: Send + Sync {
+pub trait Target: Reviews {
     /// Creates missing tables, columns and ledger; drops nothing. A column of another type is `Config`.
     async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault>;
 
@@ -82,7 +88,8 @@ pub trait Target: Send + Sync {
     ///
     /// References are those of the whole connection; changes those of one job, from some partitions of its topic, so
     /// that nobody's stand in the way of another owner's. Acts only if the record's version is still the parked one.
-    /// What has found several rows where that is an error goes on waiting. A returned change stays parked until
+    /// What has found several rows where that is an error goes on waiting; what waits for a person does until it is
+    /// [decided](Reviews::decide). A returned change stays parked until
     /// the record is applied again or [`Target::forget`] is told: a crash between loses nothing. At most `limit`
     /// references and as many changes a call, oldest first.
     async fn release(
@@ -94,7 +101,7 @@ pub trait Target: Send + Sync {
     ) -> Result<Released, Fault>;
 
     /// Parked references and changes older than their time to live (parked before `older_than`), for the dead
-    /// letters: of one job, from some partitions of its topic. Removes nothing. At most `limit` references and as
+    /// letters: of one job, from some partitions of its topic; not what waits for a person. Removes nothing. At most `limit` references and as
     /// many changes a call, oldest first.
     async fn expired(
         &self,
@@ -126,7 +133,7 @@ pub trait Target: Send + Sync {
         record: &RecordId,
     ) -> Result<Vec<Traced>, Fault>;
 
-    /// How many references and changes are parked, per job.
+    /// How many references and changes wait for a row, per job.
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault>;
 
     /// Finishes what was taken, and closes.
@@ -178,14 +185,26 @@ pub struct Batch {
     /// Records that were asked for again because the ledger [outranks](Outcome::outranks) their changes. A batch with
     /// such a row of any other record is not committed, so that nothing is passed over before it is asked for (I7).
     pub asked_again: HashSet<RecordId>,
+    /// Only to see what identifiers say of records that have rows: identities are asked anew, as under `on_move = new`,
+    /// unless they were decided; and nothing is committed.
+    pub rematch: bool,
     /// When this batch is applied, for `created_date` and `modified_date`.
     pub now: chrono::DateTime<chrono::Utc>,
 }
 
 impl Batch {
+    /// Whether the identifiers of a record are asked that has a row.
+    #[must_use]
+    pub fn asks_anew(&self, plan: &DestinationPlan) -> bool {
+        self.rematch || plan.on_move == OnMove::New
+    }
+
     /// Whether a batch of these outcomes is to be committed; see [`Applied::committed`].
     #[must_use]
     pub fn may_commit(&self, outcomes: &[Vec<Outcome>]) -> bool {
+        if self.rematch {
+            return false;
+        }
         let rows = self.destinations.iter().flat_map(|part| part.rows.iter());
         rows.zip(outcomes.iter().flatten())
             .all(|(row, outcome)| match outcome {
@@ -215,7 +234,7 @@ pub struct Applied {
     /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
     /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
     /// takes those records out and applies again. Nor is one with a row that the ledger outranks, unless its record
-    /// was [asked for again](Batch::asked_again).
+    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch).
     pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,
@@ -242,9 +261,11 @@ pub enum Outcome {
     Ignored,
     /// The whole change waits for a row (`on_none = reject`).
     Parked,
-    /// `on_none = skip`.
+    /// Several rows have its identifiers: the whole change waits for a person.
+    Review,
+    /// `on_none = skip`, or a person said that the record gets no row.
     Skipped,
-    /// For the dead letters: ambiguous match, refused value, empty identifier.
+    /// For the dead letters: refused value, empty identifier, look-up that finds several.
     Rejected(String),
 }
 
@@ -269,6 +290,7 @@ impl Outcome {
             Self::Marked => "marked",
             Self::Ignored => "ignored",
             Self::Parked => "parked",
+            Self::Review => "review",
             Self::Skipped => "skipped",
             Self::Rejected(_) => "rejected",
         }

@@ -19,6 +19,7 @@ use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::waiting::Waiting;
 use crate::runtime::clock::Clock;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -155,6 +156,27 @@ impl Target for Watched {
 
     async fn close(&self) -> Result<(), Fault> {
         self.target.close().await
+    }
+}
+
+#[async_trait]
+impl Reviews for Watched {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        self.target.reviews(which).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        self.target.bindings().await
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        let call = self.target.in_review(connection, job);
+        self.contact.watch(Does::Read, call).await
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        // What is asked for may not be there; that says nothing of the target.
+        self.target.decide(binding).await
     }
 }
 

@@ -65,6 +65,8 @@ vocabulary! {
     OWED_READS = "tributary_owed_reads";
     /// References and changes that wait for a row.
     PARKED = "tributary_parked";
+    /// Records that wait for a person to say which of several rows they are, by job.
+    IN_REVIEW = "tributary_in_review";
     /// Hints that were pushed, by connection and outcome: queued, not_selected, or why they were refused.
     HINTS = "tributary_hints_total";
     /// Hints that were met, by connection and outcome: read, owed (read once more), delta (change tracking tells it), not_selected.

@@ -364,7 +364,7 @@ async fn users_that_are_there_already_are_associated() {
     let one = "expect.User = [{ external_id = \"a00A00000000001IAA\", first_name = \"Ann\" }]\n\
                expect.\"User Avatar\" = [{ user_id = \"005A00000000001IAA\", user = { external_id = \"a00A00000000001IAA\" } }]\n";
     let two = "expect.User = [{ name = \"Ann Ade\" }, { name = \"Ann Ade\" }]\nexpect.\"User Avatar\" = []\n\
-               errors = [\"several rows of User have\"]\n";
+               errors = [\"several rows have\"]\n";
     for key in ["email", "name", "username"] {
         let several = key != "username";
         let mut tests = format!("[[test]]\n{}{given}{one}", there(ann));

@@ -5,7 +5,7 @@ use crate::config::job::read::{Context, Origin};
 use crate::config::job::{DeriveEntry, DeriveSource, DestinationConfig, MapEntry, MapSource, map};
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
-use crate::model::policy::{OnMultiple, OnNone};
+use crate::model::policy::{OnMove, OnMultiple, OnNone};
 use crate::model::value::Value;
 
 /// The label of what has an avatar, and of what an avatar is kept in.
@@ -83,6 +83,8 @@ pub(super) fn read(
         on_delete: owner.on_delete,
         on_filter_exit: owner.on_filter_exit,
         on_empty_identifier: None,
+        // It is known by its record's id.
+        on_move: Some(OnMove::Update),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::config::job::{DestinationConfig, avatar, derive, map};
 use crate::config::nearest::nearest;
 use crate::config::problem::{Located, Problem};
 use crate::config::reader::{Reader, shown};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 
 pub(super) const POLICIES_OF_EXIT: [(&str, OnExit); 3] = [
     ("keep", OnExit::Keep),
@@ -20,6 +20,9 @@ pub(super) const POLICIES_OF_EMPTY: [(&str, OnEmptyIdentifier); 2] = [
     ("reject", OnEmptyIdentifier::Reject),
     ("insert", OnEmptyIdentifier::Insert),
 ];
+
+pub(super) const POLICIES_OF_MOVE: [(&str, OnMove); 2] =
+    [("update", OnMove::Update), ("new", OnMove::New)];
 
 /// Stands for the columns of `[store] person_key`.
 const PERSON_KEY: &str = "@person_key";
@@ -67,7 +70,7 @@ fn read(
     let on_delete = reader.word("on_delete", &POLICIES_OF_EXIT);
     let on_filter_exit = reader.word("on_filter_exit", &POLICIES_OF_EXIT);
     let on_empty_identifier = reader.word("on_empty_identifier", &POLICIES_OF_EMPTY);
-    reader.word("on_move", &[("update", ())]);
+    let on_move = reader.word("on_move", &POLICIES_OF_MOVE);
     reader.take("avatar");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
     let mut map = map::read_all(&mut reader, stored, context);
@@ -94,6 +97,7 @@ fn read(
         on_delete,
         on_filter_exit,
         on_empty_identifier,
+        on_move,
     })
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::config::document::{Node, Report};
-use crate::config::job::destination::{self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT};
+use crate::config::job::destination::{
+    self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT, POLICIES_OF_MOVE,
+};
 use crate::config::job::{JobConfig, Routine, paths, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
@@ -17,7 +19,7 @@ use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
 use crate::config::store::StoreConfig;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMove};
 
 /// What a job's names are looked up in.
 pub(in crate::config) struct Context<'a> {
@@ -72,6 +74,7 @@ pub(in crate::config) fn read(
         ("pause", OnLostField::Pause),
     ];
     let on_lost_field = reader.word("on_lost_field", &policies);
+    let on_move = reader.word("on_move", &POLICIES_OF_MOVE);
     let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
     reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
@@ -100,6 +103,7 @@ pub(in crate::config) fn read(
         on_delete: on_delete.unwrap_or(OnExit::Keep),
         on_filter_exit: on_filter_exit.unwrap_or(OnExit::Keep),
         on_empty_identifier: on_empty_identifier.unwrap_or(OnEmptyIdentifier::Reject),
+        on_move: on_move.unwrap_or(OnMove::Update),
         parked_ttl: TimeDelta::from_std(parked_ttl.unwrap_or(DAY * 30)).unwrap_or(TimeDelta::MAX),
         destinations,
     };
@@ -139,7 +143,6 @@ fn source(reader: &mut Reader<'_>, id: &str, kind: Option<CrmKind>) -> Option<Lo
 
 /// Keys that are checked, so that a config written for a later version is right, and do nothing yet.
 fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
-    reader.word("on_move", &[("update", ())]);
     if let Some(true) = reader.word("refresh", &[("full_sync", false), ("on_change", true)]) {
         let spot = reader.spot_of("refresh");
         reader.report.wrong(

@@ -211,6 +211,7 @@ impl Work {
             destinations,
             since: self.since,
             asked_again: self.asked_again.clone(),
+            rematch: false,
             now,
         }
     }
@@ -253,7 +254,7 @@ impl Work {
                 Outcome::Inserted | Outcome::Associated | Outcome::Updated
             );
             self.wrote |= wrote;
-            self.settled += u64::from(!matches!(outcome, Outcome::Parked));
+            self.settled += u64::from(!matches!(outcome, Outcome::Parked | Outcome::Review));
         }
         if let Some(part) = part {
             self.drop_records(part);

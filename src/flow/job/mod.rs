@@ -6,6 +6,7 @@ mod lanes;
 mod letters;
 mod obey;
 mod release;
+pub mod rematch;
 pub mod replay;
 mod show;
 
@@ -38,6 +39,8 @@ const WAIT: Duration = Duration::from_millis(500);
 const RELEASE_EVERY: Duration = Duration::from_mins(1);
 const LAG_EVERY: Duration = Duration::from_secs(1);
 const PARKED_EVERY: Duration = Duration::from_secs(10);
+/// What it takes until a decision of a person is carried out.
+const REVIEWS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a job runs on.
 #[derive(Clone)]
@@ -213,7 +216,7 @@ impl Job {
     /// Reads until the stop signal.
     async fn read(&mut self, reader: &mut dyn Reader) -> Result<Ended, Fault> {
         let mut released_at = Instant::now();
-        let (mut lag_at, mut parked_at) = (None, None);
+        let (mut lag_at, mut parked_at, mut reviews_at) = (None, None, None);
         loop {
             let admits = self.lanes.admits();
             let news = tokio::select! {
@@ -245,6 +248,10 @@ impl Job {
             }
             if is_due(&mut parked_at, PARKED_EVERY) {
                 self.owner.show_parked().await?;
+            }
+            if is_due(&mut reviews_at, REVIEWS_EVERY) && self.owner.show_reviews().await? && admits
+            {
+                self.release().await?;
             }
             if admits && released_at.elapsed() > RELEASE_EVERY {
                 released_at = Instant::now();

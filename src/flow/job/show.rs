@@ -58,6 +58,23 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// How much waits for a person; whether any of it is decided.
+    pub(super) async fn show_reviews(&self) -> Result<bool, Fault> {
+        let plan = self.road.mapping.plan();
+        let target = &self.road.target;
+        let review = target.in_review(&plan.connection, &plan.job).await?;
+        self.road
+            .metrics
+            .gauge(metrics::IN_REVIEW, &self.road.labels())
+            .set(review.waiting as f64);
+        self.road.board.job(&plan.connection, &plan.job, |entry| {
+            entry.in_review = review.waiting;
+        });
+        Ok(review.decided > 0)
+    }
+}
+
 impl Job {
     /// How many offsets lie between the job and the topic's end.
     pub(super) async fn show_lag(&mut self) -> Result<(), Fault> {

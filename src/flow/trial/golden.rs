@@ -8,7 +8,7 @@ use super::tests::compiled;
 use super::*;
 use crate::config;
 use crate::config::problem::Problems;
-use crate::model::policy::{OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnExit, OnMove, OnMultiple, OnNone};
 use crate::postgres::trial::server::server;
 use crate::runtime::clock::SystemClock;
 use crate::target::postgres::{PostgresSettings, PostgresTarget};
@@ -80,6 +80,7 @@ fn the_golden_suites_have_every_pair_of_policies() {
     let mut exits = BTreeSet::new();
     let mut derives = BTreeSet::new();
     let mut empties = BTreeSet::new();
+    let mut moves = BTreeSet::new();
     let suites = suites();
     let destinations = suites
         .iter()
@@ -91,6 +92,10 @@ fn the_golden_suites_have_every_pair_of_policies() {
             destination.on_delete, destination.on_filter_exit
         ));
         empties.insert(format!("{:?}", destination.on_empty_identifier));
+        moves.insert(format!(
+            "{:?} {:?}",
+            destination.on_move, destination.on_delete
+        ));
         for derive in &destination.derives {
             let none = match derive.on_none {
                 OnNone::Default(_) => "Default".to_owned(),
@@ -107,4 +112,6 @@ fn the_golden_suites_have_every_pair_of_policies() {
         "{derives:?}"
     );
     assert_eq!(empties.len(), 2, "{empties:?}");
+    let both = [OnMove::Update, OnMove::New].len();
+    assert_eq!(moves.len(), both * all, "{moves:?}");
 }

@@ -1,6 +1,6 @@
 //! A connection's jobs on an empty target, and what they made of a test's records.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
+use crate::target::port::review::Which;
 use crate::target::port::{Batch, DestinationBatch, Outcome, ReaderKey, Target};
 
 /// Times that what waits is looked at again: as deep as a chain of records that wait for each other.
@@ -44,18 +45,20 @@ impl Stage {
         mappings: &[Arc<Mapping>],
         target: Arc<dyn Target>,
         connection: &ConnectionId,
+        others: &BTreeSet<ConnectionId>,
         now: DateTime<Utc>,
     ) -> Result<Self, Fault> {
         let objects: Vec<_> = config.objects.values().cloned().collect();
         target.ensure(&objects).await?;
         let mut jobs = Vec::new();
-        let own = mappings
-            .iter()
-            .filter(|mapping| mapping.plan().connection == *connection);
+        let own = mappings.iter().filter(|mapping| {
+            let of = &mapping.plan().connection;
+            of == connection || others.contains(of)
+        });
         for mapping in own {
             target.prepare(mapping.plan()).await?;
             let reader = ReaderKey {
-                connection: connection.clone(),
+                connection: mapping.plan().connection.clone(),
                 job: mapping.plan().job.clone(),
                 reader: "live".to_owned(),
                 generation: "test".to_owned(),
@@ -89,21 +92,21 @@ impl Stage {
     /// Brings one record to the jobs that read it. What is wrong with the record itself, with remedies.
     pub(super) async fn play(
         &mut self,
-        object: &ObjectName,
+        of: &ObjectName,
         record: &Fields,
     ) -> Result<Vec<(String, String)>, Fault> {
+        let (connection, object) = elsewhere(of).unwrap_or((self.connection.clone(), of.clone()));
+        let object = &object;
         let readers: Vec<usize> = (0..self.jobs.len())
             .filter(|at| {
-                self.jobs
-                    .get(*at)
-                    .is_some_and(|job| job.mapping.plan().source == *object)
+                self.jobs.get(*at).is_some_and(|job| {
+                    let plan = job.mapping.plan();
+                    plan.source == *object && plan.connection == connection
+                })
             })
             .collect();
         if readers.is_empty() {
-            let what = format!(
-                "no job of `{}` that is enabled reads {object}",
-                self.connection
-            );
+            let what = format!("no job of `{connection}` that is enabled reads {object}");
             return Ok(vec![(
                 what,
                 "name an object as a job's `source` does".to_owned(),
@@ -153,7 +156,10 @@ impl Stage {
         let deleted = fields.remove(DELETED) == Some(Value::Bool(true));
         Change {
             v: WIRE_VERSION,
-            connection: self.connection.clone(),
+            connection: self.jobs.get(job).map_or_else(
+                || self.connection.clone(),
+                |job| job.reader.connection.clone(),
+            ),
             object: object.clone(),
             id,
             op: if deleted { Op::Delete } else { Op::Snapshot },
@@ -210,12 +216,12 @@ impl Stage {
         for _ in 0..ROUNDS {
             let mut went_on = false;
             for at in 0..self.jobs.len() {
-                let Some(id) = self.jobs.get(at).map(|job| job.reader.job.clone()) else {
+                let Some(reader) = self.jobs.get(at).map(|job| job.reader.clone()) else {
                     continue;
                 };
                 let released = self
                     .target
-                    .release(&self.connection, &id, &[0], LIMIT)
+                    .release(&reader.connection, &reader.job, &[0], LIMIT)
                     .await?;
                 went_on |= released.filled > 0;
                 for parked in released.changes {
@@ -238,16 +244,30 @@ impl Stage {
         let mut refused = self.refused.clone();
         for job in &self.jobs {
             let later = self.now + TimeDelta::days(3650);
-            let id = &job.reader.job;
+            let (connection, id) = (&job.reader.connection, &job.reader.job);
             let waiting = self
                 .target
-                .expired(&self.connection, id, &[0], later, LIMIT)
+                .expired(connection, id, &[0], later, LIMIT)
                 .await?;
+            let which = Which {
+                connection: Some(connection.clone()),
+                job: Some(id.clone()),
+                limit: LIMIT,
+                ..Which::default()
+            };
+            let source = &job.mapping.plan().source;
+            let reviews = self.target.reviews(&which).await?;
+            refused.extend(reviews.into_iter().map(|review| {
+                format!(
+                    "{source} {}: waits for a decision: {}",
+                    review.record,
+                    review.reason()
+                )
+            }));
             let whole = waiting
                 .into_iter()
                 .filter(|parked| parked.key.reference.is_none());
             refused.extend(whole.map(|parked| {
-                let source = &job.mapping.plan().source;
                 format!(
                     "{source} {}: waits for {}",
                     parked.key.record, parked.waited_for
@@ -287,9 +307,16 @@ impl Job {
             destinations: destinations.collect(),
             since: 0,
             asked_again: HashSet::new(),
+            rematch: false,
             now,
         }
     }
+}
+
+/// Connection and object of `connection/Object`: a record of another connection than the test's.
+pub(super) fn elsewhere(of: &ObjectName) -> Option<(ConnectionId, ObjectName)> {
+    let (connection, object) = of.as_str().split_once('/')?;
+    Some((ConnectionId::new(connection), ObjectName::new(object)))
 }
 
 /// The field that holds a record's own id, and the id in its one spelling.

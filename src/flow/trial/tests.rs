@@ -4,6 +4,7 @@ use crate::config;
 use crate::config::oob::CrmKind;
 use crate::config::oob::listing::catalogue;
 use crate::config::problem::Problems;
+use crate::mapping::compile::owners;
 
 use super::*;
 
@@ -11,9 +12,11 @@ use super::*;
 pub(super) fn compiled(config: &Config) -> Vec<Arc<Mapping>> {
     let compiled = config.jobs.iter().map(|job| {
         let mapping = Mapping::compile(job, &config.objects);
-        Arc::new(mapping.unwrap_or_else(|problems| panic!("{}", Problems::new(problems))))
+        mapping.unwrap_or_else(|problems| panic!("{}", Problems::new(problems)))
     });
-    compiled.collect()
+    let mut compiled: Vec<Mapping> = compiled.collect();
+    owners::settle(&mut compiled, &config.order);
+    compiled.into_iter().map(Arc::new).collect()
 }
 
 #[tokio::test]

@@ -213,6 +213,8 @@ impl<'a> Compiler<'a> {
                 .unwrap_or(job.on_empty_identifier),
             on_delete: config.on_delete.unwrap_or(job.on_delete),
             on_filter_exit: config.on_filter_exit.unwrap_or(job.on_filter_exit),
+            on_move: config.on_move.unwrap_or(job.on_move),
+            owners: BTreeMap::new(),
         };
         let rules = Rules {
             filter,

@@ -1,6 +1,6 @@
 //! A batch of the memory target: destinations in order, rows by offset, all or nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -10,16 +10,19 @@ use super::exit;
 use super::identity::{self, Identity};
 use super::layout::Layout;
 use super::ledger::{
-    Association, ChangeKey, Entry, ParkedReference, ReferenceKey, Standing, WaitingChange,
+    Ambiguity, Association, ChangeKey, Entry, ParkedReference, ReferenceKey, Standing,
+    WaitingChange,
 };
 use super::lookup::{self, Found};
 use super::tables::{CREATED, Cells, STATE, STATE_AT, fits, plain};
 use super::transaction::{Store, Transaction};
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DerivePlan, Life, MappedRow, Reference};
-use crate::model::policy::{OnEmptyIdentifier, OnNone};
+use crate::model::name::ConnectionId;
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
+use crate::target::port::review::Bond;
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome};
 
 /// Applies a batch; a fault or a rejected row leaves nothing behind.
@@ -51,7 +54,7 @@ pub(super) fn apply(store: &mut Store, batch: &Batch) -> Result<Applied, Fault> 
 pub(super) struct Run<'a> {
     pub tx: Transaction<'a>,
     pub batch: &'a Batch,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     settled: HashMap<RecordId, Outcome>,
     /// Since when a record's change waited before this batch.
     waited: HashMap<RecordId, (Version, DateTime<Utc>)>,
@@ -109,7 +112,10 @@ impl Run<'_> {
             hindered.extend(more);
         };
         for (item, outcome) in items.iter().zip(&outcomes) {
-            if matches!(outcome, Outcome::Parked | Outcome::Rejected(_)) {
+            if matches!(
+                outcome,
+                Outcome::Parked | Outcome::Review | Outcome::Rejected(_)
+            ) {
                 self.settled
                     .insert(item.row.record.clone(), outcome.clone());
             }
@@ -165,6 +171,11 @@ impl Run<'_> {
         entry: Option<Entry>,
         hindrance: Option<&Hindrance>,
     ) -> Result<Outcome, Fault> {
+        let binding = self.tx.store.ledger.bindings.get(&item.own);
+        let bond = binding.map(|binding| binding.bond);
+        if bond == Some(Bond::Ignored) {
+            return Ok(Outcome::Skipped);
+        }
         if let Some(reason) = item.misfit() {
             return Ok(Outcome::Rejected(reason));
         }
@@ -174,26 +185,33 @@ impl Run<'_> {
             (Ok(derived), None) => derived,
         };
         let known = entry.as_ref().and_then(|entry| entry.gsid);
-        let gsid = match known {
-            Some(gsid) => gsid,
-            None => match identity::of(self, item, &derived)? {
-                Identity::Row(gsid) => gsid,
-                Identity::Several(reason) => return Ok(Outcome::Rejected(reason)),
-                Identity::Empty(reason)
-                    if item.layout.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
-                {
-                    return Ok(Outcome::Rejected(reason));
-                }
-                Identity::None | Identity::Empty(_) => self.tx.store.next_gsid(),
-            },
+        let held = entry.filter(|entry| entry.standing != Standing::Gone);
+        let held = held.and_then(|entry| entry.gsid);
+        let gsid = match self.which(item, &derived, bond, known, held)? {
+            Identity::Row(gsid) => gsid,
+            Identity::Several(ambiguity) => return Ok(self.review(item, ambiguity)),
+            Identity::Empty(reason)
+                if item.layout.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
+            {
+                return Ok(Outcome::Rejected(reason));
+            }
+            Identity::None | Identity::Empty(_) => self.tx.store.next_gsid(),
         };
-        let was_there =
-            entry.is_some_and(|entry| entry.gsid.is_some() && entry.standing != Standing::Gone);
+        if bond == Some(Bond::Open) {
+            self.tx.put_binding(item.own.clone(), None);
+        }
         self.associate(item, gsid, Standing::Present);
+        if let Some(left) = held.filter(|held| *held != gsid) {
+            // What was decided says that it never was that row.
+            let policy = bond.map_or(item.layout.plan.on_delete, |_| OnExit::Delete);
+            exit::let_go(self, item, left, policy);
+        }
+        let was_there = held == Some(gsid);
         let before = self.tx.store.table(&item.own.table)?.get(gsid).cloned();
         let inserted = before.is_none();
-        let mut cells = self.write_cells(item, before)?;
-        self.write_derived(item, &derived, &mut cells);
+        let foreign = self.foreign(item, gsid);
+        let mut cells = self.write_cells(item, before, &foreign)?;
+        self.write_derived(item, &derived, &mut cells, &foreign);
         (cells[STATE], cells[STATE_AT]) = (Cell::Null, Cell::Null);
         let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
         Ok(match (inserted, was_there, changed) {
@@ -201,6 +219,33 @@ impl Run<'_> {
             (false, false, _) => Outcome::Associated,
             (false, true, true) => Outcome::Updated,
             (false, true, false) => Outcome::Unchanged,
+        })
+    }
+
+    /// Which row a record is: what was decided, else the one that it has, else what its identifiers say.
+    fn which(
+        &mut self,
+        item: &Item,
+        derived: &Derived,
+        bond: Option<Bond>,
+        known: Option<Uuid>,
+        held: Option<Uuid>,
+    ) -> Result<Identity, Fault> {
+        if let Some(gsid) = bond.and_then(|bond| bond.gsid()) {
+            return Ok(Identity::Row(gsid));
+        }
+        let (Some(known), None) = (known, bond) else {
+            return identity::of(self, item, derived);
+        };
+        if !self.batch.asks_anew(item.layout.plan) || held.is_none() {
+            return Ok(Identity::Row(known));
+        }
+        Ok(match identity::of(self, item, derived)? {
+            Identity::Empty(_) => Identity::Row(known),
+            Identity::Several(ambiguity) if ambiguity.candidates.contains(&known) => {
+                Identity::Row(known)
+            }
+            moved => moved,
         })
     }
 
@@ -278,7 +323,8 @@ impl Run<'_> {
             let Some(mut cells) = table.get(gsid).cloned() else {
                 continue;
             };
-            self.write_derived(item, &derived, &mut cells);
+            let foreign = self.foreign(item, gsid);
+            self.write_derived(item, &derived, &mut cells, &foreign);
             let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
             if changed && *outcome == Outcome::Unchanged {
                 *outcome = Outcome::Updated;
@@ -293,6 +339,22 @@ impl Run<'_> {
             Hindrance::Reject(reason) => return Outcome::Rejected(reason),
             Hindrance::Wait(waits) => waits,
         };
+        self.park(item, waits, None);
+        Outcome::Parked
+    }
+
+    /// Parks a change until a person says which row it is.
+    fn review(&mut self, item: &Item, ambiguity: Ambiguity) -> Outcome {
+        self.park(item, Vec::new(), Some(ambiguity));
+        Outcome::Review
+    }
+
+    fn park(
+        &mut self,
+        item: &Item,
+        waits: Vec<(DerivePlan, Reference)>,
+        ambiguity: Option<Ambiguity>,
+    ) {
         let before = self.waited.get(&item.row.record);
         let before = before.filter(|(version, _)| *version == item.row.version);
         let waiting = WaitingChange {
@@ -302,14 +364,35 @@ impl Run<'_> {
             place: item.row.place,
             image: item.image.clone(),
             waits,
+            ambiguity,
         };
         self.tx
             .put_change(self.change_key(&item.row.record), Some(waiting));
-        Outcome::Parked
+    }
+
+    /// The columns of a row that are another connection's, since a record of it holds the row.
+    fn foreign(&self, item: &Item, gsid: Uuid) -> BTreeSet<String> {
+        let owners = &item.layout.plan.owners;
+        if owners.is_empty() {
+            return BTreeSet::new();
+        }
+        let row = (Arc::clone(&item.own.table), gsid);
+        let holders = self.tx.store.ledger.holders.get(&row);
+        let holds = |connection: &ConnectionId| {
+            let mut holders = holders.into_iter().flatten();
+            holders.any(|holder| holder.connection == *connection)
+        };
+        let foreign = owners.iter().filter(|(_, owners)| owners.iter().any(holds));
+        foreign.map(|(column, _)| column.clone()).collect()
     }
 
     /// The mapped columns over what the row held.
-    fn write_cells(&self, item: &Item, before: Option<Cells>) -> Result<Cells, Fault> {
+    fn write_cells(
+        &self,
+        item: &Item,
+        before: Option<Cells>,
+        foreign: &BTreeSet<String>,
+    ) -> Result<Cells, Fault> {
         let is_new = before.is_none();
         let mut cells = match before {
             Some(cells) => cells,
@@ -322,7 +405,8 @@ impl Run<'_> {
         let columns = item.layout.plan.columns.iter().zip(&item.layout.columns);
         for ((column, position), cell) in columns.zip(&item.row.cells) {
             let Some(cell) = cell else { continue };
-            let kept = column.keep_on_null && *cell == Cell::Null;
+            let kept =
+                (column.keep_on_null && *cell == Cell::Null) || foreign.contains(&column.name);
             if kept || (column.insert_only && !is_new) {
                 continue;
             }
@@ -332,10 +416,20 @@ impl Run<'_> {
     }
 
     /// Derived columns, and what they wait for.
-    fn write_derived(&mut self, item: &Item, derived: &Derived, cells: &mut Cells) {
+    fn write_derived(
+        &mut self,
+        item: &Item,
+        derived: &Derived,
+        cells: &mut Cells,
+        foreign: &BTreeSet<String>,
+    ) {
         for (index, found) in derived {
             let derive = &item.layout.plan.derives[*index];
             let key = self.reference_key(item, &derive.column);
+            if foreign.contains(&derive.column) {
+                self.tx.put_reference(key, None);
+                continue;
+            }
             let held = self.tx.store.ledger.references.get(&key).cloned();
             let version = item.row.version;
             let (cell, parked) = match found {

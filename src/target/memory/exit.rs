@@ -69,10 +69,31 @@ pub(super) fn leave(
     }
 }
 
+/// Leaves a row for another one.
+pub(super) fn let_go(run: &mut Run, item: &Item, left: Uuid, policy: OnExit) {
+    match policy {
+        OnExit::Keep => {}
+        OnExit::Delete => show_standing(run, item, left),
+        OnExit::Mark => {
+            let table = &item.own.table;
+            if run.tx.store.ledger.standing_of(table, left) == Standing::Gone {
+                let at = item.row.committed_at.unwrap_or(run.batch.now);
+                show(run, item, left, Standing::Marked(at, DELETED));
+            } else {
+                show_standing(run, item, left);
+            }
+        }
+    }
+}
+
 /// Makes a row say what those who hold it are; without any it goes.
 fn show_standing(run: &mut Run, item: &Item, gsid: Uuid) {
+    let standing = run.tx.store.ledger.standing_of(&item.own.table, gsid);
+    show(run, item, gsid, standing);
+}
+
+fn show(run: &mut Run, item: &Item, gsid: Uuid, standing: Standing) {
     let table = &item.own.table;
-    let standing = run.tx.store.ledger.standing_of(table, gsid);
     let held = run.tx.store.tables.get(table);
     let Some(mut cells) = held.and_then(|held| held.get(gsid)).cloned() else {
         return;

@@ -3,10 +3,12 @@
 use uuid::Uuid;
 
 use super::apply::{Item, Run};
+use super::ledger::Ambiguity;
 use super::lookup::{self, Found};
 use super::tables::key_part;
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, IdentifierPlan};
+use crate::target::port::review::CANDIDATES;
 
 /// What the identifiers came to.
 pub(super) enum Identity {
@@ -14,8 +16,8 @@ pub(super) enum Identity {
     None,
     /// This row has them.
     Row(Uuid),
-    /// Several have them; a reason that names them.
-    Several(String),
+    /// Several have them.
+    Several(Ambiguity),
     /// One is without a value, which matches nothing.
     Empty(String),
 }
@@ -50,17 +52,12 @@ pub(super) fn of(
         (None, _) => Identity::None,
         (Some(row), 1) => Identity::Row(*row),
         (Some(_), _) => {
-            let pairs = plan.identifiers.iter().zip(&key);
-            let pairs =
-                pairs.map(|(identifier, value)| format!("{} = `{value}`", identifier.column));
-            let rows: Vec<_> = rows.iter().map(ToString::to_string).collect();
-            Identity::Several(format!(
-                "a row of `{}` with {} is what several rows of {} have: {}",
-                plan.table,
-                pairs.collect::<Vec<_>>().join(" and "),
-                plan.label,
-                rows.join(", ")
-            ))
+            let columns = plan.identifiers.iter();
+            let columns = columns.map(|identifier| identifier.column.clone());
+            Identity::Several(Ambiguity {
+                identifiers: columns.zip(key).collect(),
+                candidates: rows.into_iter().take(CANDIDATES).collect(),
+            })
         }
     })
 }

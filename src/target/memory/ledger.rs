@@ -12,6 +12,7 @@ use crate::mapping::plan::{DerivePlan, Reference};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
+use crate::target::port::review::Binding;
 use crate::target::port::{Assignment, Batch, ReaderKey};
 
 /// What a target remembers besides its rows. Its order makes ranges of a record's entries.
@@ -22,6 +23,7 @@ pub(super) struct Ledger {
     pub holders: HashMap<(Arc<str>, Uuid), BTreeSet<Association>>,
     pub references: BTreeMap<ReferenceKey, ParkedReference>,
     pub changes: BTreeMap<ChangeKey, WaitingChange>,
+    pub bindings: BTreeMap<Association, Binding>,
     offsets: HashMap<(ReaderKey, u32), Assignment>,
 }
 
@@ -91,6 +93,15 @@ pub(super) struct WaitingChange {
     pub place: (u32, u64),
     pub image: Bytes,
     pub waits: Vec<(DerivePlan, Reference)>,
+    /// It waits for a person.
+    pub ambiguity: Option<Ambiguity>,
+}
+
+/// Several rows that have a record's identifiers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ambiguity {
+    pub identifiers: Vec<(String, String)>,
+    pub candidates: Vec<Uuid>,
 }
 
 impl Ledger {

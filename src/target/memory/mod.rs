@@ -7,6 +7,7 @@ mod layout;
 mod ledger;
 mod lookup;
 mod release;
+mod review;
 mod tables;
 mod transaction;
 
@@ -27,6 +28,7 @@ use crate::mapping::plan::{DeriveBy, JobPlan, MatchKey};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -202,8 +204,9 @@ impl Target for MemoryTarget {
         let store = self.open()?;
         let references = store.ledger.references.keys();
         let references = references.map(|key| (&key.connection, &key.job));
-        let changes = store.ledger.changes.keys();
-        let changes = changes.map(|key| (&key.connection, &key.job));
+        let changes = store.ledger.changes.iter();
+        let changes = changes.filter(|(_, waiting)| waiting.ambiguity.is_none());
+        let changes = changes.map(|(key, _)| (&key.connection, &key.job));
         let mut counts: BTreeMap<_, u64> = BTreeMap::new();
         for job in references.chain(changes) {
             *counts.entry(job).or_default() += 1;
@@ -217,6 +220,25 @@ impl Target for MemoryTarget {
     async fn close(&self) -> Result<(), Fault> {
         self.closed.store(true, Ordering::Release);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Reviews for MemoryTarget {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        review::list(&*self.open()?, which)
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        Ok(review::bindings(&self.open()?.ledger))
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        Ok(review::count(&self.open()?.ledger, connection, job))
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        review::decide(&mut *self.open()?, binding)
     }
 }
 

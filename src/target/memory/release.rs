@@ -6,6 +6,7 @@ use super::ledger::{
     Association, ChangeKey, Ledger, ParkedReference, ReferenceKey, Standing, WaitingChange,
 };
 use super::lookup::{self, Found};
+use super::review;
 use super::transaction::{Store, Transaction};
 use crate::fault::Fault;
 use crate::mapping::plan::Cell;
@@ -61,7 +62,8 @@ pub(super) fn expired(
         image: None,
     });
     let changes = changes_of(ledger, share).into_iter();
-    let changes = changes.filter(|(_, waiting)| waiting.since < older_than);
+    let changes =
+        changes.filter(|(_, waiting)| waiting.since < older_than && waiting.ambiguity.is_none());
     let changes = changes.take(limit).map(|(key, waiting)| {
         let waits = waiting.waits.iter();
         let waits = waits.map(|(derive, reference)| lookup::describe(derive, reference));
@@ -188,7 +190,7 @@ fn changes(
             store.ledger.changes.remove(&key);
             continue;
         }
-        let mut ready = true;
+        let mut ready = waiting.ambiguity.is_none() || review::is_decided(&store.ledger, &waiting);
         for (derive, reference) in &waiting.waits {
             let found = lookup::find(store, &waiting.association, derive, reference)?;
             ready &= matches!(found, Found::Row(_));

@@ -12,6 +12,7 @@ use super::ledger::{
 use super::tables::{Cells, MODIFIED, Table, missing_table};
 use crate::fault::Fault;
 use crate::mapping::plan::Cell;
+use crate::target::port::review::Binding;
 
 /// What a restart sees.
 #[derive(Debug, Default)]
@@ -84,6 +85,7 @@ enum Undo {
     Entry(Association, Option<Entry>),
     Reference(ReferenceKey, Option<ParkedReference>),
     Change(ChangeKey, Option<WaitingChange>),
+    Binding(Association, Option<Binding>),
 }
 
 /// Writes that are undone when it is dropped without [`Transaction::commit`].
@@ -119,6 +121,9 @@ impl<'a> Transaction<'a> {
                 }
                 Some(Undo::Change(key, waiting)) => {
                     drop(put(&mut self.store.ledger.changes, &key, waiting));
+                }
+                Some(Undo::Binding(key, binding)) => {
+                    drop(put(&mut self.store.ledger.bindings, &key, binding));
                 }
                 None => {}
             }
@@ -160,6 +165,11 @@ impl<'a> Transaction<'a> {
     pub(super) fn put_change(&mut self, key: ChangeKey, waiting: Option<WaitingChange>) {
         let before = put(&mut self.store.ledger.changes, &key, waiting);
         self.undo.push(Undo::Change(key, before));
+    }
+
+    pub(super) fn put_binding(&mut self, key: Association, binding: Option<Binding>) {
+        let before = put(&mut self.store.ledger.bindings, &key, binding);
+        self.undo.push(Undo::Binding(key, before));
     }
 }
 

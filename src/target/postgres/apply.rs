@@ -15,13 +15,14 @@ use super::ledger::{advance_sql, fenced, offset, signed, signed_partition};
 use super::parked::{Changes, write_references};
 use super::pass::{Given, Pass, Told};
 use super::recall::{Feeds, Learned, Recall, Rows};
-use super::{wake, write};
+use super::{review, wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::Order;
+use crate::target::port::review::Bond;
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome};
 
 /// The order to apply a batch.
@@ -92,6 +93,7 @@ impl Apply {
             settled: HashMap::new(),
             changes: Changes::default(),
             references_wait: false,
+            is_decided: false,
             touched: BTreeMap::new(),
             learned: Learned::default(),
         };
@@ -124,10 +126,12 @@ struct Run<'a> {
     schemas: &'a Schemas,
     batch: &'a Batch,
     gsids: &'a Mutex<ContextV7>,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     settled: HashMap<&'a RecordId, Outcome>,
     changes: Changes<'a>,
     references_wait: bool,
+    /// Whether people have decided anything on the connection.
+    is_decided: bool,
     /// Rows by table for which others may wait.
     touched: BTreeMap<&'a str, BTreeSet<Uuid>>,
     learned: Learned<'a>,
@@ -153,9 +157,11 @@ impl<'a> Run<'a> {
         let waits = session
             .statement(&format!(
                 "SELECT EXISTS (SELECT 1 FROM {} WHERE connection = $1 AND job = $2),
-                    EXISTS (SELECT 1 FROM {} WHERE connection = $1 AND job = $2)",
+                    EXISTS (SELECT 1 FROM {} WHERE connection = $1 AND job = $2),
+                    EXISTS (SELECT 1 FROM {} WHERE connection = $1)",
                 self.schemas.ledger("parked_reference"),
-                self.schemas.ledger("parked_change")
+                self.schemas.ledger("parked_change"),
+                self.schemas.ledger("binding")
             ))
             .await?;
         let feeds = session.statement(&Feeds::sql(self.schemas)).await?;
@@ -189,6 +195,7 @@ impl<'a> Run<'a> {
             return Err(fenced(batch).into());
         }
         self.references_wait = waiting.try_get(0)?;
+        self.is_decided = waiting.try_get(2)?;
         if waiting.try_get(1)? {
             self.changes = Changes::read(session, self.schemas, batch).await?;
         }
@@ -214,7 +221,9 @@ impl<'a> Run<'a> {
             layout: &layout,
             claims: BTreeSet::new(),
         };
-        let mut facts = inquiry.begin(session, self.references_wait).await?;
+        let mut facts = inquiry
+            .begin(session, self.references_wait, self.is_decided)
+            .await?;
         let recalled = layout.derives.iter().map(|derive| {
             let table = derive.lookup.table.as_str();
             let usable = derive.is_by_record() && self.learned.leaves(table);
@@ -275,6 +284,7 @@ impl<'a> Run<'a> {
             parkings,
             told,
             mut touched,
+            reopened,
             ..
         } = pass;
         let table = part.plan.table.as_str();
@@ -283,6 +293,7 @@ impl<'a> Run<'a> {
         }
         let changed = write::rows(session, self.schemas, self.batch, &view).await?;
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
+        review::done_with(session, self.schemas, self.batch, table, &reopened).await?;
         if !claims.is_empty() {
             let sql = format!(
                 "DELETE FROM {} WHERE digest = ANY($1)",
@@ -300,7 +311,10 @@ impl<'a> Run<'a> {
             })
             .collect();
         for (row, outcome) in part.rows.iter().zip(&outcomes) {
-            if matches!(outcome, Outcome::Parked | Outcome::Rejected(_)) {
+            if matches!(
+                outcome,
+                Outcome::Parked | Outcome::Review | Outcome::Rejected(_)
+            ) {
                 self.settled.insert(&row.record, outcome.clone());
             }
         }
@@ -320,7 +334,9 @@ impl<'a> Run<'a> {
         let gsid = |row: &MappedRow| {
             let entry = facts.entries.get(&row.record);
             let known = entry.is_some_and(|known| known.entry.gsid.is_some());
-            (row.life == Life::Present && !known).then(|| {
+            let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
+            let moves = self.batch.asks_anew(&part.plan);
+            (row.life == Life::Present && (!known || is_open || moves)).then(|| {
                 let at = Timestamp::from_unix(&*context, seconds, now.timestamp_subsec_nanos());
                 Uuid::new_v7(at)
             })

@@ -13,6 +13,7 @@ use super::layout::Layout;
 use super::ledger::{Entry, Mark, parse_version};
 use super::lookup::{Key, Lookup, NAMED, digest, spelled};
 use super::recall::Learned;
+use super::review;
 use super::value::{Array, Value, decode, selected};
 use crate::model::record_id::RecordId;
 use crate::postgres::error::OrderError;
@@ -43,6 +44,7 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         &self,
         session: &mut Session,
         references_wait: bool,
+        is_decided: bool,
     ) -> Result<Facts<'a>, OrderError> {
         let rows = self.part.rows.iter();
         let rows = rows.filter(|row| !row.record.as_str().contains('\0'));
@@ -105,6 +107,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
                 }
             }
         }
+        if is_decided {
+            facts.bonds = review::bonds(session, self.schemas, self.batch, table, &records).await?;
+        }
         Ok(facts)
     }
 
@@ -121,6 +126,9 @@ impl<'g, 'a> Inquiry<'g, 'a> {
             self.images(session, needs, facts).await?;
             if !needs.standings.is_empty() {
                 self.standings(session, needs, facts).await?;
+            }
+            if !needs.connections.is_empty() {
+                self.connections(session, needs, facts).await?;
             }
             return Ok(());
         }
@@ -356,6 +364,35 @@ impl<'g, 'a> Inquiry<'g, 'a> {
         for row in found {
             let mark = Mark::read(row.try_get(1)?, row.try_get(2)?)?;
             facts.standings.insert(row.try_get(0)?, Some(mark));
+        }
+        Ok(())
+    }
+}
+
+impl Inquiry<'_, '_> {
+    /// Which other connections' records hold rows.
+    async fn connections(
+        &self,
+        session: &mut Session,
+        needs: &Needs<'static>,
+        facts: &mut Facts<'_>,
+    ) -> Result<(), OrderError> {
+        let sql = format!(
+            "SELECT DISTINCT gsid, connection FROM {} WHERE gsid = ANY($3) AND destination = $2 AND NOT gone
+             AND connection <> $1",
+            self.schemas.ledger("crosswalk")
+        );
+        let gsids: Vec<Uuid> = needs.connections.iter().copied().collect();
+        let (connection, table) = (
+            self.batch.reader.connection.as_str(),
+            self.layout.plan.table.as_str(),
+        );
+        for gsid in &gsids {
+            facts.connections.insert(*gsid, BTreeSet::new());
+        }
+        for row in session.query(&sql, &[&connection, &table, &gsids]).await? {
+            let held = facts.connections.entry(row.try_get(0)?).or_default();
+            held.insert(row.try_get(1)?);
         }
         Ok(())
     }

@@ -218,7 +218,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         let part = self.given.part;
         let image = part.images.get(index).map_or(&[][..], |image| &image[..]);
         self.changes
-            .put(self.given.batch, &part.plan.table, row, image, waits);
+            .put(self.given.batch, &part.plan.table, row, image, waits, None);
         Outcome::Parked
     }
 

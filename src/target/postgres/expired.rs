@@ -23,7 +23,8 @@ pub(super) async fn list(
     older_than: DateTime<Utc>,
     limit: usize,
 ) -> Result<Vec<Expired>, OrderError> {
-    const OWN: &str = "connection = $1 AND job = $2 AND since < $3 AND partition = ANY($4)
+    const OWN: &str =
+        "connection = $1 AND job = $2 AND since < $3 AND partition = ANY($4) AND ready <> 3
         ORDER BY since, id LIMIT $5";
     let limit = signed(limit as u64);
     let own: [&(dyn ToSql + Sync); 5] = [

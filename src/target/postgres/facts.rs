@@ -13,12 +13,15 @@ use super::lookup::Key;
 use super::value::Value;
 use crate::mapping::plan::Cell;
 use crate::model::record_id::RecordId;
+use crate::target::port::review::Bond;
 
 /// What is known.
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     /// The crosswalk's entries of the batch's records.
     pub entries: HashMap<&'a RecordId, Known>,
+    /// What was decided of the batch's records.
+    pub bonds: HashMap<&'a RecordId, Bond>,
     /// The columns of the batch's records that wait.
     pub waiting: HashMap<&'a RecordId, BTreeSet<String>>,
     /// Rows of other tables by a derived column's key.
@@ -31,6 +34,8 @@ pub(super) struct Facts<'a> {
     pub images: HashMap<Uuid, Option<Image>>,
     /// What those who hold a row besides the batch's records say of it: nobody does; no mark; the newest mark.
     pub standings: HashMap<Uuid, Option<Option<Mark>>>,
+    /// The other connections whose records hold a row.
+    pub connections: HashMap<Uuid, BTreeSet<String>>,
 }
 
 /// An entry as it was read, without a lock.
@@ -61,6 +66,7 @@ pub(super) struct Needs<'a> {
     /// Rows to be locked and read, in the order of their GSIDs.
     pub images: BTreeSet<Uuid>,
     pub standings: BTreeSet<Uuid>,
+    pub connections: BTreeSet<Uuid>,
 }
 
 impl Needs<'_> {
@@ -83,11 +89,15 @@ impl Needs<'_> {
             by_record: self.by_record,
             images: self.images,
             standings: self.standings,
+            connections: self.connections,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.are_of_rows_only() && self.images.is_empty() && self.standings.is_empty()
+        self.are_of_rows_only()
+            && self.images.is_empty()
+            && self.standings.is_empty()
+            && self.connections.is_empty()
     }
 }
 

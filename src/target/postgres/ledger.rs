@@ -13,7 +13,7 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 
 /// The ledger's schema, step by step; steps are only ever added. `{l}` is the ledger's schema. Texts are compared byte
 /// by byte. An entry without GSID is `gone`. `ready` is 1 when something that waits has to be looked at, 2 when several
-/// rows were found where that is an error; `woken` counts how often it was, so that nobody puts to sleep what was
+/// rows were found where that is an error, 3 when a person is waited for; `woken` counts how often it was, so that nobody puts to sleep what was
 /// woken meanwhile. `claim` (a digest of destination, identifiers and their values) never holds a row that another
 /// transaction sees: whoever wants the same claim waits for the end of who has it. `feed` has the objects whose records
 /// hold rows of a table, and counts the batches in which such a record let go of its row (`recall.rs`).
@@ -75,6 +75,17 @@ CREATE TABLE {l}.feed (
     PRIMARY KEY (connection, destination, object)
 ) WITH (fillfactor = 50);
 INSERT INTO {l}.feed SELECT DISTINCT connection, destination, object FROM {l}.crosswalk;
+", "
+CREATE TABLE {l}.review (
+    change bigint PRIMARY KEY REFERENCES {l}.parked_change (id) ON DELETE CASCADE,
+    identifiers text NOT NULL, candidates text NOT NULL
+);
+CREATE INDEX parked_change_review ON {l}.parked_change (connection, job, since, id) WHERE ready = 3;
+CREATE TABLE {l}.binding (
+    connection text COLLATE \"C\", destination text COLLATE \"C\", record text COLLATE \"C\",
+    object text COLLATE \"C\", kind text COLLATE \"C\" NOT NULL, gsid uuid, author text, at timestamptz NOT NULL,
+    PRIMARY KEY (connection, destination, record, object)
+);
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.

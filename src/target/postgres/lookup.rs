@@ -258,6 +258,15 @@ impl Lookup {
             .flat_map(|part| part.classes().iter().copied())
     }
 
+    /// Columns with their values of a key, for people.
+    pub(super) fn pairs(&self, key: &Key<'_>) -> Vec<(String, String)> {
+        let columns = self.parts.iter().filter_map(Part::column_name);
+        columns
+            .zip(key)
+            .map(|(column, value)| (column.to_owned(), value.spelled().into_owned()))
+            .collect()
+    }
+
     /// What a key means, for messages.
     pub(super) fn describe(&self, key: &Key<'_>) -> String {
         let mut values = key.iter();

@@ -37,6 +37,7 @@ mod read_held;
 pub mod read_only;
 mod recall;
 mod release;
+mod review;
 mod schema;
 mod scratch;
 mod stage;
@@ -66,6 +67,7 @@ use crate::model::stored::StoredObject;
 use crate::postgres::worker::Worker;
 use crate::postgres::{Server, Settings};
 use crate::runtime::clock::Clock;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -367,6 +369,41 @@ impl Target for PostgresTarget {
         let workers = self.writers.iter().chain(others);
         let closed = futures_util::future::join_all(workers.map(Worker::close)).await;
         closed.into_iter().collect()
+    }
+}
+
+#[async_trait]
+impl Reviews for PostgresTarget {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        let order = orders::Reviews {
+            schemas: self.schemas(),
+            which: which.clone(),
+        };
+        self.reader.run(order).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        let order = orders::Bindings {
+            schemas: self.schemas(),
+        };
+        self.reader.run(order).await
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        let order = orders::CountReviews {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+            job: job.clone(),
+        };
+        self.reader.run(order).await
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        let order = orders::Decide {
+            schemas: self.schemas(),
+            binding: binding.clone(),
+        };
+        self.keeper.run(order).await
     }
 }
 

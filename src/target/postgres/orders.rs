@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use super::release::Share;
-use super::{Schemas, expired, ledger, read, release, schema, scratch, wake};
+use super::{Schemas, expired, ledger, read, release, review, schema, scratch, wake};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
@@ -16,6 +16,7 @@ use crate::model::stored::StoredObject;
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::Order;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Which};
 use crate::target::port::{
     Assignment, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow, Traced,
 };
@@ -63,6 +64,13 @@ order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } 
     |own, session| read::trace(session, &own.schemas, &own.connection, &own.object, &own.record));
 order!(Parked {} -> Vec<(ConnectionId, JobId, u64)> =
     |own, session| read::parked(session, &own.schemas));
+order!(Reviews { which: Which } -> Vec<Review> =
+    |own, session| review::list(session, &own.schemas, &own.which));
+order!(Bindings {} -> Vec<Binding> = |own, session| review::bindings(session, &own.schemas));
+order!(CountReviews { connection: ConnectionId, job: JobId } -> InReview =
+    |own, session| review::count(session, &own.schemas, &own.connection, &own.job));
+order!(Decide { binding: Binding } -> Decided =
+    |own, session| review::decide(session, &own.schemas, &own.binding));
 order!(Release { share: Share, limit: usize, now: DateTime<Utc>, missed: Arc<AtomicBool> } -> Released =
     |own, session| own.release(session));
 
@@ -87,6 +95,7 @@ impl Release {
             .map(|(table, rows)| (table.as_str(), rows.clone()))
             .collect();
         wake::wake_or_note(session, schemas, &touched, &self.missed).await;
+        review::wake_decided(session, schemas, &self.share).await?;
         let (changes, more_changes) =
             release::changes(session, schemas, &self.share, self.limit).await?;
         let (awake, _) = release::awake(session, schemas, &self.share).await?;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Schemas;
 use super::ledger::{parse_version, signed};
 use super::lookup::{Key, Lookup, digest, spelled};
+use super::review::{self, Ambiguity};
 use crate::fault::Fault;
 use crate::mapping::plan::{DerivePlan, MappedRow};
 use crate::model::policy::OnMultiple;
@@ -67,6 +68,8 @@ struct Parked<'a> {
     image: &'a [u8],
     since: DateTime<Utc>,
     waits: Vec<Wait<'a>>,
+    /// A person is waited for.
+    ambiguity: Option<Ambiguity>,
 }
 
 /// The parked changes of a batch's records.
@@ -128,6 +131,7 @@ impl<'a> Changes<'a> {
         row: &'a MappedRow,
         image: &'a [u8],
         waits: Vec<Wait<'a>>,
+        ambiguity: Option<Ambiguity>,
     ) {
         let before = self.waited.get(&row.record);
         let since = before.filter(|(version, _)| *version == row.version);
@@ -137,6 +141,7 @@ impl<'a> Changes<'a> {
             image,
             since: since.map_or(batch.now, |(_, since)| *since),
             waits,
+            ambiguity,
         };
         self.now.insert(&row.record, Some(parked));
     }
@@ -167,13 +172,18 @@ impl<'a> Changes<'a> {
         }
         let ids = self.insert(session, schemas, batch, &parked).await?;
         let mut waits = Waits::default();
+        let mut reviews = Vec::new();
         for parked in &parked {
-            let id = ids.get(parked.row.record.as_str());
-            for (wait, id) in parked.waits.iter().zip(id.into_iter().cycle()) {
+            let Some(id) = ids.get(parked.row.record.as_str()) else {
+                continue;
+            };
+            for wait in &parked.waits {
                 waits.ids.push(*id);
                 waits.push(wait);
             }
+            reviews.extend(parked.ambiguity.as_ref().map(|ambiguity| (*id, ambiguity)));
         }
+        review::write(session, schemas, &reviews).await?;
         let sql = format!(
             "INSERT INTO {} (change, \"column\", takes_any, lookup, looked_up, key, digest)
              SELECT * FROM unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::text[], $7::uuid[])",
@@ -204,9 +214,10 @@ impl<'a> Changes<'a> {
         parked: &[&Parked<'_>],
     ) -> Result<HashMap<String, i64>, OrderError> {
         let sql = format!(
-            "INSERT INTO {} (connection, job, object, destination, record, version, partition, \"offset\", image, since)
+            "INSERT INTO {} (connection, job, object, destination, record, version, partition, \"offset\", image, since,
+                ready)
              SELECT $1, $2, $3, s.* FROM unnest($4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-                $9::bytea[], $10::timestamptz[]) s
+                $9::bytea[], $10::timestamptz[], $11::smallint[]) s
              RETURNING record, id",
             schemas.ledger("parked_change")
         );
@@ -226,6 +237,10 @@ impl<'a> Changes<'a> {
             .collect();
         let images: Vec<&[u8]> = parked.iter().map(|parked| parked.image).collect();
         let since: Vec<DateTime<Utc>> = parked.iter().map(|parked| parked.since).collect();
+        let ready = parked.iter().map(|parked| parked.ambiguity.is_some());
+        let ready: Vec<i16> = ready
+            .map(|ambiguous| if ambiguous { review::IN_REVIEW } else { 1 })
+            .collect();
         let rows = session
             .query(
                 &sql,
@@ -240,6 +255,7 @@ impl<'a> Changes<'a> {
                     &offsets,
                     &images,
                     &since,
+                    &ready,
                 ],
             )
             .await?;

@@ -8,15 +8,17 @@ use super::derive::{Hindrance, Later, Meaning};
 use super::facts::{Facts, Unknown};
 use super::layout::Layout;
 use super::ledger::{Entry, Mark, State};
-use super::lookup::{Found, Key, named};
+use super::lookup::{Found, Key};
 use super::parked::{Changes, Parking, Parkings};
 use super::recall::Rows;
+use super::review::Ambiguity;
 use super::value::{Val, misfit};
 use super::view::{View, Written};
 use crate::fault::Fault;
 use crate::mapping::plan::{Life, MappedRow};
 use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
+use crate::target::port::review::{Bond, CANDIDATES};
 use crate::target::port::{Batch, DestinationBatch, Outcome};
 
 /// What a row comes to.
@@ -53,7 +55,7 @@ pub(super) struct Given<'g, 'a> {
     pub batch: &'a Batch,
     pub part: &'a DestinationBatch,
     pub layout: &'g Layout<'a>,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     pub settled: &'g HashMap<&'a RecordId, Outcome>,
     /// The GSIDs of rows that may be new, in their order.
     pub gsids: &'g [Option<Uuid>],
@@ -73,6 +75,8 @@ pub(super) struct Pass<'g, 'a> {
     /// Rows for which others may wait.
     pub touched: BTreeSet<Uuid>,
     pub later: Later,
+    /// Records whose undone decisions are done with.
+    pub reopened: BTreeSet<&'a RecordId>,
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
 }
@@ -81,17 +85,24 @@ pub(super) struct Pass<'g, 'a> {
 enum Identity {
     New,
     Row(Uuid),
-    Rejected(String),
+    Several(Ambiguity),
+    /// An identifier is without a value, which matches nothing.
+    Empty(String),
 }
 
 impl<'g, 'a: 'g> Pass<'g, 'a> {
     pub(super) fn new(given: Given<'g, 'a>, facts: &'g Facts<'a>, changes: Changes<'a>) -> Self {
         let rows = &given.part.rows;
-        let nobody_leaves = rows.iter().all(|row| row.life == Life::Present);
+        // Who is bound may move to another row, and who is to move as its identifiers do.
+        let moves = given.batch.asks_anew(given.layout.plan);
+        let nobody_leaves =
+            facts.bonds.is_empty() && !moves && rows.iter().all(|row| row.life == Life::Present);
         let mut asked = vec![false; given.layout.shapes.len()];
         let new = |row: &MappedRow| {
             let entry = facts.entries.get(&row.record);
-            row.life == Life::Present && entry.is_none_or(|known| known.entry.gsid.is_none())
+            let is_known = entry.is_some_and(|known| known.entry.gsid.is_some());
+            let is_open = facts.bonds.get(&row.record) == Some(&Bond::Open);
+            row.life == Life::Present && (!is_known || is_open || moves)
         };
         asked[0] = !given.layout.identifiers.parts.is_empty() && rows.iter().any(new);
         for (place, derive) in given.layout.derives.iter().enumerate() {
@@ -110,6 +121,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             parkings: Parkings::new(),
             touched: BTreeSet::new(),
             later: Later::default(),
+            reopened: BTreeSet::new(),
             nobody_leaves,
         }
     }
@@ -165,6 +177,10 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         row: &'a MappedRow,
         before: Option<Entry>,
     ) -> Result<Told, Stop> {
+        let bond = self.view.facts.bonds.get(&row.record).copied();
+        if bond == Some(Bond::Ignored) {
+            return Ok(Told::Is(Outcome::Skipped));
+        }
         if let Some(reason) = self.refused(row) {
             return Ok(Told::Is(Outcome::Rejected(reason)));
         }
@@ -188,18 +204,23 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         let cells = row.cells.iter().map(|cell| cell.as_ref().map(Val::Cell));
         let mut values: Vec<Option<Val<'g>>> =
             cells.chain(meanings.iter().map(Meaning::value)).collect();
-        let there = match known {
-            Some(gsid) => Some(gsid),
-            None => match self.identify(row, &values)? {
-                Identity::Rejected(reason) => return Ok(Told::Is(Outcome::Rejected(reason))),
-                Identity::Row(gsid) => Some(gsid),
-                Identity::New => None,
-            },
+        let there = match self.which(row, before, bond, &values)? {
+            Identity::Row(gsid) => Some(gsid),
+            Identity::Several(ambiguity) => {
+                return Ok(Told::Is(self.review(index, row, ambiguity)));
+            }
+            Identity::Empty(reason)
+                if self.given.layout.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
+            {
+                return Ok(Told::Is(Outcome::Rejected(reason)));
+            }
+            Identity::New | Identity::Empty(_) => None,
         };
         let (gsid, written) = match there {
             Some(gsid) => {
-                self.view.touch(gsid, self.is_there(row, before))?;
+                self.view.touch(gsid, self.is_there(row, before, gsid))?;
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.leave_to_owners(gsid, &mut meanings, &mut values)?;
                 (gsid, self.view.write(gsid, &values)?)
             }
             None => {
@@ -215,10 +236,18 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             mark: None,
         };
         self.view.put_entry(&row.record, after);
+        if bond == Some(Bond::Open) {
+            self.reopened.insert(&row.record);
+        }
+        let held = before.and_then(|entry| entry.held());
+        if let Some(left) = held.filter(|held| *held != gsid) {
+            // What was decided says that it never was that row.
+            let policy = bond.map_or(self.given.layout.plan.on_delete, |_| OnExit::Delete);
+            self.let_go(row, left, policy)?;
+        }
         self.park(row, &meanings);
         self.look_later(index, gsid, &meanings);
-        let holds = before.is_some_and(|entry| entry.held().is_some());
-        Ok(match (written, holds) {
+        Ok(match (written, held == Some(gsid)) {
             (Written::Inserted, _) => self.tell(gsid, Outcome::Inserted),
             (_, false) => self.tell(gsid, Outcome::Associated),
             (Written::Changed, true) => self.tell(gsid, Outcome::Updated),
@@ -232,11 +261,85 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Told::Is(outcome)
     }
 
+    /// Leaves a row for another one.
+    fn let_go(&mut self, row: &MappedRow, left: Uuid, policy: OnExit) -> Result<(), Stop> {
+        match policy {
+            OnExit::Keep => Ok(()),
+            OnExit::Delete => self.settle(left),
+            OnExit::Mark => {
+                let at = row.committed_at.unwrap_or(self.given.batch.now);
+                let at = chrono::SubsecRound::trunc_subsecs(at, 6);
+                let state = State::Deleted;
+                let standing = self.view.standing(left)?;
+                let standing = standing.unwrap_or(Some(Mark { state, at }));
+                self.view.touch(left, None)?;
+                self.view.settle(left, Some(standing))?;
+                self.touched.insert(left);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves the columns alone that are another connection's, since a record of it holds the row.
+    fn leave_to_owners(
+        &mut self,
+        gsid: Uuid,
+        meanings: &mut [Meaning<'a>],
+        values: &mut [Option<Val<'g>>],
+    ) -> Result<(), Stop> {
+        let plan = self.given.layout.plan;
+        if plan.owners.is_empty() {
+            return Ok(());
+        }
+        let holders = self.view.connections(gsid)?;
+        let is_foreign = |column: &str| {
+            let owners = plan.owners.get(column).into_iter().flatten();
+            owners
+                .into_iter()
+                .any(|owner| holders.contains(owner.as_str()))
+        };
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| is_foreign(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if is_foreign(&derive.column) {
+                // What it waited for is no matter of this record any more.
+                (*value, *meaning) = (None, Meaning::Value(Val::Null));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a row say what those who hold it are; it goes if nobody does.
+    fn settle(&mut self, gsid: Uuid) -> Result<(), Stop> {
+        let standing = self.view.standing(gsid)?;
+        self.view.touch(gsid, None)?;
+        self.view.settle(gsid, standing)?;
+        self.touched.insert(gsid);
+        Ok(())
+    }
+
+    /// Parks a change until a person says which row it is.
+    fn review(&mut self, index: usize, row: &'a MappedRow, ambiguity: Ambiguity) -> Outcome {
+        let part = self.given.part;
+        let image = part.images.get(index).map_or(&[][..], |image| &image[..]);
+        let (batch, table) = (self.given.batch, &part.plan.table);
+        self.changes
+            .put(batch, table, row, image, Vec::new(), Some(ambiguity));
+        Outcome::Review
+    }
+
     /// Whether a record's row is there. Who holds a row and is no news to it keeps others from deleting it, so
     /// what was read without a lock is true; all others have to lock the row.
-    fn is_there(&self, row: &MappedRow, before: Option<Entry>) -> Option<bool> {
+    fn is_there(&self, row: &MappedRow, before: Option<Entry>, gsid: Uuid) -> Option<bool> {
         let entry = before?;
-        let steady = entry.held().is_some() && entry.mark.is_none();
+        if !self.given.layout.plan.owners.is_empty() {
+            // Who else holds it matters, and is true under the row's lock only.
+            return None;
+        }
+        let steady = entry.held() == Some(gsid) && entry.mark.is_none();
         let facts = self.view.facts.entries.get(&row.record);
         facts.filter(|_| steady).map(|known| known.is_there)
     }
@@ -316,6 +419,35 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Some(Ok(key))
     }
 
+    /// Which row a record is: what was decided, else the one that it has, else what its identifiers say.
+    fn which(
+        &mut self,
+        row: &'a MappedRow,
+        before: Option<Entry>,
+        bond: Option<Bond>,
+        values: &[Option<Val<'g>>],
+    ) -> Result<Identity, Stop> {
+        if let Some(gsid) = bond.and_then(|bond| bond.gsid()) {
+            return Ok(Identity::Row(gsid));
+        }
+        let known = before.and_then(|entry| entry.gsid);
+        let (Some(known), None) = (known, bond) else {
+            return self.identify(row, values);
+        };
+        let holds = before.is_some_and(|entry| entry.held().is_some());
+        let plan = self.given.layout.plan;
+        if !self.given.batch.asks_anew(plan) || !holds {
+            return Ok(Identity::Row(known));
+        }
+        Ok(match self.identify(row, values)? {
+            Identity::Empty(_) => Identity::Row(known),
+            Identity::Several(ambiguity) if ambiguity.candidates.contains(&known) => {
+                Identity::Row(known)
+            }
+            moved => moved,
+        })
+    }
+
     /// Matches a record by its identifiers; all have to have a value, and be equal.
     fn identify(
         &mut self,
@@ -331,21 +463,19 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             Some(Ok(key)) => key,
             Some(Err(column)) => {
                 let reason = format!("identifier `{column}` of {} is empty", plan.label);
-                return Ok(match plan.on_empty_identifier {
-                    OnEmptyIdentifier::Insert => Identity::New,
-                    OnEmptyIdentifier::Reject => Identity::Rejected(reason),
-                });
+                return Ok(Identity::Empty(reason));
             }
         };
         Ok(match self.view.by_shape(0, &key)? {
             Found::None => Identity::New,
             Found::One(gsid) => Identity::Row(gsid),
-            Found::Several(gsids) => Identity::Rejected(format!(
-                "{} is what several rows of {} have: {}",
-                self.given.layout.identifiers.describe(&key),
-                plan.label,
-                named(&gsids)
-            )),
+            Found::Several(mut candidates) => {
+                candidates.truncate(CANDIDATES);
+                Identity::Several(Ambiguity {
+                    identifiers: self.given.layout.identifiers.pairs(&key),
+                    candidates,
+                })
+            }
         })
     }
 
@@ -396,9 +526,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             OnExit::Mark => Outcome::Marked,
             OnExit::Delete => Outcome::Deleted,
         };
-        let standing = self.view.standing(gsid)?;
-        self.view.touch(gsid, None)?;
-        self.view.settle(gsid, standing)?;
-        Ok(self.tell(gsid, outcome))
+        self.settle(gsid)?;
+        Ok(Told::Is(outcome))
     }
 }

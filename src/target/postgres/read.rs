@@ -157,7 +157,7 @@ pub(super) async fn trace(
     Ok(traced)
 }
 
-async fn row_of(
+pub(super) async fn row_of(
     session: &mut Session,
     schemas: &Schemas,
     table: &str,
@@ -177,7 +177,7 @@ pub(super) async fn parked(
     let sql = format!(
         "SELECT connection, job, sum(waiting)::bigint FROM (
             SELECT connection, job, count(*) AS waiting FROM {} GROUP BY 1, 2
-            UNION ALL SELECT connection, job, count(*) FROM {} GROUP BY 1, 2
+            UNION ALL SELECT connection, job, count(*) FROM {} WHERE ready <> 3 GROUP BY 1, 2
          ) s GROUP BY 1, 2 ORDER BY 1, 2",
         schemas.ledger("parked_reference"),
         schemas.ledger("parked_change")

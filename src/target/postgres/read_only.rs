@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::orders::order;
-use super::{PostgresSettings, Schemas, read, read_held};
+use super::{PostgresSettings, Schemas, read, read_held, review};
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, ObjectKey, ObjectName};
 use crate::model::record_id::RecordId;
@@ -18,6 +18,7 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::{Order, Worker};
 use crate::target::beside::{HeldRow, Holder, StoreBeside};
+use crate::target::port::review::{Binding, Review, Which};
 use crate::target::port::{RowsPage, StoredRow, Traced};
 
 /// One state of everything, and nothing is written whatever a statement tries (PostgreSQL documentation, "SET
@@ -71,6 +72,21 @@ impl StoreBeside for ReadOnlyDatabase {
             connection: connection.clone(),
             object: object.clone(),
             record: record.clone(),
+        };
+        self.worker.run(order).await
+    }
+
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        let order = Reviews {
+            schemas: Arc::clone(&self.schemas),
+            which: which.clone(),
+        };
+        self.worker.run(order).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        let order = Bindings {
+            schemas: Arc::clone(&self.schemas),
         };
         self.worker.run(order).await
     }
@@ -134,6 +150,10 @@ order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } 
     session,
     read::trace(session, &own.schemas, &own.connection, &own.object, &own.record)
 ));
+order!(Reviews { which: Which } -> Vec<Review> =
+    |own, session| read!(session, review::list(session, &own.schemas, &own.which)));
+order!(Bindings {} -> Vec<Binding> =
+    |own, session| read!(session, review::bindings(session, &own.schemas)));
 order!(Held { key: ObjectKey, table: String, after: Option<RecordId>, limit: usize } -> Vec<HeldRow> =
 |own, session| read!(
     session,

@@ -9,6 +9,7 @@ use super::Schemas;
 use super::ask::is_odd;
 use super::ledger::parse_version;
 use super::lookup::{Found, Key, Lookup, NAMED, quote};
+use super::review::DECIDED;
 use super::value::Array;
 use super::wake::named;
 use crate::model::name::{ConnectionId, JobId};
@@ -61,22 +62,27 @@ const START: Mark = (DateTime::<Utc>::MIN_UTC, i64::MIN);
 /// Looks at all that waits, as if it had been woken.
 pub(super) async fn wake_all(session: &mut Session, schemas: &Schemas) -> Result<(), OrderError> {
     for table in ["{reference}", "{change}"] {
-        let sql = format!("UPDATE {table} SET ready = 1, woken = woken + 1 WHERE ready <> 1");
+        let sql =
+            format!("UPDATE {table} SET ready = 1, woken = woken + 1 WHERE ready NOT IN (1, 3)");
         session.execute(&named(schemas, &sql), &[]).await?;
     }
     Ok(())
 }
 
-/// Whether references were woken, and whether changes of the job were: after most batches neither, which one look tells.
+/// Whether references were woken, and whether changes of the job were or are decided: after most batches neither, which
+/// one look tells.
 pub(super) async fn awake(
     session: &mut Session,
     schemas: &Schemas,
     share: &Share,
 ) -> Result<(bool, bool), OrderError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM {reference} WHERE connection = $1 AND ready = 1),
-            EXISTS (SELECT 1 FROM {change} WHERE connection = $1 AND job = $2 AND ready = 1)";
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {{reference}} WHERE connection = $1 AND ready = 1),
+            EXISTS (SELECT 1 FROM {{change}} WHERE connection = $1 AND job = $2 AND ready = 1)
+            OR EXISTS (SELECT 1 FROM {{change}} p WHERE p.ready = 3 AND p.connection = $1 AND p.job = $2 AND {DECIDED})"
+    );
     let params: [&(dyn ToSql + Sync); 2] = [&share.connection.as_str(), &share.job.as_str()];
-    let rows = session.query(&named(schemas, sql), &params).await?;
+    let rows = session.query(&named(schemas, &sql), &params).await?;
     let Some(row) = rows.first() else {
         return Ok((false, false));
     };

@@ -132,6 +132,22 @@ impl<'a> View<'a> {
         Ok(standing)
     }
 
+    /// The other connections whose records hold a row.
+    pub(super) fn connections(&mut self, gsid: Uuid) -> Result<&'a BTreeSet<String>, Unknown> {
+        let facts = self.facts;
+        match facts.connections.get(&gsid) {
+            Some(connections) => Ok(connections),
+            None => {
+                // The row is locked first: who comes to hold it meanwhile does so too.
+                if !facts.images.contains_key(&gsid) {
+                    self.needs.images.insert(gsid);
+                }
+                self.needs.connections.insert(gsid);
+                Err(Unknown)
+            }
+        }
+    }
+
     /// A row to be written. `known` says whether it is there, where that is safe to say without a lock.
     pub(super) fn touch(&mut self, gsid: Uuid, known: Option<bool>) -> Result<(), Unknown> {
         let image = self.facts.images.get(&gsid);

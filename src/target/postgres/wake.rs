@@ -78,12 +78,14 @@ async fn wake(
     Ok(())
 }
 
-/// `{reference}`, `{change}` and `{wait}` as tables.
+/// `{reference}`, `{change}`, `{wait}` and the ledger's others as tables.
 pub(super) fn named(schemas: &Schemas, sql: &str) -> String {
     sql.replace("{reference}", &schemas.ledger("parked_reference"))
         .replace("{change}", &schemas.ledger("parked_change"))
         .replace("{wait}", &schemas.ledger("parked_wait"))
         .replace("{crosswalk}", &schemas.ledger("crosswalk"))
+        .replace("{review}", &schemas.ledger("review"))
+        .replace("{binding}", &schemas.ledger("binding"))
 }
 
 /// The shapes by which rows of the tables `$1` are awaited: one step in the index for each. A null shape stands for

@@ -48,7 +48,7 @@ pub(super) struct Run<'a> {
     /// The batch's date as it is stored.
     pub now: &'a str,
     pub gsids: &'a ContextV7,
-    /// Records that an earlier destination parked or rejected.
+    /// Records that an earlier destination kept out.
     settled: HashMap<&'a RecordId, Outcome>,
     pub changes: Changes<'a>,
 }
@@ -66,7 +66,10 @@ impl<'a> Run<'a> {
         };
         wake(self.transaction, &batch.plan.table, &destination.touched)?;
         for (row, outcome) in batch.rows.iter().zip(&outcomes) {
-            if matches!(outcome, Outcome::Parked | Outcome::Rejected(_)) {
+            if matches!(
+                outcome,
+                Outcome::Parked | Outcome::Review | Outcome::Rejected(_)
+            ) {
                 self.settled.insert(&row.record, outcome.clone());
             }
         }

@@ -6,14 +6,16 @@ use super::apply::Run;
 use super::cell::{Class, Stored, encode, instant};
 use super::derive::{Derive, Hindrance, Later, Meaning};
 use super::ledger::{Crosswalk, Entry};
-use super::lookup::{Finder, Found, Lookup, named};
+use super::lookup::{Finder, Found, Lookup};
 use super::parked::References;
+use super::review::{Ambiguity, Bonds};
 use super::rows::{Rows, Values, Written};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
 use crate::model::policy::{OnEmptyIdentifier, OnExit};
 use crate::model::record_id::RecordId;
 use crate::sqlite::error::JobError;
+use crate::target::port::review::Bond;
 use crate::target::port::{DestinationBatch, Outcome};
 
 /// One destination under way.
@@ -29,6 +31,7 @@ pub(super) struct Destination<'a> {
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
     crosswalk: Crosswalk<'a>,
+    bonds: Bonds<'a>,
     identify: Finder<'a>,
 }
 
@@ -44,7 +47,9 @@ pub(super) struct Item<'a> {
 enum Identity {
     New,
     Row(String),
-    Rejected(String),
+    Several(Ambiguity),
+    /// An identifier is without a value, which matches nothing.
+    Empty(String),
 }
 
 impl<'a> Destination<'a> {
@@ -54,6 +59,7 @@ impl<'a> Destination<'a> {
             check_lengths(plan, row)?;
         }
         let identifiers = Lookup::of_identifiers(&plan.table, &plan.identifiers, &plan.columns);
+        let bonds = Bonds::new(transaction, run.batch, &plan.table)?;
         let derives = plan.derives.iter();
         Ok(Self {
             plan,
@@ -64,8 +70,12 @@ impl<'a> Destination<'a> {
                 .collect(),
             touched: Vec::new(),
             later: Later::default(),
-            nobody_leaves: batch.rows.iter().all(|row| row.life == Life::Present),
+            // Who is bound may move to another row, and who is to move as its identifiers do.
+            nobody_leaves: !bonds.any
+                && !run.batch.asks_anew(plan)
+                && batch.rows.iter().all(|row| row.life == Life::Present),
             crosswalk: Crosswalk::new(transaction, run.batch, &plan.table)?,
+            bonds,
             identify: Finder::new(transaction, identifiers),
         })
     }
@@ -88,6 +98,10 @@ impl<'a> Destination<'a> {
         hindrance: Option<&Hindrance<'a>>,
     ) -> Result<Outcome, JobError> {
         let row = item.row;
+        let bond = self.bonds.get(&row.record)?;
+        if bond == Some(Bond::Ignored) {
+            return Ok(Outcome::Skipped);
+        }
         if let Some(reason) = misfit(self.plan, row) {
             return Ok(Outcome::Rejected(reason));
         }
@@ -98,18 +112,24 @@ impl<'a> Destination<'a> {
         };
         let cells = row.cells.iter().map(|cell| cell.as_ref().map(encode));
         let mut values: Values<'a> = cells.chain(meanings.iter().map(Meaning::value)).collect();
-        let known = entry.and_then(|entry| entry.gsid.clone());
-        let there = match known {
-            Some(gsid) => Some(gsid),
-            None => match self.identify(run, row, &values)? {
-                Identity::Rejected(reason) => return Ok(Outcome::Rejected(reason)),
-                Identity::Row(gsid) => Some(gsid),
-                Identity::New => None,
-            },
+        let there = match self.which(run, row, entry, bond, &values)? {
+            Identity::Row(gsid) => Some(gsid),
+            Identity::Several(ambiguity) => {
+                let table = &self.plan.table;
+                run.changes.put_review(table, row, item.image, &ambiguity)?;
+                return Ok(Outcome::Review);
+            }
+            Identity::Empty(reason)
+                if self.plan.on_empty_identifier == OnEmptyIdentifier::Reject =>
+            {
+                return Ok(Outcome::Rejected(reason));
+            }
+            Identity::New | Identity::Empty(_) => None,
         };
         let written = match &there {
             Some(gsid) => {
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
+                self.leave_to_owners(gsid, &mut meanings, &mut values)?;
                 self.rows.update(gsid, &mut values)?
             }
             None => Written::Missing,
@@ -118,7 +138,8 @@ impl<'a> Destination<'a> {
         if written == Written::Missing {
             self.rows.insert(&gsid, &values)?;
         }
-        let outcome = match (written, entry.is_some_and(Entry::holds)) {
+        let held = entry.and_then(Entry::held);
+        let outcome = match (written, held == Some(&*gsid)) {
             (Written::Missing, _) => Outcome::Inserted,
             (_, false) => Outcome::Associated,
             (Written::Changed, true) => Outcome::Updated,
@@ -131,6 +152,15 @@ impl<'a> Destination<'a> {
             mark: None,
         };
         self.crosswalk.put(&row.record, entry, &after)?;
+        if bond == Some(Bond::Open) {
+            self.bonds.remove(&row.record)?;
+        }
+        let left = held.filter(|held| Some(*held) != after.gsid.as_deref());
+        if let Some(left) = left {
+            // What was decided says that it never was that row.
+            let policy = bond.map_or(self.plan.on_delete, |_| OnExit::Delete);
+            self.let_go(run, row, left, policy)?;
+        }
         self.park(row, &meanings)?;
         if let Some(gsid) = after.gsid {
             self.look_later(item.index, &gsid, &meanings);
@@ -139,6 +169,34 @@ impl<'a> Destination<'a> {
             }
         }
         Ok(outcome)
+    }
+
+    /// Which row a record is: what was decided, else the one that it has, else what its identifiers say.
+    fn which(
+        &mut self,
+        run: &Run<'a>,
+        row: &'a MappedRow,
+        entry: Option<&Entry>,
+        bond: Option<Bond>,
+        values: &Values<'a>,
+    ) -> Result<Identity, JobError> {
+        if let Some(gsid) = bond.and_then(|bond| bond.gsid()) {
+            return Ok(Identity::Row(gsid.hyphenated().to_string()));
+        }
+        let known = entry.and_then(|entry| entry.gsid.clone());
+        let (Some(known), None) = (known, bond) else {
+            return self.identify(run, row, values);
+        };
+        if !run.batch.asks_anew(self.plan) || !entry.is_some_and(Entry::holds) {
+            return Ok(Identity::Row(known));
+        }
+        Ok(match self.identify(run, row, values)? {
+            Identity::Empty(_) => Identity::Row(known),
+            Identity::Several(ambiguity) if ambiguity.candidates.contains(&known) => {
+                Identity::Row(known)
+            }
+            moved => moved,
+        })
     }
 
     /// Matches a record by its identifiers; all have to have a value, and be equal.
@@ -176,27 +234,81 @@ impl<'a> Destination<'a> {
                 (None, None) => None,
             };
             let Some(value) = value else {
-                let reason = format!(
+                return Ok(Identity::Empty(format!(
                     "identifier `{}` of {} is empty",
                     identifier.column, plan.label
-                );
-                return Ok(match plan.on_empty_identifier {
-                    OnEmptyIdentifier::Insert => Identity::New,
-                    OnEmptyIdentifier::Reject => Identity::Rejected(reason),
-                });
+                )));
             };
             key.push(value);
         }
         Ok(match self.identify.find(&key)? {
             Found::None => Identity::New,
             Found::One(gsid) => Identity::Row(gsid),
-            Found::Several(gsids) => Identity::Rejected(format!(
-                "{} is what several rows of {} have: {}",
-                self.identify.lookup().describe(&key),
-                plan.label,
-                named(&gsids)
-            )),
+            Found::Several(candidates) => Identity::Several(Ambiguity {
+                identifiers: self.identify.lookup().pairs(&key),
+                candidates,
+            }),
         })
+    }
+
+    /// Leaves a row for another one.
+    fn let_go(
+        &mut self,
+        run: &Run<'a>,
+        row: &MappedRow,
+        left: &str,
+        policy: OnExit,
+    ) -> Result<(), JobError> {
+        match policy {
+            OnExit::Keep => Ok(()),
+            OnExit::Mark if self.crosswalk.standing(left)?.is_none() => {
+                let at = row.committed_at.map_or_else(|| run.now.to_owned(), instant);
+                self.rows.mark(left, Some(&("deleted".to_owned(), at)))
+            }
+            OnExit::Mark | OnExit::Delete => self.settle(left),
+        }
+    }
+
+    /// Leaves the columns alone that are another connection's, since a record of it holds the row.
+    fn leave_to_owners(
+        &mut self,
+        gsid: &str,
+        meanings: &mut [Meaning<'a>],
+        values: &mut Values<'a>,
+    ) -> Result<(), JobError> {
+        let plan = self.plan;
+        if plan.owners.is_empty() {
+            return Ok(());
+        }
+        let holders = self.crosswalk.connections(gsid)?;
+        let is_foreign = |column: &str| {
+            let owners = plan.owners.get(column).into_iter().flatten();
+            owners
+                .into_iter()
+                .any(|owner| holders.iter().any(|holder| holder == owner.as_str()))
+        };
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| is_foreign(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if is_foreign(&derive.column) {
+                // What it waited for is no matter of this record any more.
+                (*value, *meaning) = (None, Meaning::Value(Stored::Null));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a row say what those who hold it are; it goes if nobody does.
+    fn settle(&mut self, gsid: &str) -> Result<(), JobError> {
+        match self.crosswalk.standing(gsid)? {
+            Some(mark) => self.rows.mark(gsid, mark.as_ref())?,
+            None => self.rows.delete(gsid)?,
+        }
+        self.touched.push(gsid.to_owned());
+        Ok(())
     }
 
     /// Applies a delete, or that a record does not pass the filter.
@@ -255,11 +367,7 @@ impl<'a> Destination<'a> {
         };
         self.crosswalk.put(&row.record, Some(before), &after)?;
         if outcome != Outcome::Ignored {
-            match self.crosswalk.standing(gsid)? {
-                Some(mark) => self.rows.mark(gsid, mark.as_ref())?,
-                None => self.rows.delete(gsid)?,
-            }
-            self.touched.push(gsid.to_owned());
+            self.settle(gsid)?;
         }
         Ok(outcome)
     }

@@ -44,6 +44,7 @@ pub(super) fn list(
         "SELECT p.record, p.version, p.partition, p.\"offset\", w.looked_up, w.lookup, w.key, p.image, p.id
          FROM (SELECT * FROM tributary_parked_change
             WHERE connection = ?1 AND job = ?2 AND since < ?3 AND partition IN (SELECT value FROM json_each(?4))
+                AND EXISTS (SELECT 1 FROM tributary_parked_wait WHERE change = id)
             ORDER BY since, id LIMIT ?5) p
          JOIN tributary_parked_wait w ON w.change = p.id ORDER BY p.since, p.id, w.\"column\"",
     )?;

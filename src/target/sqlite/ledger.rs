@@ -10,7 +10,8 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 
 /// The ledger's schema, step by step; steps are only ever added. `tributary_column` keeps the types that SQLite's
 /// own do not tell apart. `since` is in microseconds since 1970. `ready` is 1 when a row was written that may be the
-/// awaited one, 2 when several were found where that is an error; so a release looks at nothing that waits in vain.
+/// awaited one, 2 when several were found where that is an error, 3 when a person is waited for; so a release looks at
+/// nothing that waits in vain.
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE tributary_column (
     \"table\" TEXT NOT NULL, \"column\" TEXT NOT NULL, type TEXT NOT NULL,
@@ -59,6 +60,17 @@ CREATE INDEX tributary_parked_wait_waits ON tributary_parked_wait (looked_up, lo
 ", "
 DROP INDEX tributary_parked_change_ready;
 CREATE INDEX tributary_parked_change_ready ON tributary_parked_change (connection, job, since, id) WHERE ready = 1;
+", "
+CREATE TABLE tributary_review (
+    change INTEGER PRIMARY KEY NOT NULL REFERENCES tributary_parked_change (id) ON DELETE CASCADE,
+    identifiers TEXT NOT NULL, candidates TEXT NOT NULL
+) STRICT;
+CREATE INDEX tributary_parked_change_review ON tributary_parked_change (connection, job, since, id) WHERE ready = 3;
+CREATE TABLE tributary_binding (
+    connection TEXT NOT NULL, destination TEXT NOT NULL, record TEXT NOT NULL, object TEXT NOT NULL,
+    kind TEXT NOT NULL, gsid TEXT, author TEXT, at INTEGER NOT NULL,
+    PRIMARY KEY (connection, destination, record, object)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// The compare-and-set of (epoch, next): the first statement of a batch.
@@ -174,6 +186,7 @@ pub(super) struct Crosswalk<'tx> {
     bind: CachedStatement<'tx>,
     change: CachedStatement<'tx>,
     holders: CachedStatement<'tx>,
+    connections: CachedStatement<'tx>,
 }
 
 impl<'tx> Crosswalk<'tx> {
@@ -209,6 +222,10 @@ impl<'tx> Crosswalk<'tx> {
                 "SELECT crm_state, crm_state_at FROM tributary_crosswalk
                  WHERE gsid = ?1 AND destination = ?2 AND gone = 0
                  ORDER BY crm_state_at IS NULL DESC, crm_state_at DESC, crm_state DESC LIMIT 1",
+            )?,
+            connections: prepare(
+                "SELECT DISTINCT connection FROM tributary_crosswalk
+                 WHERE gsid = ?1 AND destination = ?2 AND gone = 0",
             )?,
         })
     }
@@ -255,6 +272,15 @@ impl<'tx> Crosswalk<'tx> {
         }
         statement.raw_execute()?;
         Ok(())
+    }
+
+    /// The connections of those who hold a row.
+    pub(super) fn connections(&mut self, gsid: &str) -> Result<Vec<String>, JobError> {
+        let [_, destination, _] = self.key;
+        let rows = self
+            .connections
+            .query_map([gsid, destination], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// What a row says of those who hold it: `None` if nobody does, no mark if one of them is present, else

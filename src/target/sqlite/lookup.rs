@@ -222,17 +222,21 @@ impl Lookup {
             .map_err(unreadable)
     }
 
+    /// Columns with their values of a key, for people.
+    pub(super) fn pairs(&self, key: &Key<'_>) -> Vec<(String, String)> {
+        let columns = self.parts.iter().filter_map(Part::column_name);
+        columns
+            .zip(key)
+            .map(|(column, value)| (column.to_owned(), shown(value)))
+            .collect()
+    }
+
     /// What a key means, for messages.
     pub(super) fn describe(&self, key: &Key<'_>) -> String {
         let mut values = key.iter();
         let mut pairs = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            let shown = |value: Option<&Stored<'_>>| match value {
-                Some(Stored::Integer(value)) => value.to_string(),
-                Some(Stored::Real(value)) => value.to_string(),
-                Some(Stored::Text(text)) => text.to_string(),
-                Some(Stored::Null) | None => String::new(),
-            };
+            let shown = |value: Option<&Stored<'_>>| value.map_or_else(String::new, shown);
             match part {
                 Part::Sibling => return format!("its own row in `{}`", self.table),
                 Part::Id => pairs.push(format!("@id = `{}`", shown(values.nth(1)))),
@@ -285,6 +289,15 @@ impl Lookup {
              WHERE {alias}.\"gsid\" = g.value AND {condition}",
             values.join(", ")
         )
+    }
+}
+
+fn shown(value: &Stored<'_>) -> String {
+    match value {
+        Stored::Integer(value) => value.to_string(),
+        Stored::Real(value) => value.to_string(),
+        Stored::Text(text) => text.to_string(),
+        Stored::Null => String::new(),
     }
 }
 

@@ -26,6 +26,7 @@ mod parked;
 mod read;
 mod read_held;
 mod release;
+mod review;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use crate::sqlite::lock::FileLock;
 use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 use crate::target::beside::{HeldRow, Holder, StoreBeside};
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -270,6 +272,31 @@ impl Target for SqliteTarget {
     }
 }
 
+#[async_trait]
+impl Reviews for SqliteTarget {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        self.store.reviews(which).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        self.store.bindings().await
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        let (connection, job) = (connection.clone(), job.clone());
+        self.store
+            .0
+            .read(move |transaction| review::count(transaction, &connection, &job))
+            .await
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        let binding = binding.clone();
+        self.write(move |transaction| review::decide(transaction, &binding))
+            .await
+    }
+}
+
 /// A store that another process may be writing.
 #[derive(Debug)]
 pub struct ReadOnlyStore(Readers);
@@ -317,6 +344,17 @@ impl StoreBeside for ReadOnlyStore {
         self.0
             .read(move |transaction| read::trace(transaction, &connection, &object, &record))
             .await
+    }
+
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        let which = which.clone();
+        self.0
+            .read(move |transaction| review::list(transaction, &which))
+            .await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        self.0.read(review::bindings).await
     }
 
     async fn held(

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::ledger::{parse_version, signed};
 use super::lookup::{Key, Lookup};
+use super::review::{Ambiguity, IN_REVIEW};
 use super::rows::Prepared;
 use crate::fault::Fault;
 use crate::mapping::plan::{DerivePlan, MappedRow};
@@ -239,6 +240,18 @@ impl<'tx> Changes<'tx> {
         Ok(())
     }
 
+    /// Parks a change until a person says which row it is.
+    pub(super) fn put_review(
+        &mut self,
+        destination: &str,
+        row: &MappedRow,
+        image: &[u8],
+        ambiguity: &Ambiguity,
+    ) -> Result<(), JobError> {
+        let change = self.insert(destination, row, image, IN_REVIEW)?;
+        ambiguity.write(self.transaction, change)
+    }
+
     /// Parks a change, of which [`Changes::version`] was asked and none is parked now.
     pub(super) fn put(
         &mut self,
@@ -247,30 +260,7 @@ impl<'tx> Changes<'tx> {
         image: &[u8],
         waits: &[Wait<'_>],
     ) -> Result<(), JobError> {
-        let before = self.waited.get(&row.record);
-        let before = before.filter(|(version, _)| *version == row.version);
-        let since = before.map_or(self.batch.now.timestamp_micros(), |(_, since)| *since);
-        let [connection, job, record] = self.key(&row.record);
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO tributary_parked_change (connection, job, destination, record, object, version,
-                    partition, \"offset\", image, since)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?
-            .execute(params![
-                connection,
-                job,
-                destination,
-                record,
-                self.batch.object.as_str(),
-                row.version.to_string(),
-                row.place.0,
-                signed(row.place.1),
-                image,
-                since
-            ])?;
-        self.any = true;
-        let change = self.transaction.last_insert_rowid();
+        let change = self.insert(destination, row, image, 0)?;
         for wait in waits {
             let mut put = self.transaction.prepare_cached(&format!(
                 "INSERT INTO tributary_parked_wait (change, \"column\", any, lookup, looked_up, key)
@@ -288,6 +278,40 @@ impl<'tx> Changes<'tx> {
             put.raw_execute()?;
         }
         Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        destination: &str,
+        row: &MappedRow,
+        image: &[u8],
+        ready: i64,
+    ) -> Result<i64, JobError> {
+        let before = self.waited.get(&row.record);
+        let before = before.filter(|(version, _)| *version == row.version);
+        let since = before.map_or(self.batch.now.timestamp_micros(), |(_, since)| *since);
+        let [connection, job, record] = self.key(&row.record);
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO tributary_parked_change (connection, job, destination, record, object, version,
+                    partition, \"offset\", image, since, ready)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute(params![
+                connection,
+                job,
+                destination,
+                record,
+                self.batch.object.as_str(),
+                row.version.to_string(),
+                row.place.0,
+                signed(row.place.1),
+                image,
+                since,
+                ready
+            ])?;
+        self.any = true;
+        Ok(self.transaction.last_insert_rowid())
     }
 
     fn key<'a>(&self, record: &'a RecordId) -> [&'a str; 3]

@@ -115,7 +115,7 @@ pub(super) fn parked(
     let mut statement = transaction.prepare_cached(
         "SELECT connection, job, sum(waiting) FROM (
             SELECT connection, job, count(*) AS waiting FROM tributary_parked_reference GROUP BY 1, 2
-            UNION ALL SELECT connection, job, count(*) FROM tributary_parked_change GROUP BY 1, 2
+            UNION ALL SELECT connection, job, count(*) FROM tributary_parked_change WHERE ready <> 3 GROUP BY 1, 2
          ) GROUP BY 1, 2 ORDER BY 1, 2",
     )?;
     let rows = statement.query_map([], |row| {

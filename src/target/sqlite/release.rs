@@ -9,6 +9,7 @@ use super::cell::instant;
 use super::ledger::parse_version;
 use super::lookup::{Finder, Found, Lookup};
 use super::parked::wake;
+use super::review;
 use super::rows::link_sql;
 use crate::model::name::{ConnectionId, JobId};
 use crate::model::record_id::RecordId;
@@ -55,6 +56,7 @@ pub(super) fn release(
     for (table, gsids) in &release.touched {
         wake(transaction, table, gsids)?;
     }
+    review::wake_decided(transaction, share)?;
     let (changes, more_changes) = release.changes(limit)?;
     let woken_meanwhile = || -> Result<bool, JobError> {
         let woken = transaction

@@ -155,40 +155,6 @@ pub async fn without_identifiers_every_record_is_a_row(bench: &mut dyn Bench) {
     assert_eq!(writer.all("company").await.len(), 2);
 }
 
-pub async fn several_candidates_are_rejected_with_their_names(bench: &mut dyn Bench) {
-    let mut writer = begin(bench).await;
-    let plan = Arc::new(company());
-    for record in ["a", "b"] {
-        writer
-            .one(row(&plan, record, 1).text("external_id", record))
-            .await;
-    }
-    // Known records may come to have one value.
-    writer
-        .one(row(&plan, "a", 2).text("external_id", "same"))
-        .await;
-    writer
-        .one(row(&plan, "b", 2).text("external_id", "same"))
-        .await;
-    let before = writer.all("company").await;
-    let reasons = writer
-        .refused([row(&plan, "c", 1).text("external_id", "same")])
-        .await;
-    assert_eq!(reasons.len(), 1);
-    for record in ["a", "b"] {
-        let gsid = writer.gsid_of("company", record).await.to_string();
-        assert!(reasons[0].contains(&gsid), "{reasons:?} names {gsid}");
-    }
-    assert_eq!(writer.all("company").await, before);
-    // The known ones go on.
-    let outcome = writer.one(
-        row(&plan, "a", 3)
-            .text("external_id", "same")
-            .text("name", "x"),
-    );
-    assert_eq!(outcome.await, Updated);
-}
-
 pub async fn a_batch_is_grouped_by_identifiers(bench: &mut dyn Bench) {
     let mut writer = begin(bench).await;
     let plan = Arc::new(person());

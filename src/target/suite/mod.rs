@@ -1,10 +1,12 @@
 //! What every target must do: one suite, run on each by `target_suite!`.
 
 pub mod committing;
+pub mod deciding;
 pub mod expiring;
 pub mod history;
 pub mod leaving;
 pub mod matching;
+pub mod moving;
 pub mod ordering;
 pub mod plans;
 pub mod reading;
@@ -49,11 +51,20 @@ macro_rules! target_suite {
             matching: the_crosswalk_comes_first identifiers_are_trimmed_and_case_blind_where_planned
                 leading_zeros_and_inner_blanks_count empty_identifiers_match_nothing
                 one_empty_identifier_of_several_is_enough without_identifiers_every_record_is_a_row
-                several_candidates_are_rejected_with_their_names a_batch_is_grouped_by_identifiers
+                a_batch_is_grouped_by_identifiers
                 the_later_offset_writes_last identifiers_move_within_a_batch
                 a_row_changes_hands_within_a_batch a_shared_row_goes_with_its_last_record
                 two_connections_share_a_row identifiers_may_be_derived
                 two_partitions_never_insert_twice two_thousand_rows_are_one_batch;
+            deciding: several_candidates_wait_for_a_person a_later_write_asks_again
+                exits_end_the_wait_for_a_person later_destinations_wait_for_the_decision
+                a_decision_holds_ever_after a_record_gets_a_row_of_its_own an_ignored_record_gets_no_row
+                an_undone_decision_asks_again a_decision_moves_a_record what_is_decided_may_wait_for_a_row
+                nobody_is_bound_to_a_row_that_is_not_there;
+            moving: a_move_changes_the_row_or_takes_another what_a_move_leaves_is_left_as_by_a_delete
+                a_move_waits_for_what_it_lacks a_move_to_one_of_several_waits_for_a_person
+                moves_see_each_other_in_a_batch a_look_at_identifiers_changes_nothing
+                a_column_is_its_owners_where_that_holds_the_row;
             references: an_empty_reference_is_none a_reference_finds_its_row
                 a_moved_child_refers_to_its_new_parent a_missing_parent_is_parked_and_released
                 only_the_connection_asked_for_is_released a_release_is_limited_and_goes_on

@@ -1,5 +1,6 @@
 //! Stored objects, plans and rows for the suite, built by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -8,7 +9,7 @@ use crate::mapping::plan::{
     Cell, DeriveBy, DerivePlan, DestinationPlan, IdentifierPlan, JobPlan, Life, MappedRow,
     MatchKey, PlanColumn, Reference,
 };
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove, OnMultiple, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::version::Version;
@@ -79,6 +80,8 @@ pub fn plan(table: &str, columns: &[(&str, StoredType)]) -> DestinationPlan {
         on_empty_identifier: OnEmptyIdentifier::Insert,
         on_delete: OnExit::Delete,
         on_filter_exit: OnExit::Delete,
+        on_move: OnMove::Update,
+        owners: BTreeMap::new(),
     }
 }
 
@@ -153,6 +156,20 @@ impl DestinationPlan {
     pub fn exits(mut self, on_delete: OnExit, on_filter_exit: OnExit) -> Self {
         self.on_delete = on_delete;
         self.on_filter_exit = on_filter_exit;
+        self
+    }
+
+    /// Columns that are another connection's where it holds the row.
+    pub fn owned(mut self, columns: &[&str], connection: &str) -> Self {
+        for column in columns {
+            let owners = self.owners.entry((*column).to_owned()).or_default();
+            owners.insert(connection.into());
+        }
+        self
+    }
+
+    pub fn moving(mut self, on_move: OnMove) -> Self {
+        self.on_move = on_move;
         self
     }
 

@@ -99,6 +99,7 @@ impl Writer {
             destinations: destinations.collect(),
             since: 0,
             asked_again: HashSet::new(),
+            rematch: false,
             now: self.now + TimeDelta::seconds(1),
         }
     }

@@ -17,6 +17,7 @@ use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 use crate::state::port::State;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, Outcome, ParkedChange, ParkedKey, ReaderKey, Released,
     RowsPage, StoredRow, Target, Traced,
@@ -69,6 +70,8 @@ pub(super) struct Inner {
     pub releases: usize,
     /// A release returns this many, if it is set.
     pub release_limit: Option<usize>,
+    /// What waits for a person.
+    pub in_review: InReview,
     /// The rows of the batches that were offered.
     pub offered: Vec<Arc<Vec<MappedRow>>>,
     /// What was forgotten, and the letters that were durable then.
@@ -342,6 +345,25 @@ impl Target for FakeTarget {
 
     async fn close(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Reviews for FakeTarget {
+    async fn reviews(&self, _: &Which) -> Result<Vec<Review>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn in_review(&self, _: &ConnectionId, _: &JobId) -> Result<InReview, Fault> {
+        Ok(self.lock().in_review)
+    }
+
+    async fn decide(&self, _: &Binding) -> Result<Decided, Fault> {
+        Err(fault(FaultKind::Missing))
     }
 }
 

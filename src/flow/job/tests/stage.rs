@@ -17,7 +17,7 @@ use crate::log::port::{Bounds, Log, partition_of};
 use crate::mapping::compile::Mapping;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::{ConnectionId, JobId};
-use crate::model::policy::{OnEmptyIdentifier, OnExit};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::value::{Fields, Value};
@@ -79,6 +79,7 @@ fn mapping() -> Mapping {
         on_delete: None,
         on_filter_exit: None,
         on_empty_identifier: None,
+        on_move: None,
     };
     let job = JobConfig {
         connection: "acme".into(),
@@ -92,6 +93,7 @@ fn mapping() -> Mapping {
         on_delete: OnExit::Keep,
         on_filter_exit: OnExit::Keep,
         on_empty_identifier: OnEmptyIdentifier::Reject,
+        on_move: OnMove::Update,
         parked_ttl: TimeDelta::days(30),
         destinations: vec![destination],
     };

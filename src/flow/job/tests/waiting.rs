@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::target::port::ParkedKey;
+use crate::target::port::review::InReview;
 
 /// A child that waits for its parent, and a job that runs.
 async fn waiting(stage: &Stage) -> (RecordId, RecordId, Running) {
@@ -221,4 +222,27 @@ async fn many_expire_in_one_go() {
     let inner = stage.target.lock();
     assert!(inner.forgotten.is_sorted_by_key(|(_, letters)| *letters));
     assert_eq!(inner.forgotten[0].1, 250);
+}
+
+/// What a person decided is carried out long before the next look at all that waits.
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_runs_again_soon() {
+    let stage = stage().await;
+    let (child, parent, running) = waiting(&stage).await;
+    let began = tokio::time::Instant::now();
+    {
+        let mut inner = stage.target.lock();
+        inner.names.insert(parent, (Version::new(7, 1), None));
+        inner.in_review = InReview {
+            waiting: 1,
+            decided: 1,
+        };
+    }
+    stage
+        .target
+        .until("the child", |inner| inner.names.contains_key(&child))
+        .await;
+    assert!(began.elapsed() < super::super::RELEASE_EVERY);
+    running.end().await;
+    assert_eq!(stage.picture().in_review, 1);
 }

@@ -15,7 +15,7 @@ use crate::flow::simulation::rng::Rng;
 use crate::flow::simulation::world::{account, contact};
 use crate::mapping::compile::Mapping;
 use crate::model::name::{FieldName, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove, OnMultiple, OnNone};
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::value::{Fields, Value};
 
@@ -253,6 +253,7 @@ fn config(
         on_delete: OnExit::Keep,
         on_filter_exit: OnExit::Keep,
         on_empty_identifier: OnEmptyIdentifier::Reject,
+        on_move: OnMove::Update,
         parked_ttl,
         destinations: destinations.iter().map(destination).collect(),
     }
@@ -296,6 +297,7 @@ fn destination(of: &Destination) -> DestinationConfig {
         on_delete: Some(of.on_delete),
         on_filter_exit: Some(of.on_filter_exit),
         on_empty_identifier: None,
+        on_move: None,
     }
 }
 

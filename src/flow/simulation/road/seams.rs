@@ -18,6 +18,7 @@ use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 use crate::target::memory::MemoryTarget;
+use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -261,5 +262,25 @@ impl Target for SimTarget {
 
     async fn close(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Reviews for SimTarget {
+    async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
+        self.inner.reviews(which).await
+    }
+
+    async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
+        self.inner.bindings().await
+    }
+
+    async fn in_review(&self, connection: &ConnectionId, job: &JobId) -> Result<InReview, Fault> {
+        self.process.alive().await;
+        self.inner.in_review(connection, job).await
+    }
+
+    async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
+        self.inner.decide(binding).await
     }
 }

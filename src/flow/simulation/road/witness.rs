@@ -320,7 +320,7 @@ impl Witness {
                 (0, 1, 0)
             }
             Outcome::Parked => (0, 0, 1),
-            Outcome::Skipped | Outcome::Rejected(_) => (0, 0, 0),
+            Outcome::Review | Outcome::Skipped | Outcome::Rejected(_) => (0, 0, 0),
             applied => {
                 if row.version < held.version {
                     wrong = Some(format!("older than {}", held.version));

@@ -11,7 +11,7 @@ use crate::config::job::{
 use crate::config::problem::{Located, Spot};
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::FieldName;
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMultiple, OnNone};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove, OnMultiple, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::value::Value;
@@ -111,6 +111,7 @@ pub(super) fn job(destinations: Vec<DestinationConfig>) -> JobConfig {
         on_delete: OnExit::Keep,
         on_filter_exit: OnExit::Mark,
         on_empty_identifier: OnEmptyIdentifier::Reject,
+        on_move: OnMove::Update,
         parked_ttl: TimeDelta::days(30),
         destinations,
     }
@@ -133,6 +134,7 @@ pub(super) fn destination(
         on_delete: None,
         on_filter_exit: None,
         on_empty_identifier: None,
+        on_move: None,
     }
 }
 
