@@ -7,9 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{
-    OnEmptyIdentifier, OnExit, OnLostField, OnMove, OnMultiple, OnNone,
-};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMove, OnMultiple, OnNone};
 use crate::model::value::{Fields, Value};
 
 mod avatar;

@@ -101,7 +101,9 @@ impl Repair {
         loop {
             let work = async {
                 let synced = self.while_afforded(self.first_syncs()).await;
-                let polled = Priority::Incremental.scope(self.poll_untold(&mut untold)).await;
+                let polled = Priority::Incremental
+                    .scope(self.poll_untold(&mut untold))
+                    .await;
                 let mended = Priority::Repair.scope(self.mend_holes()).await;
                 synced?;
                 polled?;
