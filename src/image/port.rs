@@ -3,7 +3,8 @@
 //! Contract for every engine:
 //! * [`ImageStore::put`] is one transaction: images, the offsets up to which they hold, and the newest event of
 //!   the stream that they hold. After a crash all of it is there or none.
-//! * [`ImageStore::children`] finds every image by a field that [`ImageStore::refer`] named, also those stored before.
+//! * [`ImageStore::children`] is asked by fields alone that [`ImageStore::refer`] named, and finds images that were
+//!   stored before, too.
 //! * What is lost can be rebuilt from the topic; nothing here is the only copy of anything.
 
 use std::collections::{BTreeMap, HashMap};

@@ -165,6 +165,10 @@ async fn finds_children(store: &dyn ImageStore, contact: &ObjectKey) {
     assert_eq!(found("p", None, 9).await.len(), 2);
     assert_eq!(found("q", None, 9).await.len(), 1);
     let other = key("Account");
+    store
+        .refer(&other, std::slice::from_ref(&reference))
+        .await
+        .unwrap();
     let parent = RecordId::stored("p");
     let none = store.children(&other, &reference, &parent, None, 9);
     assert!(none.await.unwrap().is_empty());

@@ -98,7 +98,7 @@ impl Plan {
             plan.labels = Some(describer.labels(&plan.description, choices).await?);
         }
         for (reference, fields) in paths(selection) {
-            let table = table_of(&plan.description, &reference)?;
+            let table = table_of(&plan.description, &reference, &fields)?;
             plan.parents
                 .push(Parent::new(describer, table, reference, fields).await?);
         }
@@ -111,8 +111,8 @@ impl Plan {
             .filter(|field| field.as_str() != ID && !field.as_str().contains('.'))
             .collect();
         let paths = paths(selection);
-        for reference in paths.keys() {
-            table_of(&description, reference)?;
+        for (reference, fields_of) in &paths {
+            table_of(&description, reference, fields_of)?;
             if !fields.contains(&reference) {
                 fields.push(reference);
             }
@@ -194,11 +194,16 @@ fn paths(selection: &Selection) -> Paths {
 }
 
 /// The one table that a reference leads to.
-fn table_of(description: &Description, reference: &FieldName) -> Result<ObjectName, Fault> {
+fn table_of(
+    description: &Description,
+    reference: &FieldName,
+    fields: &[(FieldName, FieldName)],
+) -> Result<ObjectName, Fault> {
     let table = &description.schema.name;
+    let path = fields.first().map_or(reference, |(path, _)| path);
     let schema = description.schema.fields.get(reference);
     let Some(schema) = schema.filter(|schema| schema.kind == FieldKind::Reference) else {
-        let what = format!("table `{table}` has no look-up `{reference}`");
+        let what = format!("table `{table}` has no look-up `{reference}`, which `{path}` follows");
         return Err(Fault::new(FaultKind::Missing, what).remedy(
             "write a parent's column as `lookup:table.column`, with the look-up's and the table's logical names",
         ));
@@ -208,7 +213,7 @@ fn table_of(description: &Description, reference: &FieldName) -> Result<ObjectNa
         several => {
             let names: Vec<&str> = several.iter().map(ObjectName::as_str).collect();
             let what = format!(
-                "`{reference}` of {table} may point to {}",
+                "`{path}` follows `{reference}` of {table}, which may point to {}",
                 names.join(" or ")
             );
             let first = names.first().unwrap_or(&"table");

@@ -75,11 +75,14 @@ fn index_on(object: &ObjectKey, reference: &FieldName) -> String {
     format!("image ({value}, record) WHERE {of}")
 }
 
-/// The texts are the index's own, to the letter: else it would not serve.
+/// The texts are the index's own, to the letter: else it would not serve. It is named, as the primary key has the order
+/// of records too, and would be preferred.
 fn select(object: &ObjectKey, reference: &FieldName) -> String {
     let (value, of) = (value_of(reference), of_object(object));
+    let index = quoted(&name_of(object, reference), '"');
     format!(
-        "SELECT record, image FROM image WHERE {of} AND {value} = ?1 AND record > ?2 ORDER BY record LIMIT ?3"
+        "SELECT record, image FROM image INDEXED BY {index}
+         WHERE {of} AND {value} = ?1 AND record > ?2 ORDER BY record LIMIT ?3"
     )
 }
 

@@ -2,7 +2,11 @@
 //! left behind when the parent changes.
 
 use super::*;
+use crate::flow::road::entry_of;
+use crate::log::port::Log;
+use crate::model::change::Origin;
 use crate::model::name::ObjectName;
+use crate::model::version::Version;
 
 fn child(number: usize) -> Key {
     (contact(), RecordId::stored(format!("c{number:03}")))
@@ -169,4 +173,31 @@ async fn too_many_children_are_a_hole_that_closes() {
     world.chaos.refuses_reads.store(false, Ordering::SeqCst);
     world.agrees().await;
     assert_eq!(world.count(&contact()).await, before + 7);
+}
+
+/// A crash came between a parent's change and those of its children: the topic has the one alone, and its event comes
+/// again as one that is known.
+#[tokio::test(start_paused = true)]
+async fn children_are_told_after_a_crash_that_told_their_parent_alone() {
+    let mut world = World::family(2, 3).await;
+    world.crash().await;
+    world.update(0, "half");
+    let event = world.org.lock().stream.last().unwrap().event.clone();
+    let changes = world.published().await;
+    let last = changes.iter().rfind(|change| change.id == key(0).1);
+    let mut change = last.unwrap().clone();
+    change.version = Version::new(change.version.term(), 1_000_000);
+    change.origin = Origin::Stream;
+    change.committed_at = Some(event.committed_at);
+    change.position = Some(event.position);
+    change.transaction = Some(event.transaction);
+    change.fields.extend(told("half"));
+    let topic = world.topic(&account()).into();
+    let entry = entry_of(&topic, &change).unwrap();
+    world.log.append(vec![entry]).await.unwrap();
+    let before = world.count(&account()).await;
+    world.start("one");
+    world.agrees().await;
+    assert_eq!(world.name(2).await, Some(Value::from("half")));
+    assert_eq!(world.count(&account()).await, before);
 }
