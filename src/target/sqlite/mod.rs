@@ -287,8 +287,13 @@ impl ReadOnlyStore {
 #[async_trait]
 impl StoreBeside for ReadOnlyStore {
     async fn is_made(&self) -> Result<bool, Fault> {
-        match self.0.read(|_| Ok(())).await {
-            Ok(()) => Ok(true),
+        let made = self.0.read(|transaction| {
+            let sql =
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'tributary_crosswalk')";
+            Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+        });
+        match made.await {
+            Ok(made) => Ok(made),
             // No file yet: the daemon makes it.
             Err(fault) if fault.kind() == FaultKind::Missing => Ok(false),
             Err(fault) => Err(fault),

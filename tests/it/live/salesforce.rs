@@ -227,11 +227,18 @@ async fn an_object_that_is_not_captured_is_a_warning() {
             .unwrap()
             .contains("Change Data Capture")
     );
-    // A custom channel carries it, and the connection listens to that one.
-    let channel = json!({"name": "Sync__chn", "entities": ["Account"]});
-    world.order("channels", channel).await;
+}
+
+#[tokio::test]
+async fn an_object_counts_as_captured_on_the_channel_that_the_connection_listens_to() {
+    let world = World::new().await;
     world.configure("channel = \"/data/Sync__chn\"", "");
-    let findings = super::told(&looked(&world.config()).await, "acme");
+    let channel = |entities: &[&str]| json!({"name": "Sync__chn", "entities": entities});
+    world.order("channels", channel(&["User"])).await;
+    let findings = told(&looked(&world.config()).await, "acme");
+    assert!(one(&findings, "not selected").starts_with("warning"));
+    world.order("channels", channel(&["User", "Account"])).await;
+    let findings = told(&looked(&world.config()).await, "acme");
     assert_eq!(findings, [""; 0]);
 }
 
