@@ -8,8 +8,10 @@ use crate::fault::{Fault, FaultKind};
 use crate::postgres::trial::server::server;
 use crate::postgres::{Server, Settings, SslMode};
 use crate::runtime::clock::SystemClock;
+use crate::target::beside::StoreBeside;
 use crate::target::port::{Outcome, Target};
 use crate::target::postgres::PostgresTarget;
+use crate::target::postgres::read_only::ReadOnlyDatabase;
 use crate::target::suite::plans::{company, job, objects, row};
 use crate::target::suite::world::Writer;
 
@@ -129,6 +131,32 @@ async fn what_keeps_the_target_out_is_named() {
         assert_eq!(fault.kind(), due, "{fault:?}");
         assert!(!fault.report().contains("wrong"), "{}", fault.report());
     }
+}
+
+/// What a command beside the daemon is told before there is a target, and after.
+#[tokio::test]
+async fn whether_a_target_is_made_is_told() {
+    role("CREATE ROLE looking LOGIN PASSWORD 'right'").await;
+    let looking = server().remote("localhost", "looking", "right", SslMode::VerifyFull);
+    let own = fresh();
+    let theirs = PostgresSettings {
+        server: looking,
+        ..own.clone()
+    };
+    let is_made = async |settings: &PostgresSettings| {
+        let beside = ReadOnlyDatabase::new(settings.clone()).unwrap();
+        beside.is_made().await
+    };
+    let refused = is_made(&theirs).await.unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::Permission, "{refused:?}");
+    assert!(refused.report().contains("is not there"), "{refused:?}");
+    assert!(!is_made(&own).await.unwrap());
+    let target = PostgresTarget::open(own.clone(), Arc::new(SystemClock));
+    target.await.unwrap().ensure(&objects()).await.unwrap();
+    assert!(is_made(&own).await.unwrap());
+    let refused = is_made(&theirs).await.unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::Permission, "{refused:?}");
+    assert!(refused.report().contains("may not use"), "{refused:?}");
 }
 
 /// A rotated password is met by the next connection.
