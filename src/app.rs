@@ -243,7 +243,7 @@ impl Daemon {
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),
             clock,
-            Arc::clone(&daemon.stores.target) as _,
+            Some(Arc::clone(&daemon.stores.target) as _),
             known_jobs(&config),
             roads,
         );

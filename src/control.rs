@@ -23,7 +23,7 @@ pub struct Control {
     state: Arc<dyn State>,
     board: Arc<Board>,
     clock: Arc<dyn Clock>,
-    target: Arc<dyn Target>,
+    target: Option<Arc<dyn Target>>,
     jobs: Vec<KnownJob>,
     /// Those that this daemon runs.
     roads: Vec<JobRoad>,
@@ -95,13 +95,13 @@ pub struct Told {
 }
 
 impl Control {
-    /// For the jobs of one config.
+    /// For the jobs of one config. Without a target nothing can be decided.
     #[must_use]
     pub fn new(
         state: Arc<dyn State>,
         board: Arc<Board>,
         clock: Arc<dyn Clock>,
-        target: Arc<dyn Target>,
+        target: Option<Arc<dyn Target>>,
         jobs: Vec<KnownJob>,
         roads: Vec<JobRoad>,
     ) -> Self {
@@ -113,6 +113,13 @@ impl Control {
             jobs,
             roads,
         }
+    }
+
+    fn target(&self) -> Result<&Arc<dyn Target>, Fault> {
+        self.target.as_ref().ok_or_else(|| {
+            Fault::new(FaultKind::Config, "no store is open to decide in")
+                .remedy("start the daemon, and ask it")
+        })
     }
 
     /// Every job of the config, in its order.
@@ -365,7 +372,7 @@ mod tests {
             Arc::clone(state) as _,
             Arc::default(),
             Arc::new(clock),
-            Arc::new(MemoryTarget::new()),
+            Some(Arc::new(MemoryTarget::new())),
             vec![known("one"), known("two")],
             Vec::new(),
         )

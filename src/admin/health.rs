@@ -109,7 +109,7 @@ mod tests {
             Arc::clone(&state) as _,
             Arc::clone(&board),
             Arc::new(SystemClock),
-            Arc::clone(&target) as _,
+            Some(Arc::clone(&target) as _),
             Vec::new(),
             Vec::new(),
         );

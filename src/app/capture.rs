@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::crm::port::Selection;
+use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::capture::Capture;
 use crate::fault::{Fault, FaultKind};
@@ -47,7 +48,8 @@ pub fn open(config: &Config, id: &str) -> Result<OfConnection, Fault> {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let vault = Vault::in_memory(connection.id.clone());
-    let crm = super::salesforce::connector(connection, vault, &Metrics::none(), &clock)?;
+    let kept = (vault, Shelf::in_memory(connection.id.clone()));
+    let crm = super::salesforce::connector(connection, kept, &Metrics::none(), &clock)?;
     let wanted = selections(config, found)?.into_iter();
     Ok(OfConnection {
         capture: crm.capture(),

@@ -64,7 +64,9 @@ pub async fn control_alone(config: &Config) -> Result<(Control, Arc<dyn State>),
         Arc::clone(&state),
         Arc::default(),
         Arc::new(SystemClock),
+        None,
         super::known_jobs(config),
+        Vec::new(),
     );
     Ok((control, state))
 }

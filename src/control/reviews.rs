@@ -53,7 +53,7 @@ impl Control {
     /// # Errors
     /// A fault of the target.
     pub async fn reviews(&self, which: &Which) -> Result<Vec<Review>, Fault> {
-        self.target.reviews(which).await
+        self.target()?.reviews(which).await
     }
 
     /// What was decided and holds.
@@ -61,7 +61,7 @@ impl Control {
     /// # Errors
     /// A fault of the target.
     pub async fn bindings(&self) -> Result<Vec<Binding>, Fault> {
-        self.target.bindings().await
+        self.target()?.bindings().await
     }
 
     /// Decides on a record in one destination: the one named (label or table), else the one that it waits for.
@@ -95,7 +95,7 @@ impl Control {
             by,
             at: self.clock.now(),
         };
-        let decided = self.target.decide(&binding).await?;
+        let decided = self.target()?.decide(&binding).await?;
         if !decided.waits {
             // Nothing is parked that could be run: the owner has the record's image.
             let state = &self.state;
@@ -155,7 +155,7 @@ impl Control {
             .map(|(_, table)| table.clone())
             .collect();
         let meant: BTreeSet<String> = if verdict == Verdict::Unbind {
-            let bindings = self.target.bindings().await?;
+            let bindings = self.target()?.bindings().await?;
             let own = bindings.into_iter().filter(|binding| is_of(binding, of));
             own.map(|binding| binding.table).collect()
         } else {
@@ -165,7 +165,7 @@ impl Control {
                 record: Some(of.record.clone()),
                 ..Which::default()
             };
-            let reviews = self.target.reviews(&which).await?;
+            let reviews = self.target()?.reviews(&which).await?;
             reviews.into_iter().map(|review| review.table).collect()
         };
         let one = |mut tables: BTreeSet<String>| {
@@ -186,7 +186,7 @@ impl Control {
 
     /// What undoes a decision, if there is one.
     async fn undone(&self, of: &RecordOf, table: &str) -> Result<Bond, Fault> {
-        let bindings = self.target.bindings().await?;
+        let bindings = self.target()?.bindings().await?;
         let mut own = bindings.iter().filter(|binding| is_of(binding, of));
         if own.any(|binding| binding.table == table) {
             return Ok(Bond::Open);
@@ -259,7 +259,7 @@ mod tests {
             Arc::clone(state) as _,
             Arc::default(),
             Arc::new(clock),
-            Arc::new(target),
+            Some(Arc::new(target)),
             vec![job],
             Vec::new(),
         )
