@@ -56,9 +56,7 @@ impl Owner {
             .set(count as f64);
         Ok(())
     }
-}
 
-impl Owner {
     /// How much waits for a person; whether any of it is decided.
     pub(super) async fn show_reviews(&self) -> Result<bool, Fault> {
         let plan = self.road.mapping.plan();

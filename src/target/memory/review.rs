@@ -66,16 +66,9 @@ pub(super) fn bindings(ledger: &Ledger) -> Vec<Binding> {
     let bindings = ledger.bindings.values();
     let holding = bindings.filter(|binding| binding.bond != Bond::Open);
     let mut bindings: Vec<Binding> = holding.cloned().collect();
-    bindings.sort_by(|one, other| {
-        let key = |binding: &Binding| {
-            (
-                binding.connection.clone(),
-                binding.object.clone(),
-                binding.record.clone(),
-                binding.table.clone(),
-            )
-        };
-        key(one).cmp(&key(other))
+    bindings.sort_by_cached_key(|binding| {
+        let record = (binding.object.clone(), binding.record.clone());
+        (binding.connection.clone(), record, binding.table.clone())
     });
     bindings
 }
