@@ -159,10 +159,10 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
     let section = Reader::open_section(&tree, "connection", report);
     for (id, node) in section.entries() {
         check_id(id, "connection's id", &node.spot, report);
+        order.push(ConnectionId::new(id));
         if let Some(connection) = ConnectionConfig::parse(id, node, &root, names, report) {
             company_columns(&connection, &objects, report);
             by_person(&connection, &admin, &state, &tree, report);
-            order.push(connection.id().clone());
             connections.insert(connection.id().clone(), connection);
         }
     }
