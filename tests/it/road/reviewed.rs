@@ -44,10 +44,16 @@ async fn twins(world: &World) -> [String; 2] {
     [3, 4].map(|number| text(&by_account[&id("001", number)]["gsid"]))
 }
 
-async fn partner(world: &World, number: usize) {
-    let fields = json!({ "Name": "Twin", "Size__c": 1000 + number });
-    let create = json!({ "op": "create", "object": "Partner__c", "id": id("a00", number), "fields": fields });
+/// A partner of that name; the id that the org gave it.
+async fn partner(world: &World, number: usize) -> String {
+    let size = 1000 + number;
+    let fields = json!({ "Name": "Twin", "Size__c": size });
+    let create = json!({ "op": "create", "object": "Partner__c", "fields": fields });
     world.commit(&[vec![create]]).await;
+    let partners = world.truth("Partner__c").await;
+    let mut partners = partners.into_iter();
+    let own = partners.find(|(_, partner)| partner["Size__c"].as_f64() == Some(size as f64));
+    own.unwrap().0
 }
 
 type Rows = Vec<super::store::Row>;
@@ -101,7 +107,7 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let daemon = world.daemon().await;
     synced(&daemon).await;
     let [one, _] = twins(&world).await;
-    partner(&world, 1).await;
+    let record = partner(&world, 1).await;
     waiting(&daemon, 1).await;
     let metrics = daemon.get("/metrics").await.1;
     let gauge = "tributary_in_review{connection=\"acme\",sync_job=\"partner_sync\"} 1";
@@ -111,7 +117,7 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let daemon = world.daemon().await;
     waiting(&daemon, 1).await;
     let listed = world.command(&["review", "list", "--json"]);
-    assert_eq!(listed[0]["record"], id("a00", 1), "{listed:#}");
+    assert_eq!(listed[0]["record"], record, "{listed:#}");
     let candidates = listed[0]["candidates"].as_array().unwrap();
     assert_eq!(candidates.len(), 2);
     assert!(
@@ -122,7 +128,6 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let errors = world.command(&["errors", "--json", "--job", "acme/partner_sync"]);
     assert_eq!(errors.as_array().unwrap().len(), 1, "{errors:#}");
     assert!(text(&errors[0]["reason"]).contains("several rows"));
-    let record = id("a00", 1);
     let decide = |word: &'static str, record: &str, gsid: Option<&str>| {
         let mut told = vec!["review", word, "acme", "Partner__c", record];
         told.extend(gsid);
@@ -148,15 +153,15 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     assert_eq!(explained["rows"][0]["row"]["gsid"], one.as_str());
 
     // A row of its own, and none at all.
-    partner(&world, 2).await;
-    partner(&world, 3).await;
+    let second = partner(&world, 2).await;
+    let third = partner(&world, 3).await;
     waiting(&daemon, 2).await;
-    decide("create", &id("a00", 2), None);
+    decide("create", &second, None);
     rows(&world, "a third twin", |rows| {
         named(rows, "Twin").len() == 3
     })
     .await;
-    decide("ignore", &id("a00", 3), None);
+    decide("ignore", &third, None);
     waiting(&daemon, 0).await;
     assert_eq!(named(&world.store.rows("company").await, "Twin").len(), 3);
     let bindings = world.command(&["review", "bindings", "--json"]);
