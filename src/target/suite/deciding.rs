@@ -89,7 +89,7 @@ async fn handed_out(writer: &Writer, of: &Row) {
     };
     // It stays until it was applied again: a crash between loses nothing.
     for _ in 0..2 {
-        assert_eq!(writer.release().await.changes, [due.clone()]);
+        assert_eq!(writer.release().await.changes, std::slice::from_ref(&due));
     }
 }
 
