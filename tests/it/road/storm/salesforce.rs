@@ -2,7 +2,6 @@
 //! its own that org and store must both equal.
 
 mod ledger;
-mod transports;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -56,7 +55,7 @@ async fn random_transactions_in_salesforce_end_in_the_store() {
 
 impl Storm {
     async fn begin() -> Self {
-        let world = six_objects(Transport::PubSub).await;
+        let world = six_objects().await;
         let ledger = Ledger::of(held(&world).await);
         let daemon = world.daemon().await;
         Self {
@@ -170,15 +169,8 @@ impl Storm {
     }
 }
 
-/// How changes come.
-#[derive(Clone, Copy)]
-enum Transport {
-    PubSub,
-    Cometd,
-}
-
 /// An org of the six objects, and a config that reads them all.
-async fn six_objects(transport: Transport) -> World {
+async fn six_objects() -> World {
     let mut files = Vec::new();
     for object in OBJECTS {
         let [csv, json] = object.files(FIRST);
@@ -192,10 +184,7 @@ async fn six_objects(transport: Transport) -> World {
     };
     let world = World::bare(files, options).await;
     world.put("tributary.toml", &main_section(&world.prefix, &world.store));
-    let transport = match transport {
-        Transport::PubSub => format!("pubsub_address = \"{}\"\n", world.org.pubsub_url),
-        Transport::Cometd => "transport = \"cometd\"\n".to_owned(),
-    };
+    let transport = format!("pubsub_address = \"{}\"\n", world.org.pubsub_url);
     let connection = world.connection(&world.org.url, &transport);
     world.put("connections/acme.toml", &connection);
     for object in OBJECTS {
