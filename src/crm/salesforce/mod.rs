@@ -15,8 +15,6 @@ mod decode;
 mod deleted;
 mod describe;
 mod desk;
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod kept;
 mod limits;
 mod place;

@@ -1,8 +1,6 @@
 //! The change stream over CometD: a long-poll client of Salesforce's Streaming API.
 
 mod errors;
-#[cfg(fuzzing)]
-pub(super) mod fuzz;
 mod listener;
 mod messages;
 pub(super) mod payload;

@@ -8,8 +8,6 @@ mod errors;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
 mod eventbus;
-#[cfg(fuzzing)]
-pub(super) mod fuzz;
 #[cfg(test)]
 mod generated;
 mod payload;
