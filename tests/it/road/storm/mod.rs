@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use crate::dice::Dice;
 
 /// What the gate has time for.
-const WRITES: usize = 6_000;
+const WRITES: usize = 3_000;
 
 fn writes() -> usize {
     let told = std::env::var("TRIBUTARY_TEST_WRITES").ok();
