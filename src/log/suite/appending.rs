@@ -263,7 +263,7 @@ pub async fn topics_are_verified_and_not_made(bench: &mut dyn Bench) {
     for wrong in [spec(9, policy), spec(8, longer), spec(8, other)] {
         let refused = log.verify(&wrong).await.unwrap_err();
         assert_eq!(refused.kind(), FaultKind::Config, "{wrong:?}");
-        assert!(refused.report().contains("`t`"), "{refused}");
+        assert!(refused.report().contains("t`"), "{refused}");
     }
     bench.reopen().await;
     let log = bench.log();
