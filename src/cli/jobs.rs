@@ -60,6 +60,14 @@ pub(super) async fn jobs(path: &Path, url: Option<&str>, as_json: bool) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// Connection and id of `CONNECTION/JOB`.
+pub(super) fn named(job: &str) -> Result<(&str, &str), Fault> {
+    job.split_once('/').ok_or_else(|| {
+        Fault::new(FaultKind::Config, format!("`{job}` names no job"))
+            .remedy("write CONNECTION/JOB, as `tributary jobs` prints it")
+    })
+}
+
 /// Tells a job to pause, or to go on.
 pub(super) async fn tell(
     path: &Path,
@@ -68,10 +76,7 @@ pub(super) async fn tell(
     order: Order,
     as_json: bool,
 ) -> Result<ExitCode, Fault> {
-    let (connection, id) = job.split_once('/').ok_or_else(|| {
-        Fault::new(FaultKind::Config, format!("`{job}` names no job"))
-            .remedy("write CONNECTION/JOB, as `tributary jobs` prints it")
-    })?;
+    let (connection, id) = named(job)?;
     let (verb, reason) = match order {
         Order::Pause { reason } => ("pause", reason),
         Order::Resume => ("resume", None),

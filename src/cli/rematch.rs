@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::http::encode::percent;
 use crate::http::request::Method;
 
@@ -46,10 +46,7 @@ pub(super) async fn rematch(
     limit: usize,
     as_json: bool,
 ) -> Result<ExitCode, Fault> {
-    let (connection, id) = job.split_once('/').ok_or_else(|| {
-        Fault::new(FaultKind::Config, format!("`{job}` names no job"))
-            .remedy("write CONNECTION/JOB, as `tributary jobs` prints it")
-    })?;
+    let (connection, id) = super::jobs::named(job)?;
     let at = format!(
         "/api/v1/jobs/{}/{}/rematch",
         percent(connection),
