@@ -111,5 +111,6 @@ fn change() -> Change {
             .into_iter()
             .map(|(name, value)| (FieldName::new(name), value))
             .collect(),
+        row: None,
     }
 }

@@ -218,6 +218,7 @@ impl Shape {
             transaction: Some(event.transaction),
             changed: step.changed,
             fields: image.fields.clone(),
+            row: None,
         };
         images.insert(id.clone(), image);
         Entry {

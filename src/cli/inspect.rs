@@ -237,6 +237,7 @@ fn explain_job(
         transaction: None,
         changed: Vec::new(),
         fields: image.fields.clone(),
+        row: None,
     };
     match mapping.map(&change, (0, 0), SystemClock.now()) {
         Mapped::Rows(rows) => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::model::change::{Change, Op, Origin};
+use crate::model::change::{Change, Op, Origin, RowPlace};
 use crate::model::event::{Event, Row, RowVersion};
 use crate::model::name::FieldName;
 use crate::model::value::{Fields, Value};
@@ -48,7 +48,7 @@ pub struct Image {
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<DateTime<Utc>>,
     /// What its newest row told of its place, where the CRM numbers rows; `None` on an image that was rebuilt from
-    /// the topic, which does not carry it.
+    /// a topic that does not carry it.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub row: Option<RowMark>,
     /// Version of its last published change; zero if none was.
@@ -158,6 +158,17 @@ impl Image {
         self.touched.values().max().copied()
     }
 
+    /// Which row it holds, for its change: whoever rebuilds it from there goes on as if it had never been lost.
+    #[must_use]
+    pub fn row_place(&self) -> Option<RowPlace> {
+        self.row.map(|mark| RowPlace {
+            incarnation: mark.version.incarnation,
+            number: mark.version.number,
+            told: mark.told,
+            as_of: self.base,
+        })
+    }
+
     /// Sets a field; whether its value differs from before.
     pub fn set(&mut self, field: &FieldName, value: &Value) -> bool {
         match self.fields.get_mut(field) {
@@ -177,9 +188,9 @@ impl Image {
 /// The image that a topic's change stands for, when images are rebuilt from the topic: the highest version
 /// wins, whatever the order; an image of the same version has it, and may know more.
 ///
-/// What the wire does not carry is set so that it can only cause a read too much: `base` is the row's own
-/// stamp (a row holds everything that was committed before it), the fields of a stream change are touched
-/// at its commit, and which row it is is not known.
+/// What the wire does not carry is set so that it can only cause a read too much: where rows are not numbered, `base`
+/// is the row's own stamp (a row holds everything that was committed before it), and the fields of a stream change are
+/// touched at its commit.
 #[must_use]
 pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     if image
@@ -191,11 +202,22 @@ pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     let mut next = Image {
         fields: change.fields.clone(),
         version: change.version,
-        row: None,
+        row: change.row.map(|place| RowMark {
+            version: RowVersion {
+                incarnation: place.incarnation,
+                number: place.number,
+            },
+            told: place.told,
+        }),
         ..image.unwrap_or_else(Image::partial)
     };
     if change.is_alive() {
         next.life = Life::Live;
+        if let Some(place) = change.row {
+            next.base = next.base.max(place.as_of);
+            next.touched.clear();
+            return Some(next);
+        }
         let Some(at) = change.committed_at else {
             return Some(next);
         };

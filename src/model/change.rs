@@ -42,6 +42,24 @@ pub struct Change {
     pub changed: Vec<FieldName>,
     /// The image.
     pub fields: Fields,
+    /// Which row the image holds, where the CRM numbers rows: for whoever rebuilds images from the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<RowPlace>,
+}
+
+/// Which row an image holds, and until when it was surely seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowPlace {
+    /// How often the org was found restored to an earlier state, which takes its numbers back.
+    pub incarnation: u32,
+    /// The CRM's own number of the row.
+    pub number: u64,
+    /// When the stream had last told the record alive; null if only reads did.
+    #[serde(serialize_with = "stamp", deserialize_with = "parse_stamp")]
+    pub told: Option<DateTime<Utc>>,
+    /// As of when its newest read was; null if only the stream told it.
+    #[serde(serialize_with = "stamp", deserialize_with = "parse_stamp")]
+    pub as_of: Option<DateTime<Utc>>,
 }
 
 /// The wire format's version.

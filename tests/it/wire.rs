@@ -1,7 +1,7 @@
 //! The wire format of a change, fixed by a golden file per operation and origin.
 
 use chrono::{TimeZone, Utc};
-use tributary::model::change::{Change, InvalidChange, Op, Origin, WIRE_VERSION};
+use tributary::model::change::{Change, InvalidChange, Op, Origin, RowPlace, WIRE_VERSION};
 use tributary::model::event::Transaction;
 use tributary::model::name::{ConnectionId, FieldName, ObjectName};
 use tributary::model::position::Position;
@@ -9,8 +9,8 @@ use tributary::model::record_id::RecordId;
 use tributary::model::value::{Fields, Value};
 use tributary::model::version::Version;
 
-/// What Salesforce can be told of: events by the stream, rows and their absence by reads.
-const SALESFORCE: [(Op, Origin); 10] = [
+/// What ingest can be told of: events by the stream, rows and their absence by reads.
+const TOLD: [(Op, Origin); 10] = [
     (Op::Create, Origin::Stream),
     (Op::Update, Origin::Stream),
     (Op::Delete, Origin::Stream),
@@ -55,15 +55,48 @@ fn change(op: Op, origin: Origin) -> Change {
                 Value::number("12345678901234567.890").unwrap(),
             ),
         ]),
+        row: None,
+    }
+}
+
+/// Dataverse numbers rows and names no transactions of change tracking.
+fn of_dynamics(op: Op, origin: Origin) -> Change {
+    let streamed = origin == Origin::Stream;
+    let at = |seconds| Utc.timestamp_opt(1_767_607_872 + seconds, 0).single();
+    Change {
+        connection: ConnectionId::new("contoso"),
+        object: ObjectName::new("account"),
+        id: RecordId::stored("8a6f1b1e-0000-4000-8000-00000000002a"),
+        position: streamed.then(|| Position::new("dataverse:{\"t\":{}}")),
+        changed: vec![FieldName::new("industrycode@label")],
+        fields: Fields::from([
+            ("name".into(), Value::from("Łódź \u{1f3ed} \"quoted\"\n")),
+            ("industrycode@label".into(), Value::Null),
+            ("revenue".into(), Value::number("97177.00").unwrap()),
+        ]),
+        row: Some(RowPlace {
+            incarnation: 0,
+            number: 5775,
+            told: streamed.then(|| at(3)).flatten(),
+            as_of: (!streamed).then(|| at(-7)).flatten(),
+        }),
+        ..change(op, origin)
     }
 }
 
 #[test]
 fn every_operation_and_origin_has_its_golden_file() {
-    for (op, origin) in SALESFORCE {
-        let change = change(op, origin);
+    for (crm, (op, origin)) in TOLD
+        .map(|told| ("salesforce", told))
+        .into_iter()
+        .chain(TOLD.map(|told| ("dynamics", told)))
+    {
+        let change = match crm {
+            "dynamics" => of_dynamics(op, origin),
+            _ => change(op, origin),
+        };
         let bytes = change.encode().unwrap();
-        let name = format!("salesforce-{}-{}", op.label(), origin.label());
+        let name = format!("{crm}-{}-{}", op.label(), origin.label());
         insta::assert_snapshot!(name.clone(), String::from_utf8(bytes.clone()).unwrap());
         assert_eq!(
             Change::decode(&bytes).unwrap(),

@@ -247,6 +247,7 @@ mod tests {
             transaction: Some(event.transaction.clone()),
             changed: Vec::new(),
             fields: Fields::new(),
+            row: None,
         }
     }
 

@@ -155,6 +155,7 @@ impl Ingest {
             transaction: told.event.map(|event| event.transaction.clone()),
             changed,
             fields: image.fields.clone(),
+            row: image.row_place(),
         }
     }
 

@@ -170,6 +170,7 @@ impl Stage {
             transaction: None,
             changed: Vec::new(),
             fields,
+            row: None,
         }
     }
 

@@ -281,6 +281,7 @@ mod tests {
             transaction: None,
             changed: names(&["Name"]),
             fields,
+            row: None,
         }
     }
 

@@ -88,9 +88,13 @@ fn name(image: &Image) -> &str {
     image.fields["name"].as_text().unwrap()
 }
 
-/// What the topic knows of an image that was published at `modified`.
+/// What a topic that does not tell the row knows of an image that was published at `modified`.
 fn from_topic(image: &Image, origin: Origin, modified: i64) -> Image {
-    let change = Change {
+    rebuilt(None, &in_topic(image, origin, modified)).unwrap()
+}
+
+fn in_topic(image: &Image, origin: Origin, modified: i64) -> Change {
+    Change {
         v: WIRE_VERSION,
         connection: "contoso".into(),
         object: "account".into(),
@@ -103,8 +107,8 @@ fn from_topic(image: &Image, origin: Origin, modified: i64) -> Image {
         transaction: None,
         changed: image.fields.keys().cloned().collect(),
         fields: image.fields.clone(),
-    };
-    rebuilt(None, &change).unwrap()
+        row: None,
+    }
 }
 
 #[test]
@@ -275,6 +279,21 @@ fn of_an_image_from_the_topic_only_later_reads_are_believed() {
         let owed = gone(Some(image), 300, 200, false).owe;
         assert_eq!(owed, Some(at(300)));
     }
+}
+
+#[test]
+fn a_topic_that_tells_the_row_gives_the_image_back_as_it_was() {
+    for image in [known(), told(Some(known()), 9, "nine", 40).image.unwrap()] {
+        let mut change = in_topic(&image, Origin::Hydrate, 3);
+        change.row = image.row_place();
+        let bytes = change.encode().unwrap();
+        let mut back = rebuilt(None, &Change::decode(&bytes).unwrap()).unwrap();
+        back.version = image.version;
+        assert_eq!(back, image);
+    }
+    // A topic of before it was told, read over an image that had one.
+    let change = in_topic(&known(), Origin::Hydrate, 3);
+    assert_eq!(rebuilt(Some(known()), &change).unwrap().row, None);
 }
 
 #[test]

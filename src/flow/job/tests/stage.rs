@@ -229,5 +229,6 @@ pub(super) fn change(id: &RecordId, counter: u64, name: &str) -> Change {
             ("Employees".into(), Value::from(5)),
             ("Hidden__c".into(), Value::Bool(false)),
         ]),
+        row: None,
     }
 }

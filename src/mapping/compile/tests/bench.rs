@@ -272,5 +272,6 @@ pub(super) fn change(op: Op, fields: &[(&str, Value)]) -> Change {
             .iter()
             .map(|(name, value)| (FieldName::new(name), value.clone()))
             .collect(),
+        row: None,
     }
 }

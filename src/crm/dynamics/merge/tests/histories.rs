@@ -81,6 +81,8 @@ struct Run {
     answers: Vec<Answer>,
     image: Option<Image>,
     owed: Option<DateTime<Utc>>,
+    /// Whether the topic tells which row an image holds.
+    places: bool,
     published: Option<Change>,
 }
 
@@ -94,7 +96,7 @@ fn cut(ms: Ms) -> Ms {
 }
 
 impl Run {
-    fn new(table: Box<dyn MergeTable>) -> Self {
+    fn new(table: Box<dyn MergeTable>, places: bool) -> Self {
         // The first question is answered with every row there is.
         let begin = Told {
             rows: -1,
@@ -118,6 +120,7 @@ impl Run {
             answers: Vec::new(),
             image: None,
             owed: None,
+            places,
             published: None,
         }
     }
@@ -269,6 +272,7 @@ impl Run {
                 version: image.version,
                 fields: image.fields.clone(),
                 changed: step.changed,
+                row: image.row_place().filter(|_| self.places),
                 ..published()
             });
         }
@@ -357,11 +361,12 @@ fn published() -> Change {
         transaction: None,
         changed: Vec::new(),
         fields: Fields::new(),
+        row: None,
     }
 }
 
-fn ends_right(table: Box<dyn MergeTable>, deeds: &[Deed]) -> bool {
-    let mut run = Run::new(table);
+fn ends_right(table: Box<dyn MergeTable>, places: bool, deeds: &[Deed]) -> bool {
+    let mut run = Run::new(table, places);
     for deed in deeds {
         run.step(deed);
     }
@@ -372,9 +377,9 @@ fn ends_right(table: Box<dyn MergeTable>, deeds: &[Deed]) -> bool {
 proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4000))]
     #[test]
-    fn every_history_ends_in_the_orgs_state(deeds in deeds()) {
+    fn every_history_ends_in_the_orgs_state(deeds in deeds(), places in any::<bool>()) {
         let table = Box::new(DynamicsTable::new(TimeDelta::milliseconds(LAG_MS)));
-        assert!(ends_right(table, &deeds), "{deeds:?}");
+        assert!(ends_right(table, places, &deeds), "{deeds:?}");
     }
 }
 
@@ -410,7 +415,7 @@ fn a_credulous_table_loses() {
     for _ in 0..400 {
         let deeds = deeds().new_tree(&mut runner).unwrap().current();
         let table = Credulous(DynamicsTable::new(TimeDelta::milliseconds(LAG_MS)));
-        wrong += usize::from(!ends_right(Box::new(table), &deeds));
+        wrong += usize::from(!ends_right(Box::new(table), true, &deeds));
     }
     assert!(
         wrong > 20,
