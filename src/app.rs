@@ -113,11 +113,12 @@ pub fn compile(config: &Config) -> Result<Vec<Arc<Mapping>>, Problems> {
 }
 
 /// What a connection's calls may spend: what its config does not say is the connector's own.
-fn limits(config: &BudgetConfig, own: Limits) -> Limits {
+fn limits(config: &BudgetConfig, patience: Option<Duration>, own: Limits) -> Limits {
     Limits {
         reserve: config.reserve.unwrap_or(own.reserve),
         per_second: config.per_second.unwrap_or(own.per_second),
         at_once: config.at_once.unwrap_or(own.at_once),
+        patience,
         ..own
     }
 }

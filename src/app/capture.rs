@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::connection::ConnectionConfig;
 use crate::crm::port::Selection;
-use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::crm::salesforce::capture::Capture;
 use crate::fault::{Fault, FaultKind};
@@ -14,6 +13,7 @@ use crate::runtime::clock::{Clock, SystemClock};
 use crate::telemetry::metrics::Metrics;
 
 use super::needs::selections;
+use super::sign_in::Ground;
 
 /// The captured objects of one connection's org.
 pub struct OfConnection {
@@ -47,9 +47,8 @@ pub fn open(config: &Config, id: &str) -> Result<OfConnection, Fault> {
         ));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let vault = Vault::in_memory(connection.id.clone());
-    let kept = (vault, Shelf::in_memory(connection.id.clone()));
-    let crm = super::salesforce::connector(connection, kept, &Metrics::none(), &clock)?;
+    let ground = Ground::of_command(&connection.id, Vault::in_memory(connection.id.clone()));
+    let crm = super::salesforce::connector(connection, ground, &Metrics::none(), &clock)?;
     let wanted = selections(config, found)?.into_iter();
     Ok(OfConnection {
         capture: crm.capture(),

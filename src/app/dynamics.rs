@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
-use super::sign_in::Kept;
+use super::sign_in::Ground;
 
 /// The connector of a connection.
 ///
@@ -18,7 +18,7 @@ use super::sign_in::Kept;
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &DynamicsConfig,
-    (vault, shelf): Kept,
+    ground: Ground,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Dynamics, Fault> {
@@ -34,8 +34,8 @@ pub(super) fn connector(
         &connection.auth.client_id,
         proof,
     );
-    settings.vault = vault;
-    settings.shelf = shelf;
+    settings.vault = ground.vault;
+    settings.shelf = ground.shelf;
     if connection.auth.is_by_person {
         settings.flow = Flow::AuthorizationCode;
     }
@@ -46,7 +46,7 @@ pub(super) fn connector(
     }
     settings.language = connection.language;
     settings.daily_requests = connection.daily_requests;
-    settings.limits = super::limits(&connection.budget, settings.limits);
+    settings.limits = super::limits(&connection.budget, ground.patience, settings.limits);
     settings.poll_interval = connection.poll_interval;
     settings.read_lag = connection.read_lag;
     settings.ca_file.clone_from(&connection.ca_file);

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
-use super::sign_in::Kept;
+use super::sign_in::Ground;
 
 /// The connector of a connection.
 ///
@@ -24,7 +24,7 @@ use super::sign_in::Kept;
 /// `Config` for settings that can't be used.
 pub(super) fn connector(
     connection: &SalesforceConfig,
-    (vault, shelf): Kept,
+    ground: Ground,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Salesforce, Fault> {
@@ -36,8 +36,8 @@ pub(super) fn connector(
         client_id,
         auth,
     );
-    settings.vault = vault;
-    settings.shelf = shelf;
+    settings.vault = ground.vault;
+    settings.shelf = ground.shelf;
     settings.instance_url = connection.instance_url.as_ref().map(url);
     if let Some(version) = &connection.api_version {
         settings.api_version.clone_from(version);
@@ -46,7 +46,7 @@ pub(super) fn connector(
     if let Some(records) = connection.bulk_from {
         settings.bulk_from = (records > 0).then_some(records);
     }
-    settings.limits = super::limits(&connection.budget, settings.limits);
+    settings.limits = super::limits(&connection.budget, ground.patience, settings.limits);
     settings.transport = match connection.transport {
         stream::Transport::Cometd => Transport::Cometd,
         stream::Transport::PubSub => Transport::PubSub,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -23,6 +24,9 @@ use crate::telemetry::metrics::Metrics;
 
 use super::state::Opened;
 
+/// How long a command's call waits for an org that gives none: what a service asks for between two calls, and no more.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Every connection's connector.
 pub(super) type Crms = BTreeMap<ConnectionId, Arc<dyn Crm>>;
 
@@ -42,8 +46,12 @@ pub(super) fn crms(
     for (id, connection) in &config.connections {
         let vault = Arc::new(Vault::new(id.clone(), Arc::clone(store), keys.clone()));
         let shelf = Shelf::new(id.clone(), Arc::clone(state) as _, Arc::clone(clock));
-        let kept = (vault, shelf);
-        crms.insert(id.clone(), connector(connection, kept, metrics, clock)?);
+        let ground = Ground {
+            vault,
+            shelf,
+            patience: None,
+        };
+        crms.insert(id.clone(), connector(connection, ground, metrics, clock)?);
     }
     Ok(crms)
 }
@@ -94,8 +102,8 @@ impl Beside {
             let id = connection.id();
             let crm = match vault(config, id, connection, opened.as_ref()) {
                 Ok(vault) => {
-                    let kept = (vault, Shelf::in_memory(id.clone()));
-                    connector(connection, kept, &Metrics::none(), &clock)
+                    let ground = Ground::of_command(id, vault);
+                    connector(connection, ground, &Metrics::none(), &clock)
                 }
                 Err(fault) => Err(fault),
             };
@@ -212,22 +220,42 @@ impl Credentials for Unpinned {
     }
 }
 
-/// What a connector keeps: what signing in does, and descriptions.
-pub(super) type Kept = (Arc<Vault>, Arc<Shelf>);
+/// What a connector is given.
+pub(super) struct Ground {
+    /// What signing in keeps.
+    pub vault: Arc<Vault>,
+    /// Where descriptions are kept.
+    pub shelf: Arc<Shelf>,
+    /// How long its calls wait for an org that gives none ([`Limits::patience`]).
+    ///
+    /// [`Limits::patience`]: crate::budget::Limits::patience
+    pub patience: Option<Duration>,
+}
+
+impl Ground {
+    /// For a command: what it keeps ends with it, and it tells that an org gives no calls instead of waiting.
+    pub(super) fn of_command(id: &ConnectionId, vault: Arc<Vault>) -> Self {
+        Self {
+            vault,
+            shelf: Shelf::in_memory(id.clone()),
+            patience: Some(PATIENCE),
+        }
+    }
+}
 
 fn connector(
     connection: &ConnectionConfig,
-    kept: Kept,
+    ground: Ground,
     metrics: &Metrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Crm>, Fault> {
     match connection {
         ConnectionConfig::Salesforce(connection) => {
-            let crm = super::salesforce::connector(connection, kept, metrics, clock)?;
+            let crm = super::salesforce::connector(connection, ground, metrics, clock)?;
             Ok(Arc::new(crm))
         }
         ConnectionConfig::Dynamics(connection) => {
-            let crm = super::dynamics::connector(connection, kept, metrics, clock)?;
+            let crm = super::dynamics::connector(connection, ground, metrics, clock)?;
             Ok(Arc::new(crm))
         }
     }

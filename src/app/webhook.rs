@@ -7,13 +7,13 @@ use crate::config::connection::ConnectionConfig;
 use crate::config::dynamics::DynamicsConfig;
 use crate::crm::dynamics::push::register::{Done, Registrar, Wanted};
 use crate::crm::port::Selection;
-use crate::crm::port::shelf::Shelf;
 use crate::crm::port::vault::Vault;
 use crate::fault::{Fault, FaultKind};
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::telemetry::metrics::Metrics;
 
 use super::selection::selected;
+use super::sign_in::Ground;
 
 /// The webhook of one connection.
 pub struct Webhook {
@@ -62,9 +62,9 @@ pub fn open(config: &Config, id: &str) -> Result<Webhook, Fault> {
         })
         .collect();
     let id = &connection.id;
-    let kept = (Vault::in_memory(id.clone()), Shelf::in_memory(id.clone()));
+    let ground = Ground::of_command(id, Vault::in_memory(id.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let crm = super::dynamics::connector(&connection, kept, &Metrics::none(), &clock)?;
+    let crm = super::dynamics::connector(&connection, ground, &Metrics::none(), &clock)?;
     let own = connection
         .webhook
         .as_ref()

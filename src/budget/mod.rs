@@ -23,6 +23,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
+use crate::fault::{Fault, FaultKind};
 use crate::model::name::ConnectionId;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -47,6 +48,9 @@ pub struct Limits {
     pub at_once: NonZeroU32,
     /// Calls a day, where they are counted here.
     pub daily: Option<u32>,
+    /// The longest that a call waits where the CRM asks to stay away, or where the day's calls are spent; `None`: for
+    /// as long as that takes. Somebody sits before a command and waits for what it tells.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -58,6 +62,7 @@ impl Default for Limits {
             per_second: NonZeroU32::MIN.saturating_add(15),
             at_once: NonZeroU32::MIN.saturating_add(9),
             daily: None,
+            patience: None,
         }
     }
 }
@@ -108,6 +113,8 @@ enum Step {
     Go,
     /// Asks again after a change, or after so long.
     Wait(Option<Duration>),
+    /// No call is possible for longer than this budget waits.
+    GiveUp(Duration),
 }
 
 impl Budget {
@@ -142,13 +149,17 @@ impl Budget {
     }
 
     /// Waits until the running work ([`Priority::current`]) may make a call. Cancel-safe: a dropped wait spends nothing.
-    pub async fn grant(self: &Arc<Self>) -> Grant {
+    ///
+    /// # Errors
+    /// `Throttled` where that would take longer than [`Limits::patience`].
+    pub async fn grant(self: &Arc<Self>) -> Result<Grant, Fault> {
         let place = self.queue(Priority::current());
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             match place.step() {
-                Step::Go => return place.granted(),
+                Step::Go => return Ok(place.granted()),
+                Step::GiveUp(wait) => return Err(self.no_calls(wait)),
                 Step::Wait(None) => changed.await,
                 Step::Wait(Some(time)) => {
                     tokio::select! {
@@ -229,6 +240,23 @@ impl Budget {
         }
     }
 
+    fn wait_or_give_up(&self, wait: Duration) -> Step {
+        if self.limits.patience.is_some_and(|longest| wait > longest) {
+            return Step::GiveUp(wait);
+        }
+        Step::Wait(Some(wait))
+    }
+
+    fn no_calls(&self, wait: Duration) -> Fault {
+        let what = format!(
+            "no call to the CRM of connection {} is possible for {} s: it asked to stay away, or the day's calls are \
+             spent but for the reserve",
+            self.connection,
+            wait.as_secs()
+        );
+        Fault::new(FaultKind::Throttled, what).retry_after(wait)
+    }
+
     fn queue(self: &Arc<Self>, priority: Priority) -> Place<'_> {
         let mut state = self.lock();
         let key = (priority, state.next);
@@ -274,12 +302,12 @@ impl Place<'_> {
             && let Ok(left) = (until - now).to_std()
             && !left.is_zero()
         {
-            return Step::Wait(Some(left));
+            return budget.wait_or_give_up(left);
         }
         state.closed = None;
         if let Err(wait) = state.day.check(priority, now) {
             budget.note_held(&mut state, now);
-            return Step::Wait(Some(wait));
+            return budget.wait_or_give_up(wait);
         }
         // One place is always free for repair, however long other calls run.
         let at_once = budget.limits.at_once.get();

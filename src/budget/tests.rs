@@ -36,7 +36,7 @@ fn one_at_once() -> Limits {
 /// A wait for a grant of this priority, which may be dropped.
 fn asks(budget: &Arc<Budget>, priority: Priority) -> impl Future<Output = Grant> + use<> {
     let budget = Arc::clone(budget);
-    Box::pin(priority.scope(async move { budget.grant().await }))
+    Box::pin(priority.scope(async move { budget.grant().await.unwrap() }))
 }
 
 fn granted(budget: &Arc<Budget>, priority: Priority) -> Option<Grant> {
@@ -298,4 +298,27 @@ async fn the_picture_says_how_long_the_calls_last_and_what_was_delivered() {
     };
     assert_eq!(picture.deliveries, deliveries);
     assert_eq!(picture.burst_left, Some(5_990));
+}
+
+#[tokio::test]
+async fn whoever_has_no_patience_is_told_instead_of_waiting() {
+    let limits = Limits {
+        patience: Some(Duration::from_secs(30)),
+        ..Limits::default()
+    };
+    let (budget, clock) = still(limits);
+    budget.close(Duration::from_mins(15));
+    let refused = budget.grant().now_or_never().unwrap().err().unwrap();
+    assert_eq!(refused.kind(), FaultKind::Throttled);
+    assert_eq!(refused.wait_hint(), Some(Duration::from_mins(15)));
+    assert!(refused.report().contains("acme"), "{}", refused.report());
+    // What a service asks for between two calls is waited for.
+    clock.advance(Duration::from_mins(15) - Duration::from_secs(30));
+    assert!(budget.grant().now_or_never().is_none());
+    clock.advance(Duration::from_secs(30));
+    drop(granted(&budget, Priority::Incremental).unwrap());
+    // The day's last calls are for repair.
+    budget.answered(usage(50));
+    assert!(budget.grant().now_or_never().unwrap().is_err());
+    assert!(granted(&budget, Priority::Repair).is_some());
 }

@@ -62,7 +62,7 @@ fn change(op: Op, origin: Origin) -> Change {
 /// Dataverse numbers rows and names no transactions of change tracking.
 fn of_dynamics(op: Op, origin: Origin) -> Change {
     let streamed = origin == Origin::Stream;
-    let at = |seconds| Utc.timestamp_opt(1_767_607_872 + seconds, 0).single();
+    let at = |seconds: i64| Utc.timestamp_opt(1_767_607_872 + seconds, 0).single();
     Change {
         connection: ConnectionId::new("contoso"),
         object: ObjectName::new("account"),

@@ -75,7 +75,14 @@ mod tests {
         let pace_of_a_day = pace(Some(1000), &clock);
         let mut calls = 0;
         while pace_of_a_day.affords_hints() {
-            drop(pace_of_a_day.budget.grant().now_or_never().unwrap());
+            drop(
+                pace_of_a_day
+                    .budget
+                    .grant()
+                    .now_or_never()
+                    .unwrap()
+                    .unwrap(),
+            );
             calls += 1;
         }
         assert_eq!(calls, 325, "a tenth, and a quarter of the rest");

@@ -230,7 +230,7 @@ impl Rest {
 
     async fn send(&self, request: impl Fn() -> Request) -> Result<Answer, Refused> {
         let token = self.sign_in.token().await?;
-        let grant = self.budget.grant().await;
+        let grant = self.budget.grant().await?;
         let call = request().bearer(&token.access);
         let answer = self.http.send(call).await?;
         if answer.status() != 401 {
@@ -239,7 +239,7 @@ impl Rest {
         drop(grant);
         // The token ended; once, and with one new one for all who find out.
         let token = self.sign_in.renewed(&token).await?;
-        let _grant = self.budget.grant().await;
+        let _grant = self.budget.grant().await?;
         let call = request().bearer(&token.access);
         self.told(self.http.send(call).await?)
     }

@@ -210,7 +210,7 @@ impl Rest {
 
     async fn open(&self, path: &str, call: Call<'_>) -> Result<(Incoming, Grant), Refused> {
         let token = self.sign_in.token().await?;
-        let grant = self.budget.grant().await;
+        let grant = self.budget.grant().await?;
         let request = self.request(&token.instance_url, path, call);
         let incoming = self.http.open(request.bearer(&token.access)).await?;
         if incoming.head().status() != 401 {
@@ -222,7 +222,7 @@ impl Rest {
         drop(grant);
         // The session ended; once, and with one new token for all who find out.
         let token = self.sign_in.renewed(&token).await?;
-        let grant = self.budget.grant().await;
+        let grant = self.budget.grant().await?;
         let request = self.request(&token.instance_url, path, call);
         let incoming = self.http.open(request.bearer(&token.access)).await?;
         self.budget.answered(usage::told(incoming.head()));
