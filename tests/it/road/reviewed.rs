@@ -139,7 +139,7 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let is_bound = |rows: &Rows| {
         let bound = named(rows, "Twin").into_iter();
         bound
-            .filter(|row| row["employees"] == 1001)
+            .filter(|row| row["employees"].as_f64() == Some(1001.0))
             .any(|row| row["gsid"] == one.as_str())
     };
     rows(&world, "the bound row", is_bound).await;
