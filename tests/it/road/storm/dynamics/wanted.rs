@@ -14,6 +14,7 @@ const COMPANY: Table<'_> = Table {
         ("industry", Form::Text),
         ("employees", Form::Number),
         ("annual_revenue", Form::Number),
+        ("currency_iso_code", Form::Text),
         ("website", Form::Text),
         ("description", Form::Text),
         ("parent_company", Form::Text),
@@ -104,7 +105,7 @@ name = "name"
 industry = "industrycode@label"
 employees = "numberofemployees"
 annual_revenue = "revenue"
-currency_iso_code = { value = "USD" }
+currency_iso_code = "transactioncurrencyid.isocurrencycode"
 website = "websiteurl"
 description = "description"
 [to.Company.derive]
@@ -232,6 +233,9 @@ pub async fn differences(dataverse: &mut Dataverse, store: &Store) -> Vec<String
             row.label("industrycode"),
             row.text("numberofemployees"),
             row.text("revenue"),
+            // There is one currency, and the platform gives it to every row that is written.
+            row.text("_transactioncurrencyid_value")
+                .map(|_| "USD".to_owned()),
             row.text("websiteurl"),
             row.text("description"),
             company.get(row.text("_parentaccountid_value")),
