@@ -85,8 +85,8 @@ struct State {
     running: u32,
     pace: Pace,
     day: Day,
-    /// The CRM asked to stay away until then.
-    closed: Option<DateTime<Utc>>,
+    /// The CRM asked to stay away.
+    closed: Option<Closed>,
     /// It asked, and no call since was answered.
     ajar: bool,
     /// What the CRM says is left of its short window.
@@ -94,6 +94,13 @@ struct State {
     deliveries: Deliveries,
     /// Whether work was said to wait for the day's window.
     told_held: bool,
+}
+
+/// The CRM asked to stay away.
+struct Closed {
+    until: DateTime<Utc>,
+    /// What it said.
+    why: String,
 }
 
 /// Leave for one call, held while it runs.
@@ -113,8 +120,8 @@ enum Step {
     Go,
     /// Asks again after a change, or after so long.
     Wait(Option<Duration>),
-    /// No call is possible for longer than this budget waits.
-    GiveUp(Duration),
+    /// No call is possible for longer than this budget waits, and why.
+    GiveUp(Duration, String),
 }
 
 impl Budget {
@@ -159,7 +166,7 @@ impl Budget {
             changed.as_mut().enable();
             match place.step() {
                 Step::Go => return Ok(place.granted()),
-                Step::GiveUp(wait) => return Err(self.no_calls(wait)),
+                Step::GiveUp(wait, why) => return Err(self.no_calls(wait, &why)),
                 Step::Wait(None) => changed.await,
                 Step::Wait(Some(time)) => {
                     tokio::select! {
@@ -184,15 +191,22 @@ impl Budget {
         self.changed.notify_waiters();
     }
 
-    /// The CRM asks to stay away for so long.
-    pub fn close(&self, wait: Duration) {
+    /// The CRM asks to stay away for so long, by this refusal.
+    pub fn close(&self, wait: Duration, refusal: &Fault) {
         let now = self.clock.now();
         let until = TimeDelta::from_std(wait)
             .ok()
             .and_then(|wait| now.checked_add_signed(wait))
             .unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut state = self.lock();
-        state.closed = Some(state.closed.map_or(until, |closed| closed.max(until)));
+        if state
+            .closed
+            .as_ref()
+            .is_none_or(|closed| closed.until <= until)
+        {
+            let why = refusal.report();
+            state.closed = Some(Closed { until, why });
+        }
         state.ajar = true;
         drop(state);
         self.changed.notify_waiters();
@@ -240,20 +254,17 @@ impl Budget {
         }
     }
 
-    fn wait_or_give_up(&self, wait: Duration) -> Step {
+    fn wait_or_give_up(&self, wait: Duration, why: &str) -> Step {
         if self.limits.patience.is_some_and(|longest| wait > longest) {
-            return Step::GiveUp(wait);
+            return Step::GiveUp(wait, why.to_owned());
         }
         Step::Wait(Some(wait))
     }
 
-    fn no_calls(&self, wait: Duration) -> Fault {
-        let what = format!(
-            "no call to the CRM of connection {} is possible for {} s: it asked to stay away, or the day's calls are \
-             spent but for the reserve",
-            self.connection,
-            wait.as_secs()
-        );
+    fn no_calls(&self, wait: Duration, why: &str) -> Fault {
+        let (connection, seconds) = (&self.connection, wait.as_secs());
+        let what =
+            format!("the org of connection {connection} takes no call for {seconds} s: {why}");
         Fault::new(FaultKind::Throttled, what).retry_after(wait)
     }
 
@@ -298,16 +309,16 @@ impl Place<'_> {
         if state.waiting.first() != Some(&self.key) {
             return Step::Wait(None);
         }
-        if let Some(until) = state.closed
-            && let Ok(left) = (until - now).to_std()
+        if let Some(closed) = &state.closed
+            && let Ok(left) = (closed.until - now).to_std()
             && !left.is_zero()
         {
-            return budget.wait_or_give_up(left);
+            return budget.wait_or_give_up(left, &closed.why);
         }
         state.closed = None;
         if let Err(wait) = state.day.check(priority, now) {
             budget.note_held(&mut state, now);
-            return budget.wait_or_give_up(wait);
+            return budget.wait_or_give_up(wait, "its day's calls are spent but for the reserve");
         }
         // One place is always free for repair, however long other calls run.
         let at_once = budget.limits.at_once.get();

@@ -99,7 +99,11 @@ impl Budget {
             spent: state.day.spent(now),
             lasts_until: state.day.ends_at(now),
             held: held.map(Priority::label).collect(),
-            closed_until: state.closed.filter(|until| *until > now),
+            closed_until: state
+                .closed
+                .as_ref()
+                .map(|closed| closed.until)
+                .filter(|until| *until > now),
             waiting,
             running: state.running,
             burst_left: state.burst,

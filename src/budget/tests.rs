@@ -43,6 +43,10 @@ fn granted(budget: &Arc<Budget>, priority: Priority) -> Option<Grant> {
     asks(budget, priority).now_or_never()
 }
 
+fn refusal() -> Fault {
+    Fault::new(FaultKind::Throttled, "REQUEST_LIMIT_EXCEEDED: too many")
+}
+
 fn usage(left: u64) -> Option<Usage> {
     Some(Usage { left, limit: 1000 })
 }
@@ -233,8 +237,8 @@ async fn the_pace_holds_under_paused_time() {
 #[tokio::test]
 async fn everybody_stays_away_and_then_one_goes_first() {
     let (budget, clock) = still(Limits::default());
-    budget.close(Duration::from_secs(37));
-    budget.close(Duration::from_secs(5));
+    budget.close(Duration::from_secs(37), &refusal());
+    budget.close(Duration::from_secs(5), &refusal());
     assert!(granted(&budget, Priority::Repair).is_none());
     let until = begin() + TimeDelta::seconds(37);
     assert_eq!(budget.show().closed_until, Some(until));
@@ -248,7 +252,7 @@ async fn everybody_stays_away_and_then_one_goes_first() {
     );
     // It is asked to stay away once more.
     budget.answered(None);
-    budget.close(Duration::from_secs(10));
+    budget.close(Duration::from_secs(10), &refusal());
     drop(first);
     assert!(granted(&budget, Priority::Repair).is_none());
     clock.advance(Duration::from_secs(10));
@@ -307,11 +311,13 @@ async fn whoever_has_no_patience_is_told_instead_of_waiting() {
         ..Limits::default()
     };
     let (budget, clock) = still(limits);
-    budget.close(Duration::from_mins(15));
+    budget.close(Duration::from_mins(15), &refusal());
     let refused = budget.grant().now_or_never().unwrap().err().unwrap();
     assert_eq!(refused.kind(), FaultKind::Throttled);
     assert_eq!(refused.wait_hint(), Some(Duration::from_mins(15)));
-    assert!(refused.report().contains("acme"), "{}", refused.report());
+    for due in ["acme", "900 s", "too many"] {
+        assert!(refused.report().contains(due), "{}", refused.report());
+    }
     // What a service asks for between two calls is waited for.
     clock.advance(Duration::from_mins(15) - Duration::from_secs(30));
     assert!(budget.grant().now_or_never().is_none());
@@ -319,6 +325,7 @@ async fn whoever_has_no_patience_is_told_instead_of_waiting() {
     drop(granted(&budget, Priority::Incremental).unwrap());
     // The day's last calls are for repair.
     budget.answered(usage(50));
-    assert!(budget.grant().now_or_never().unwrap().is_err());
+    let refused = budget.grant().now_or_never().unwrap().err().unwrap();
+    assert!(refused.report().contains("reserve"), "{}", refused.report());
     assert!(granted(&budget, Priority::Repair).is_some());
 }

@@ -256,7 +256,7 @@ impl Rest {
         }
         let refused = refusal(&answer);
         if let Some(wait) = refused.fault.wait_hint() {
-            self.budget.close(wait);
+            self.budget.close(wait, &refused.fault);
         }
         Err(refused)
     }

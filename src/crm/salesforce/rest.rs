@@ -236,7 +236,7 @@ impl Rest {
         if let Some(wait) = refused.fault.wait_hint()
             && !refused.is("LIMIT_EXCEEDED")
         {
-            self.budget.close(wait);
+            self.budget.close(wait, &refused.fault);
         }
         refused
     }
