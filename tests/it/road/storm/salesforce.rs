@@ -2,6 +2,7 @@
 //! its own that org and store must both equal.
 
 mod ledger;
+mod transports;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ async fn random_transactions_in_salesforce_end_in_the_store() {
 
 impl Storm {
     async fn begin() -> Self {
-        let world = six_objects().await;
+        let world = six_objects(Transport::PubSub).await;
         let ledger = Ledger::of(held(&world).await);
         let daemon = world.daemon().await;
         Self {
@@ -169,8 +170,15 @@ impl Storm {
     }
 }
 
+/// How changes come.
+#[derive(Clone, Copy)]
+enum Transport {
+    PubSub,
+    Cometd,
+}
+
 /// An org of the six objects, and a config that reads them all.
-async fn six_objects() -> World {
+async fn six_objects(transport: Transport) -> World {
     let mut files = Vec::new();
     for object in OBJECTS {
         let [csv, json] = object.files(FIRST);
@@ -184,7 +192,10 @@ async fn six_objects() -> World {
     };
     let world = World::bare(files, options).await;
     world.put("tributary.toml", &main_section(&world.prefix, &world.store));
-    let transport = format!("pubsub_address = \"{}\"\n", world.org.pubsub_url);
+    let transport = match transport {
+        Transport::PubSub => format!("pubsub_address = \"{}\"\n", world.org.pubsub_url),
+        Transport::Cometd => "transport = \"cometd\"\n".to_owned(),
+    };
     let connection = world.connection(&world.org.url, &transport);
     world.put("connections/acme.toml", &connection);
     for object in OBJECTS {
