@@ -146,13 +146,13 @@ async fn more_events_than_credit_are_taken_all_the_same() {
 #[tokio::test]
 async fn a_stream_that_nobody_asked_for_long_is_not_silent() {
     let mut world = World::start().await;
-    let crm = world.with(|settings| settings.silence = Duration::from_millis(300));
+    let crm = world.with(|settings| settings.silence = Duration::from_secs(3));
     let (mut listener, mut call) = world.listen(&crm, after(1), 1).await;
     hear(&mut listener).await;
     call.send((2..102).map(|id| create(id, "x")).collect());
     assert_eq!(hear(&mut listener).await.events.len(), 100);
     // No credit is left, so the server has nothing to say, however long the caller takes.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     let mut wait = Box::pin(listener.next());
     let credit = tokio::select! {
         heard = &mut wait => panic!("{heard:?}"),
