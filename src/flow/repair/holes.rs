@@ -13,7 +13,9 @@ use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
 use crate::model::name::ObjectName;
 use crate::state::orders::Asked;
-use crate::state::port::{Evidence, Hole, HoleScope, HoleState, ObjectState};
+use crate::state::port::{
+    Evidence, Hole, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress,
+};
 
 use super::Repair;
 
@@ -164,6 +166,29 @@ impl Repair {
             }
         }
         Ok(wait)
+    }
+
+    /// Writes down that what was committed since then is missing; until when.
+    pub(super) async fn open_window(
+        &self,
+        name: &ObjectName,
+        cause: HoleCause,
+        since: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, Fault> {
+        let to = self.road.end_of_now().await?.max(since);
+        let hole = NewHole {
+            object: name.clone(),
+            cause,
+            scope: HoleScope::Window { from: since, to },
+            opened_at: self.road.clock.now(),
+        };
+        let progress = Progress {
+            open: vec![hole],
+            ..Progress::default()
+        };
+        let (connection, state) = (&self.road.connection, &self.road.state);
+        state.commit(connection, self.term, progress).await?;
+        Ok(to)
     }
 
     /// Closes a hole that the evidence is later than; whether it is.

@@ -17,7 +17,7 @@ use crate::image::merge::{Image, Life, MergeTable, Verdict};
 use crate::model::event::Row;
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
-use crate::state::port::{HoleCause, HoleScope, NewHole, Progress};
+use crate::state::port::HoleCause;
 use crate::telemetry::metrics;
 
 use super::Repair;
@@ -248,21 +248,9 @@ impl Repair {
         let Some(from) = missed.iter().filter_map(|row| row.modified_at).min() else {
             return Ok(());
         };
-        let (connection, state) = (&self.road.connection, &self.road.state);
-        let hole = NewHole {
-            object: name.clone(),
-            cause: HoleCause::MissedChanges,
-            scope: HoleScope::Window {
-                from,
-                to: self.road.end_of_now().await?,
-            },
-            opened_at: self.road.clock.now(),
-        };
-        let progress = Progress {
-            open: vec![hole],
-            ..Progress::default()
-        };
-        state.commit(connection, self.term, progress).await?;
+        self.open_window(name, HoleCause::MissedChanges, from)
+            .await?;
+        let connection = &self.road.connection;
         let count = missed.len() as u64;
         self.count(name, count);
         self.road

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::crm::port::survey::Changes;
 use crate::fault::Fault;
 use crate::model::name::ObjectName;
-use crate::state::port::{HoleCause, HoleScope, NewHole, Progress};
+use crate::state::port::{HoleCause, HoleScope};
 use crate::telemetry::metrics;
 
 use super::Repair;
@@ -97,7 +97,8 @@ impl Repair {
                 None => self.last_window(name).await?,
             };
             if let Some(since) = since {
-                self.open_window(name, since).await?;
+                self.open_window(name, HoleCause::NotCaptured, since)
+                    .await?;
             }
             untold.asked.remove(name);
             untold.ended.insert(name.clone());
@@ -113,7 +114,9 @@ impl Repair {
                 last.unwrap_or_else(|| self.covered(name))
             }
         };
-        let to = self.open_window(name, since).await?;
+        let to = self
+            .open_window(name, HoleCause::NotCaptured, since)
+            .await?;
         untold.asked.insert(name.clone(), (to, Instant::now()));
         untold.ended.remove(name);
         Ok(())
@@ -128,28 +131,6 @@ impl Repair {
             (is_ours && is_window).then(|| hole.scope.end())
         });
         Ok(ends.max())
-    }
-
-    /// Writes down that what was committed since then is not told; until when.
-    async fn open_window(
-        &self,
-        name: &ObjectName,
-        since: DateTime<Utc>,
-    ) -> Result<DateTime<Utc>, Fault> {
-        let to = self.road.end_of_now().await?.max(since);
-        let hole = NewHole {
-            object: name.clone(),
-            cause: HoleCause::NotCaptured,
-            scope: HoleScope::Window { from: since, to },
-            opened_at: self.road.clock.now(),
-        };
-        let progress = Progress {
-            open: vec![hole],
-            ..Progress::default()
-        };
-        let (connection, state) = (&self.road.connection, &self.road.state);
-        state.commit(connection, self.term, progress).await?;
-        Ok(to)
     }
 }
 

@@ -74,17 +74,19 @@ async fn until(
     }
 }
 
-/// Waits until the store holds what the org does. Nobody looks into it before it is made.
+/// Waits until the store holds what the org does.
+async fn equal(world: &World, daemon: &Daemon, what: &str) {
+    until(world, daemon, what, |[there, here]| there == here).await;
+}
+
+/// Waits for the first full sync and its rows. Nobody looks into it before it is made.
 async fn synced(world: &World, daemon: &Daemon) {
     daemon
         .wait_for("the first sync", |health| {
             !health["connections"]["acme"]["objects"]["Account"]["synced_at"].is_null()
         })
         .await;
-    until(world, daemon, "the first rows", |[there, here]| {
-        there == here
-    })
-    .await;
+    equal(world, daemon, "the first rows").await;
 }
 
 fn missed(health: &Json) -> u64 {
@@ -148,10 +150,7 @@ async fn what_no_event_told_is_found_and_read() {
     probe(&world, "1s", "transport = \"cometd\"\n");
     let daemon = world.daemon().await;
     assert_eq!(found(&world, &daemon).await, 2);
-    until(&world, &daemon, "the hole's end", |[there, here]| {
-        there == here
-    })
-    .await;
+    equal(&world, &daemon, "the hole's end").await;
     world.holes_close(&daemon).await;
     let (_, metrics) = daemon.get("/metrics").await;
     let line = "tributary_missed_changes_total{connection=\"acme\",object=\"Account\"} 2";
@@ -179,10 +178,7 @@ async fn a_quiet_stream_is_confirmed_by_its_keep_alives() {
         .wait_for("the probe", |health| missed(health) > 0)
         .await;
     assert_eq!(missed(&health), 1);
-    until(&world, &daemon, "the hole's end", |[there, here]| {
-        there == here
-    })
-    .await;
+    equal(&world, &daemon, "the hole's end").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,10 +228,7 @@ async fn what_was_told_is_not_taken_for_missed() {
     world.control("faults", lose).await;
     change(&world, "update", 5, json!({ "Name": "Untold" })).await;
     assert_eq!(found(&world, &daemon).await, 1);
-    until(&world, &daemon, "the hole's end", |[there, here]| {
-        there == here
-    })
-    .await;
+    equal(&world, &daemon, "the hole's end").await;
     world.holes_close(&daemon).await;
     assert_eq!(
         holes(&world),
