@@ -79,6 +79,8 @@ fn differs(road: &Road, selected: &Selected, object: &ObjectRoad, schema: &Objec
     };
     let lacking = lacking(fields, schema);
     let found = fields.difference(&lacking).cloned().collect();
-    let next = ObjectRoad::new(&road.connection, &road.settings.prefix, &found, schema);
+    let readings = road.settings.readings_of(&object.key.object);
+    let prefix = &road.settings.prefix;
+    let next = ObjectRoad::new(&road.connection, prefix, &found, schema, readings);
     next.map_or(true, |next| next != *object)
 }

@@ -12,6 +12,7 @@ pub mod daemon;
 mod data;
 pub mod dataverse;
 mod first_sync;
+mod formulas;
 mod jobs;
 mod killed;
 mod limited;
