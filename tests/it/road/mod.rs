@@ -19,6 +19,7 @@ mod killed;
 mod limited;
 mod metadata;
 mod missed;
+mod orgs;
 mod parents;
 mod paused;
 mod rematched;
