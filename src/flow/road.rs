@@ -108,6 +108,8 @@ pub struct Reading {
     pub needed: BTreeSet<FieldName>,
     /// What it does once the CRM no longer shows one of them.
     pub on_lost_field: OnLostField,
+    /// It writes columns by full syncs alone.
+    pub has_scheduled: bool,
 }
 
 impl Default for Settings {

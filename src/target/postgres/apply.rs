@@ -15,7 +15,7 @@ use super::ledger::{advance_sql, fenced, offset, signed, signed_partition};
 use super::parked::{Changes, write_references};
 use super::pass::{Given, Pass, Told};
 use super::recall::{Feeds, Learned, Recall, Rows};
-use super::{review, wake, write};
+use super::{review, stray, wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
 use crate::model::record_id::RecordId;
@@ -285,6 +285,7 @@ impl<'a> Run<'a> {
             told,
             mut touched,
             reopened,
+            left,
             ..
         } = pass;
         let table = part.plan.table.as_str();
@@ -294,6 +295,7 @@ impl<'a> Run<'a> {
         let changed = write::rows(session, self.schemas, self.batch, &view).await?;
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
         review::done_with(session, self.schemas, self.batch, table, &reopened).await?;
+        stray::note(session, self.schemas, self.batch, &left).await?;
         if !claims.is_empty() {
             let sql = format!(
                 "DELETE FROM {} WHERE digest = ANY($1)",

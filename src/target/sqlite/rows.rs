@@ -108,12 +108,16 @@ impl<'tx> Rows<'tx> {
         if statement.raw_execute()? > 0 {
             return Ok(Written::Changed);
         }
-        let there = self.select.get()?.exists([gsid])?;
-        Ok(if there {
+        Ok(if self.has(gsid)? {
             Written::Same
         } else {
             Written::Missing
         })
+    }
+
+    /// Whether there is such a row.
+    pub(super) fn has(&mut self, gsid: &str) -> Result<bool, JobError> {
+        Ok(self.select.get()?.exists([gsid])?)
     }
 
     /// Reads the values that are to stay; false if there is no row.

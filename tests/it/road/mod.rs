@@ -22,6 +22,7 @@ mod paused;
 mod rematched;
 mod replayed;
 mod reviewed;
+mod scheduled;
 mod store;
 mod store_away;
 mod storm;
