@@ -56,6 +56,8 @@ pub struct DestinationPlan {
     pub owners: BTreeMap<String, BTreeSet<ConnectionId>>,
     /// Columns that a row which is there gets by full syncs alone (`realtime_fields`); never an identifier.
     pub scheduled: BTreeSet<String>,
+    /// Columns that it writes and by which look-ups of any job find its rows: who found one is told when they change.
+    pub keys: BTreeSet<String>,
 }
 
 impl JobPlan {

@@ -218,6 +218,7 @@ impl<'a> Compiler<'a> {
             on_move: config.on_move.unwrap_or(job.on_move),
             owners: BTreeMap::new(),
             scheduled: BTreeSet::new(),
+            keys: BTreeSet::new(),
         };
         let rules = Rules {
             filter,

@@ -237,8 +237,16 @@ impl Run<'_> {
             self.timely.insert(item.row.record.clone());
         }
         let spared = self.spared(item, gsid);
+        let keys = |cells: &Cells| -> Vec<Cell> {
+            let places = item.layout.keys.iter();
+            places.map(|place| cells[*place].clone()).collect()
+        };
+        let found_by = before.as_ref().map(keys);
         let mut cells = self.write_cells(item, before, &spared)?;
         self.write_derived(item, &derived, &mut cells, &spared);
+        if found_by.is_some_and(|before| before != keys(&cells)) {
+            self.tx.leave(item.own.connection.clone(), gsid);
+        }
         (cells[STATE], cells[STATE_AT]) = (Cell::Null, Cell::Null);
         let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
         Ok(match (inserted, was_there, changed) {

@@ -285,14 +285,16 @@ impl<'a> Run<'a> {
             told,
             mut touched,
             reopened,
-            left,
+            mut left,
             ..
         } = pass;
         let table = part.plan.table.as_str();
         if write::entries(session, self.schemas, self.batch, facts, &view).await? {
             self.learned.lost.insert(table);
         }
-        let changed = write::rows(session, self.schemas, self.batch, &view).await?;
+        let written = write::rows(session, self.schemas, self.batch, &view).await?;
+        let changed = written.changed;
+        left.extend(written.moved);
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
         review::done_with(session, self.schemas, self.batch, table, &reopened).await?;
         stray::note(session, self.schemas, self.batch, &left).await?;

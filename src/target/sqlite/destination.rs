@@ -132,6 +132,9 @@ impl<'a> Destination<'a> {
                 self.leave_to_full_syncs(row, entry, gsid, &mut meanings, &mut values)?;
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
                 self.leave_to_owners(gsid, &mut meanings, &mut values)?;
+                if self.rows.moves(gsid, &values)? {
+                    stray::note(run.transaction, &run.batch.reader.connection, gsid)?;
+                }
                 self.rows.update(gsid, &mut values)?
             }
             None => Written::Missing,

@@ -14,7 +14,7 @@ use crate::target::port::Strays;
 /// Rows that are told at a time.
 const SOME: i64 = 1000;
 
-/// Notes that a record of a connection has left a row.
+/// Notes that a record of a connection has left a row, or has changed what finds it.
 pub(super) fn note(
     transaction: &Transaction<'_>,
     connection: &ConnectionId,

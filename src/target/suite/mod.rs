@@ -66,7 +66,7 @@ macro_rules! target_suite {
                 a_move_waits_for_what_it_lacks a_move_to_one_of_several_waits_for_a_person
                 moves_see_each_other_in_a_batch a_look_at_identifiers_changes_nothing
                 a_column_is_its_owners_where_that_holds_the_row a_column_that_waits_is_left_to_its_owner
-                what_refers_to_a_row_that_was_left_is_told;
+                what_refers_to_a_row_that_was_left_is_told what_found_a_row_by_another_key_is_told;
             references: an_empty_reference_is_none a_reference_finds_its_row
                 a_moved_child_refers_to_its_new_parent a_missing_parent_is_parked_and_released
                 only_the_connection_asked_for_is_released a_release_is_limited_and_goes_on

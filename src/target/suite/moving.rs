@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Bench;
-use super::plans::{Row, by_id, company, deleted, person, plan, row, sibling, text};
+use super::plans::{Row, by, by_id, company, deleted, on, person, plan, row, sibling, text};
 use super::world::{Writer, begin, start};
 use crate::mapping::plan::{Cell, DestinationPlan};
 use crate::model::policy::{OnExit, OnMove, OnNone};
@@ -395,6 +395,55 @@ pub async fn what_refers_to_a_row_that_was_left_is_told(bench: &mut dyn Bench) {
     assert_eq!(writer.one(with(&plain, "a", 4, "a")).await, Associated);
     let told = strays(&writer).await;
     assert_eq!(told.records.len(), 1, "{told:?}");
+}
+
+/// Who found a row by what it does not have any more is told, too.
+pub async fn what_found_a_row_by_another_key_is_told(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let keyed = Arc::new(company().identified(&["name"]).keyed(&["external_id"]));
+    let by_key = by(
+        "company",
+        "company",
+        vec![on("external_id", StoredType::String)],
+    );
+    let persons = Arc::new(person().derive(by_key));
+    let with = |version: u64, id: &str| {
+        let row = row(&keyed, "a", version).text("name", "a");
+        row.text("external_id", id)
+            .number("employees", &version.to_string())
+    };
+    let child = |version: u64, id: &str| {
+        let row = row(&persons, "p", version).text("email", "p@x.example");
+        row.to("company", &[id])
+    };
+    writer.one(with(1, "x")).await;
+    writer.one(child(1, "x")).await;
+    let strays = async |writer: &Writer| {
+        let strays = writer.target.strays(&writer.reader.connection);
+        strays.await.unwrap()
+    };
+    assert_eq!(writer.one(with(2, "x")).await, Updated);
+    assert_eq!(strays(&writer).await, Strays::default());
+    assert_eq!(writer.one(with(3, "y")).await, Updated);
+    let told = strays(&writer).await;
+    let p = ("acme".into(), "Object".into(), RecordId::stored("p"));
+    assert_eq!(told.records, [p]);
+    writer.target.forget_strays(&told.marks).await.unwrap();
+    // Published again it finds none, and waits for one.
+    assert_eq!(writer.one(child(2, "x")).await, Updated);
+    assert_eq!(writer.cell_of("person", "p", "company").await, Cell::Null);
+    assert_eq!(writer.parked().await, 1);
+    assert_eq!(writer.one(with(4, "x")).await, Updated);
+    assert_eq!(writer.release().await.filled, 1);
+    let a = Cell::Gsid(writer.gsid_of("company", "a").await);
+    assert_eq!(writer.cell_of("person", "p", "company").await, a);
+    let told = strays(&writer).await;
+    assert_eq!(told.marks.len(), 1, "it is back under the first one");
+    writer.target.forget_strays(&told.marks).await.unwrap();
+    // A column that is not told is not changed.
+    let silent = with(5, "x").cell("external_id", None);
+    writer.one(silent).await;
+    assert_eq!(strays(&writer).await, Strays::default());
 }
 
 fn row_with(plan: &Plan, record: &str, id: &str, name: &str) -> Row {

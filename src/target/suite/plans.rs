@@ -83,6 +83,7 @@ pub fn plan(table: &str, columns: &[(&str, StoredType)]) -> DestinationPlan {
         on_move: OnMove::Update,
         owners: BTreeMap::new(),
         scheduled: BTreeSet::new(),
+        keys: BTreeSet::new(),
     }
 }
 
@@ -173,6 +174,13 @@ impl DestinationPlan {
     pub fn scheduled(mut self, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|column| (*column).to_owned());
         self.scheduled = columns.collect();
+        self
+    }
+
+    /// Columns by which others find its rows.
+    pub fn keyed(mut self, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|column| (*column).to_owned());
+        self.keys = columns.collect();
         self
     }
 
