@@ -81,7 +81,7 @@ impl<'l, 'v> Stage<'l, 'v> {
         }
     }
 
-    /// Writes the rows; the GSIDs of those that were inserted or changed.
+    /// Writes the rows; the GSIDs of those that were inserted or changed, and of the latter whether others may have lost them.
     pub(super) async fn write(
         &self,
         session: &mut Session,
@@ -145,6 +145,24 @@ impl<'l, 'v> Stage<'l, 'v> {
         )
     }
 
+    /// Whether a column has changed by which others find the row: in what a statement returns, a query of its own sees
+    /// the row before.
+    fn moved(&self) -> String {
+        let keys = self.layout.plan.keys.iter().map(|key| {
+            let key = quote(key);
+            format!("o.{key} IS DISTINCT FROM t.{key}")
+        });
+        let keys: Vec<String> = keys.collect();
+        if keys.is_empty() {
+            return "false".to_owned();
+        }
+        format!(
+            "EXISTS (SELECT 1 FROM {} o WHERE o.\"gsid\" = t.\"gsid\" AND ({}))",
+            self.table,
+            keys.join(" OR ")
+        )
+    }
+
     /// `ANY` of one GSID leaves the planner one way to go: from GSIDs to rows. By a plain `=` it may read all rows of
     /// a table that it believes to be small.
     fn update_sql(&self, source: &str) -> String {
@@ -164,8 +182,9 @@ impl<'l, 'v> Stage<'l, 'v> {
              FROM {source}
              WHERE t.\"gsid\" = ANY(ARRAY[s.g]) AND (t.\"crm_state\" IS DISTINCT FROM s.state
                 OR t.\"crm_state_at\" IS DISTINCT FROM s.at{differs})
-             RETURNING t.\"gsid\"",
-            self.table
+             RETURNING t.\"gsid\", {}",
+            self.table,
+            self.moved()
         )
     }
 }

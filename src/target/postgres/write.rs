@@ -1,6 +1,6 @@
 //! What a destination came to, written: crosswalk first, then rows, in the order of their keys.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::ToSql;
@@ -143,13 +143,21 @@ fn complete(written: u64, due: usize) -> Result<(), OrderError> {
     Err(OrderError::Overtaken("a crosswalk entry"))
 }
 
+/// Rows that were changed.
+#[derive(Default)]
+pub(super) struct Written {
+    pub changed: HashSet<Uuid>,
+    /// Those of them that others may find no more.
+    pub moved: BTreeSet<Uuid>,
+}
+
 /// Writes the rows of a destination; those that changed.
 pub(super) async fn rows(
     session: &mut Session,
     schemas: &Schemas,
     batch: &Batch,
     view: &View<'_>,
-) -> Result<HashSet<Uuid>, OrderError> {
+) -> Result<Written, OrderError> {
     let layout = view.layout;
     let table = schemas.table(&layout.plan.table);
     let gone = view.rows.iter().filter(|(_, row)| row.goes);
@@ -167,9 +175,13 @@ pub(super) async fn rows(
             changed.push(*gsid, row);
         }
     }
-    let mut written = HashSet::new();
+    let mut written = Written::default();
     for row in changed.write(session, batch.now).await? {
-        written.insert(row.try_get(0)?);
+        let gsid = row.try_get(0)?;
+        written.changed.insert(gsid);
+        if row.try_get(1)? {
+            written.moved.insert(gsid);
+        }
     }
     // Another one brought back a row that several records share.
     if new.write(session, batch.now).await?.len() != new.len() {
