@@ -47,7 +47,12 @@ impl World {
     pub async fn on_postgres(data: &[(&str, String)], server: &std::sync::Arc<Server>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Store::postgres(std::sync::Arc::clone(server), &name_of(&home)).await;
-        Self::with(data, home, store, SimOptions::default()).await
+        // Whoever is killed again and again is told the same events again and again.
+        let options = SimOptions {
+            event_limit: 1_000_000,
+            ..SimOptions::default()
+        };
+        Self::with(data, home, store, options).await
     }
 
     /// The same with its rows in a file.
