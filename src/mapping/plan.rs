@@ -76,6 +76,26 @@ impl DestinationPlan {
         let owners = self.owners.get(column).into_iter().flatten();
         owners.map(ConnectionId::as_str).collect()
     }
+
+    /// Takes the scheduled columns out of what is to be written to a row: `values` by `columns`, then by `derives`, and
+    /// what the latter mean, which is `absent` from then on.
+    pub fn leave_scheduled<V, M>(
+        &self,
+        values: &mut [Option<V>],
+        meanings: &mut [M],
+        absent: impl Fn() -> M,
+    ) {
+        let columns = self.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| self.scheduled.contains(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(self.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in self.derives.iter().zip(derived) {
+            if self.scheduled.contains(&derive.column) {
+                (*value, *meaning) = (None, absent());
+            }
+        }
+    }
 }
 
 /// A column written from the image or a constant.

@@ -304,16 +304,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         {
             return;
         }
-        let columns = plan.columns.iter().zip(values.iter_mut());
-        for (_, value) in columns.filter(|(column, _)| plan.scheduled.contains(&column.name)) {
-            *value = None;
-        }
-        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
-        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
-            if plan.scheduled.contains(&derive.column) {
-                (*value, *meaning) = (None, Meaning::Absent);
-            }
-        }
+        plan.leave_scheduled(values, meanings, || Meaning::Absent);
     }
 
     /// Leaves the columns alone that are another connection's, since a record of it holds the row.

@@ -296,16 +296,7 @@ impl<'a> Destination<'a> {
         if plan.scheduled.is_empty() || !entry.is_some_and(is_steady) || !self.rows.has(gsid)? {
             return Ok(());
         }
-        let columns = plan.columns.iter().zip(values.iter_mut());
-        for (_, value) in columns.filter(|(column, _)| plan.scheduled.contains(&column.name)) {
-            *value = None;
-        }
-        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
-        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
-            if plan.scheduled.contains(&derive.column) {
-                (*value, *meaning) = (None, Meaning::Absent);
-            }
-        }
+        plan.leave_scheduled(values, meanings, || Meaning::Absent);
         Ok(())
     }
 
