@@ -54,10 +54,12 @@ pub enum EventKind {
         version: RowVersion,
         /// When the CRM says it was last changed.
         modified_at: Option<DateTime<Utc>>,
+        /// Whether it may be of before the previous question, which may have told that the record died since.
+        late: bool,
     },
     /// Deleted some time before `Event::committed_at`; the record may live again since.
     Tombstone {
-        /// When the previous question for changes was sent, which did not tell it.
+        /// What was seen of the record from then on may be newer than its death.
         since: DateTime<Utc>,
         /// Whether the same answer has the record's row, too, or may have.
         beside_row: bool,

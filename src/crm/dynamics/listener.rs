@@ -19,7 +19,7 @@ use super::canary::{Canaries, Contradiction};
 use super::describe::Describer;
 use super::links::Links;
 use super::place::{Link, Way};
-use super::poll::{Poll, Polled};
+use super::poll::{Poll, Polled, doubted_since};
 use super::read::Reader;
 use super::rest::{Refused, Rest};
 
@@ -82,6 +82,8 @@ struct Table {
     check: Instant,
     /// What its canaries were when they were contradicted for the first time.
     doubted: Option<Canaries>,
+    /// When the first question of this life was sent, on the CRM's clock.
+    first_sent: Option<DateTime<Utc>>,
 }
 
 impl Table {
@@ -94,6 +96,7 @@ impl Table {
             refused: false,
             check,
             doubted: None,
+            first_sent: None,
         }
     }
 }
@@ -171,7 +174,10 @@ impl Round {
             return Ok(false);
         };
         let incarnation = self.desk.links.incarnation();
-        let poll = Poll::new(&self.desk.describer, &table.selection, link, incarnation).await;
+        let lag = TimeDelta::from_std(self.desk.rest.settings().read_lag).unwrap_or_default();
+        let doubted = doubted_since(link.sent, table.first_sent, lag);
+        let (describer, selection) = (&self.desk.describer, &table.selection);
+        let poll = Poll::new(describer, selection, link, incarnation, doubted).await;
         self.poll = Some(poll.map_err(|fault| listening(&name, fault))?);
         Ok(false)
     }
@@ -188,6 +194,9 @@ impl Round {
             });
         };
         self.schedule(&name, told);
+        if let Some(table) = self.tables.get_mut(&name) {
+            table.first_sent.get_or_insert(link.sent);
+        }
         // It may have been lost meanwhile, to another life.
         self.desk.links.get(&name)?;
         let (link, lost) = self.compared(&name, link);

@@ -6,8 +6,9 @@
 //! come: what it tells was committed before. `covered` is not needed for rows, which are never merged by parts, but
 //! is honoured as for every table.
 //!
-//! A tombstone tells that a record died some time before C and after the previous question; it may live again since.
-//! Where a read or a row may have seen that, another read by id decides.
+//! A tombstone tells that a record died some time before C and that the previous question did not tell it; it may live
+//! again since. Where a read or a row may have seen that, another read by id decides: those of the lag before the
+//! previous question too, for questions may tell deaths late, and any at the beginning of a life (`poll.rs`).
 
 use std::collections::BTreeSet;
 
@@ -60,7 +61,10 @@ impl MergeTable for DynamicsTable {
     fn event(&self, image: Option<Image>, event: &Event, _carried: &BTreeSet<FieldName>) -> Step {
         let c = event.committed_at;
         match event.kind {
-            EventKind::Row { version, .. } => told(image, version, &event.fields, c),
+            EventKind::Row { version, late, .. } => {
+                let doubted = late.then_some(c);
+                told(image, version, &event.fields, c, doubted)
+            }
             EventKind::Tombstone { since, beside_row } => {
                 self.tombstone(image, c, since, beside_row)
             }
@@ -119,9 +123,9 @@ impl DynamicsTable {
         beside_row: bool,
     ) -> Step {
         let image = image.unwrap_or_else(Image::partial);
-        // A read or a row since the previous question may have seen it live again.
+        // A read or a row of since then may have seen it live again.
         let may_live =
-            image.life == Life::Live && self.seen(&image).is_some_and(|seen| seen >= since);
+            image.life == Life::Live && self.seen(&image).is_none_or(|seen| seen >= since);
         if beside_row || may_live {
             return decided_by_a_read(c);
         }
@@ -176,8 +180,15 @@ const fn decided_by_a_read(c: DateTime<Utc>) -> Step {
     }
 }
 
-/// A row of change tracking: created or changed, and as it is now.
-fn told(image: Option<Image>, version: RowVersion, fields: &Fields, c: DateTime<Utc>) -> Step {
+/// A row of change tracking: created or changed, and as it is now. Where the end of the life it begins may have been
+/// told already, a read of `doubted` or later decides.
+fn told(
+    image: Option<Image>,
+    version: RowVersion,
+    fields: &Fields,
+    c: DateTime<Utc>,
+    doubted: Option<DateTime<Utc>>,
+) -> Step {
     let image = image.unwrap_or_else(Image::partial);
     if image.life == Life::Live && image.row.is_some_and(|held| version < held.version) {
         // A read was quicker, or the org was restored: a read by id tells which.
@@ -195,7 +206,11 @@ fn told(image: Option<Image>, version: RowVersion, fields: &Fields, c: DateTime<
         version,
         told: image.row.and_then(|held| held.told).max(Some(c)),
     };
-    take(image, mark, fields, op)
+    let owe = doubted.filter(|_| image.life != Life::Live);
+    Step {
+        owe,
+        ..take(image, mark, fields, op)
+    }
 }
 
 /// A row of a read as of `a` that is not older than the image's.

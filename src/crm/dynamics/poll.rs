@@ -23,6 +23,8 @@ use super::row::{Item, PageAnswer};
 
 /// Rows of a page are told as of a second after the answer's date, which is cut to whole seconds.
 const SECOND: TimeDelta = TimeDelta::seconds(1);
+/// Dates of answers come in whole seconds, less a round trip.
+const ROUNDING: TimeDelta = TimeDelta::seconds(2);
 
 /// A question under way.
 pub struct Poll {
@@ -34,6 +36,8 @@ pub struct Poll {
     next: Next,
     /// When its first page was asked for, on the CRM's clock.
     sent: Option<DateTime<Utc>>,
+    /// From when on a row or a read may be newer than a death that this question tells.
+    doubted_since: DateTime<Utc>,
     /// Whether any page told something.
     pub told: bool,
 }
@@ -52,7 +56,7 @@ pub struct Polled {
 }
 
 impl Poll {
-    /// Asks for the changes of a table since `before`.
+    /// Asks for the changes of a table since `before`; `doubted_since` is what [`doubted_since`] says of it.
     ///
     /// # Errors
     /// The fault of a describe.
@@ -61,6 +65,7 @@ impl Poll {
         selection: &Selection,
         before: Link,
         incarnation: u32,
+        doubted_since: DateTime<Utc>,
     ) -> Result<Self, Fault> {
         let plan = Plan::new(describer, selection).await?;
         let next = match &before.way {
@@ -78,6 +83,7 @@ impl Poll {
             incarnation,
             next,
             sent: None,
+            doubted_since,
             told: false,
         })
     }
@@ -154,13 +160,14 @@ impl Poll {
         let kind = EventKind::Row {
             version,
             modified_at: row.modified_at,
+            late: is_late(row.modified_at, self.before.sent),
         };
         self.event(row.record, kind, row.fields, told_at, version.number)
     }
 
     fn tombstone(&self, record: RecordId, told_at: DateTime<Utc>, beside_row: bool) -> Event {
         let kind = EventKind::Tombstone {
-            since: self.before.sent,
+            since: self.doubted_since,
             beside_row,
         };
         self.event(record, kind, Fields::new(), told_at, 0)
@@ -215,4 +222,28 @@ impl Poll {
             canaries: self.canaries.clone(),
         })
     }
+}
+
+/// From when on what was seen of a record may be newer than a death that the next question tells, where the question
+/// before it was sent at `before` and the first one of this process' life at `first`, on the CRM's clock.
+///
+/// Each question may show deaths up to `lag` late. What was seen before this life and changed no value is in no topic:
+/// until every death of before is surely told, any row may be newer than one that is told.
+#[must_use]
+pub fn doubted_since(
+    before: DateTime<Utc>,
+    first: Option<DateTime<Utc>>,
+    lag: TimeDelta,
+) -> DateTime<Utc> {
+    let told_to = before - lag;
+    match first {
+        Some(first) if first + ROUNDING < told_to => told_to,
+        _ => DateTime::<Utc>::MIN_UTC,
+    }
+}
+
+/// Whether a row that was changed at `modified` may be of before the question that was sent at `before`.
+#[must_use]
+pub fn is_late(modified: Option<DateTime<Utc>>, before: DateTime<Utc>) -> bool {
+    modified.is_none_or(|modified| modified <= before + ROUNDING)
 }

@@ -63,6 +63,7 @@ fn told(image: Option<Image>, number: u64, value: &str, c: i64) -> Step {
     let kind = EventKind::Row {
         version: numbered(number),
         modified_at: None,
+        late: false,
     };
     T.event(image, &event(kind, Some(value), c), &BTreeSet::new())
 }

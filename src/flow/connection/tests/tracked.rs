@@ -453,6 +453,7 @@ impl Changes {
                     let kind = EventKind::Row {
                         version,
                         modified_at: None,
+                        late: false,
                     };
                     (kind, version.number)
                 }

@@ -3,6 +3,8 @@
 
 use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 
+use crate::crm::dynamics::poll::{doubted_since, is_late};
+
 use super::*;
 
 type Ms = i64;
@@ -75,6 +77,8 @@ struct Run {
     told: Told,
     before: Told,
     asking: bool,
+    /// When this life's first question was sent.
+    first_sent: Option<Ms>,
     /// When records are read by id again: a life keeps the lag's distance to the one before (`flow/gate.rs`), whose
     /// tombstones of records that were never published are in no topic.
     reads_from: Ms,
@@ -116,6 +120,7 @@ impl Run {
             told: begin,
             before: begin,
             asking: false,
+            first_sent: None,
             reads_from: 0,
             answers: Vec::new(),
             image: None,
@@ -174,6 +179,7 @@ impl Run {
             let kind = EventKind::Row {
                 version: row.version.unwrap(),
                 modified_at: row.modified_at,
+                late: is_late(row.modified_at, date(self.told.sent)),
             };
             events.push(Event {
                 fields: row.fields,
@@ -183,7 +189,11 @@ impl Run {
         }
         if has_grave {
             let kind = EventKind::Tombstone {
-                since: date(self.told.sent),
+                since: doubted_since(
+                    date(self.told.sent),
+                    self.first_sent.map(date),
+                    TimeDelta::milliseconds(LAG_MS),
+                ),
                 beside_row: has_row,
             };
             let grave = Event {
@@ -226,6 +236,7 @@ impl Run {
                 }
                 self.before = self.told;
                 self.told = after;
+                self.first_sent.get_or_insert(after.sent);
                 self.asking = false;
             }
             Answer::Row { row, a } => {
@@ -282,6 +293,7 @@ impl Run {
     fn restart(&mut self, further_back: bool) {
         self.answers.clear();
         self.asking = false;
+        self.first_sent = None;
         if further_back {
             self.told = self.before;
         }
@@ -381,6 +393,64 @@ proptest! {
     fn every_history_ends_in_the_orgs_state(deeds in deeds(), places in any::<bool>()) {
         let table = Box::new(DynamicsTable::new(TimeDelta::milliseconds(LAG_MS)));
         assert!(ends_right(table, places, &deeds), "{deeds:?}");
+    }
+}
+
+/// The second life's row has the first one's values, so that no topic tells of it; the death between them is told late.
+#[test]
+fn a_late_tombstone_does_not_bury_a_life_that_changed_nothing() {
+    let ask = |rows_behind, graves_behind| Deed::Ask {
+        rows_behind,
+        graves_behind,
+        row_last: false,
+    };
+    let lived_again = [
+        Deed::Toggle,
+        Deed::Toggle,
+        Deed::Toggle,
+        ask(3, 3),
+        Deed::Arrive(0),
+        Deed::Toggle,
+        Deed::Wait(1996),
+        ask(0, 2000),
+        Deed::Arrive(0),
+    ];
+    let restarted = [Deed::Restart(false)];
+    let asked_between = [Deed::Wait(2000), ask(0, 4000), Deed::Arrive(0)];
+    let quickly = [Deed::Restart(false), ask(0, 2000), Deed::Arrive(0)];
+    let ends: [&[Deed]; 4] = [&[], &restarted, &asked_between, &quickly];
+    for end in ends {
+        let deeds = [&lived_again, end].concat();
+        let table = Box::new(DynamicsTable::new(TimeDelta::milliseconds(LAG_MS)));
+        assert!(ends_right(table, true, &deeds), "{end:?}");
+    }
+}
+
+/// Rows are told later than tombstones: of a life that ended, once its end is told, or was told to the life before.
+#[test]
+fn a_late_row_does_not_bring_back_a_life_that_ended() {
+    let ask = |rows_behind| Deed::Ask {
+        rows_behind,
+        graves_behind: 0,
+        row_last: false,
+    };
+    let died_again = [
+        Deed::Toggle,
+        Deed::Wait(955),
+        Deed::Toggle,
+        Deed::Wait(3021),
+        Deed::Toggle,
+        Deed::Wait(321),
+        ask(3346),
+        Deed::Arrive(0),
+    ];
+    let ends: [&[Deed]; 2] = [&[ask(322)], &[Deed::Restart(false), ask(322)]];
+    for end in ends {
+        let deeds = [&died_again, end].concat();
+        for places in [true, false] {
+            let table = Box::new(DynamicsTable::new(TimeDelta::milliseconds(LAG_MS)));
+            assert!(ends_right(table, places, &deeds), "{end:?}");
+        }
     }
 }
 
