@@ -14,13 +14,15 @@ use crate::config::target::TargetConfig;
 use crate::crm::port::survey::{Finding, ObjectSurvey, Severity, Survey};
 use crate::crm::port::{Crm, Selection};
 use crate::fault::{Fault, FaultKind};
-use crate::flow::road::{dead_spec, topic_name, topic_spec};
+use crate::flow::road::{Reading, dead_spec, late, topic_name, topic_spec};
 use crate::log::port::Log;
-use crate::model::name::{ConnectionId, FieldName, ObjectName};
+use crate::mapping::compile::Mapping;
+use crate::model::name::ConnectionId;
 use crate::runtime::clock::{Clock, SystemClock};
 
 use super::beside;
 use super::needs::selections;
+use super::selection::readings;
 use super::sign_in::Beside;
 
 /// A secret that ends sooner is told of.
@@ -159,21 +161,28 @@ async fn connection_look(
         let what = "no job of it is enabled: nothing is synced";
         look.findings.push(Finding::warning(what));
     }
-    let surveyed = match crm {
-        Some(Ok(crm)) => match crm.surveyor() {
-            Some(surveyor) => surveyor.survey(selections).await,
-            None => return look,
-        },
+    let crm = match crm {
+        Some(Ok(crm)) => crm,
         Some(Err(fault)) => {
             look.findings.push(Finding::of(fault));
             return look;
         }
         None => return look,
     };
-    match surveyed {
+    let Some(surveyor) = crm.surveyor() else {
+        return look;
+    };
+    match surveyor.survey(selections).await {
         Ok(mut survey) => {
+            let mappings = super::compile(config).unwrap_or_default();
+            let mine = |mapping: &&Arc<Mapping>| mapping.plan().connection == *connection.id();
+            let readings = readings(config, mappings.iter().filter(mine));
             for object in &mut survey.objects {
-                name_jobs(config, connection.id(), object);
+                let readings = readings.get(&object.object).map_or(&[][..], Vec::as_slice);
+                name_jobs(readings, object);
+                object
+                    .findings
+                    .extend(formulas(&**crm, readings, object).await);
             }
             look.findings.extend(spending(&survey));
             look.survey = Some(survey);
@@ -184,25 +193,43 @@ async fn connection_look(
 }
 
 /// Says of each field that is missing which jobs select it.
-fn name_jobs(config: &Config, connection: &ConnectionId, object: &mut ObjectSurvey) {
-    let mappings = super::compile(config).unwrap_or_default();
-    let jobs = |object: &ObjectName, field: &FieldName| -> Vec<String> {
-        let plans = mappings.iter().map(|mapping| mapping.plan());
-        let mine = plans.filter(|plan| plan.connection == *connection && plan.source == *object);
-        let selecting = mine.filter(|plan| plan.fields.contains(field));
-        selecting.map(|plan| plan.job.to_string()).collect()
-    };
+fn name_jobs(readings: &[Reading], object: &mut ObjectSurvey) {
     for finding in &mut object.findings {
         let Some(field) = &finding.field else {
             continue;
         };
-        let jobs = jobs(&object.object, field);
+        let jobs = jobs(readings, |reading| reading.fields.contains(field));
         if !jobs.is_empty() {
-            finding
-                .what
-                .push_str(&format!(" (selected by {})", jobs.join(", ")));
+            finding.what.push_str(&format!(" (selected by {jobs})"));
         }
     }
+}
+
+fn jobs(readings: &[Reading], selects: impl Fn(&Reading) -> bool) -> String {
+    let selecting = readings.iter().filter(|reading| selects(reading));
+    let jobs: Vec<&str> = selecting.map(|reading| reading.job.as_str()).collect();
+    jobs.join(", ")
+}
+
+/// Formulas whose value no job wants after each change. The object's description is known by now.
+async fn formulas(crm: &dyn Crm, readings: &[Reading], object: &ObjectSurvey) -> Option<Finding> {
+    if !object.exists {
+        return None;
+    }
+    let schema = crm.describe(&object.object).await.ok()?;
+    let fields = readings.iter().flat_map(|reading| &reading.fields);
+    let late = late(&fields.cloned().collect(), &schema, readings);
+    let names: Vec<String> = late.iter().map(|field| format!("`{field}`")).collect();
+    let jobs = jobs(readings, |reading| !reading.fields.is_disjoint(&late));
+    (!late.is_empty()).then(|| {
+        let what = format!(
+            "no event tells what the org derives: {} is as of the last full sync (selected by {jobs})",
+            names.join(", ")
+        );
+        Finding::warning(what).remedy(
+            "write refresh = \"on_change\" in the job to have it read after each change of its record, many records a call",
+        )
+    })
 }
 
 /// What of the org's allowances is nearly used, or too little for a first sync.

@@ -40,6 +40,7 @@ pub(super) fn readings<'a>(
             fields: plan.fields.iter().cloned().collect(),
             needed: mapping.needed(),
             on_lost_field: routine.map_or_else(Default::default, |routine| routine.on_lost_field),
+            refresh: routine.map_or_else(Default::default, |routine| routine.refresh),
         };
         found.entry(plan.source.clone()).or_default().push(reading);
     }

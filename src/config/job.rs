@@ -7,7 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMove, OnMultiple, OnNone};
+use crate::model::policy::{
+    OnEmptyIdentifier, OnExit, OnLostField, OnMove, OnMultiple, OnNone, Refresh,
+};
 use crate::model::value::{Fields, Value};
 
 mod avatar;
@@ -149,6 +151,8 @@ pub struct Routine {
     pub full_sync: Schedule,
     /// `on_lost_field`: what becomes of the job when the CRM no longer shows a field of it.
     pub on_lost_field: OnLostField,
+    /// `refresh`: when formulas are read.
+    pub refresh: Refresh,
     /// `[[test]]`, in the file's order.
     pub tests: Vec<MappingTest>,
 }

@@ -13,7 +13,7 @@ use crate::image::port::ImageStore;
 use crate::log::port::{Log, Policy, TopicSpec};
 use crate::model::change::Change;
 use crate::model::name::{ConnectionId, FieldName, JobId, ObjectKey, ObjectName};
-use crate::model::policy::OnLostField;
+use crate::model::policy::{OnLostField, Refresh};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 use crate::model::value::Fields;
 use crate::runtime::clock::Clock;
@@ -108,6 +108,16 @@ pub struct Reading {
     pub needed: BTreeSet<FieldName>,
     /// What it does once the CRM no longer shows one of them.
     pub on_lost_field: OnLostField,
+    /// When formulas among them are read.
+    pub refresh: Refresh,
+}
+
+impl Settings {
+    /// Who reads what of an object.
+    #[must_use]
+    pub fn readings_of(&self, object: &ObjectName) -> &[Reading] {
+        self.readings.get(object).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Default for Settings {
@@ -142,6 +152,8 @@ pub struct ObjectRoad {
     pub selection: Selection,
     /// The selected fields that events tell; formulas are only read, parents' fields joined or read.
     pub carried: BTreeSet<FieldName>,
+    /// The selected formulas that nobody wants read at each change of their record.
+    pub late: BTreeSet<FieldName>,
     /// The selected fields of parents whose reference is known.
     pub joins: Vec<Join>,
     /// Who has fields of this object's records.
@@ -152,7 +164,7 @@ pub struct ObjectRoad {
 pub type Objects = BTreeMap<ObjectName, ObjectRoad>;
 
 impl ObjectRoad {
-    /// Checks a selection against the schema of the signed-in user.
+    /// Checks a selection, which jobs read so, against the schema of the signed-in user.
     ///
     /// # Errors
     /// `Missing`, naming every selected field that there is not or that may not be read.
@@ -161,6 +173,7 @@ impl ObjectRoad {
         prefix: &str,
         fields: &BTreeSet<FieldName>,
         schema: &ObjectSchema,
+        readings: &[Reading],
     ) -> Result<Self, Fault> {
         let missing = lacking(fields, schema);
         let is_carried = |name: &&FieldName| {
@@ -194,6 +207,7 @@ impl ObjectRoad {
                 fields: fields.iter().cloned().collect(),
             },
             carried,
+            late: late(fields, schema, readings),
             joins: Vec::new(),
             followers: Vec::new(),
         })
@@ -225,8 +239,15 @@ impl ObjectRoad {
         self.selection.fields.iter().any(|field| {
             field.as_str() != "Id"
                 && !self.carried.contains(field)
+                && !self.late.contains(field)
                 && !self.joins.iter().any(|join| join.field == *field)
         })
+    }
+
+    /// Whether a formula was never read, as of a new record: no event tells it.
+    #[must_use]
+    pub fn lacks_a_formula(&self, fields: &Fields) -> bool {
+        self.late.iter().any(|field| !fields.contains_key(field))
     }
 
     /// Whether a parent's field is not known.
@@ -246,6 +267,32 @@ pub fn lacking(fields: &BTreeSet<FieldName>, schema: &ObjectSchema) -> BTreeSet<
         None => !field.as_str().contains('.'),
     };
     fields.iter().filter(is_lacking).cloned().collect()
+}
+
+/// The formulas among the fields that no job wants read at each change of their record.
+#[must_use]
+pub fn late(
+    fields: &BTreeSet<FieldName>,
+    schema: &ObjectSchema,
+    readings: &[Reading],
+) -> BTreeSet<FieldName> {
+    let is_wanted = |name: &FieldName| {
+        let mut asking = readings.iter();
+        asking.any(|job| job.refresh == Refresh::OnChange && job.fields.contains(name))
+    };
+    let is_late = |name: &&FieldName| is_formula(name, schema) && !is_wanted(name);
+    fields.iter().filter(is_late).cloned().collect()
+}
+
+/// Whether a field moves with more than its record's own events. Text that the CRM puts together from components (a
+/// person's `Name`) does not: it is read whenever they may have moved.
+fn is_formula(name: &FieldName, schema: &ObjectSchema) -> bool {
+    let is_composed = || {
+        let mut fields = schema.fields.values();
+        fields.any(|part| part.compound.as_ref() == Some(name))
+    };
+    let field = schema.fields.get(name);
+    field.is_some_and(|field| field.calculated) && !is_composed()
 }
 
 /// Fields that the CRM keeps and no event tells (Salesforce CDC Developer Guide, "Change Event Fields").
@@ -300,3 +347,6 @@ pub fn entry_of(topic: &Arc<str>, change: &Change) -> Result<crate::log::port::E
         headers: change.headers(),
     })
 }
+
+#[cfg(test)]
+mod tests;

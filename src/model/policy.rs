@@ -58,6 +58,17 @@ pub enum OnEmptyIdentifier {
     Insert,
 }
 
+/// `refresh`: when formulas of a record are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refresh {
+    /// With full syncs, and once with a new record.
+    #[default]
+    FullSync,
+    /// At each change of the record.
+    OnChange,
+}
+
 /// `on_lost_field`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,7 +19,7 @@ use crate::config::reader::{Reader, shown};
 use crate::config::schedule::Schedule;
 use crate::config::store::StoreConfig;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMove};
+use crate::model::policy::{OnEmptyIdentifier, OnExit, OnLostField, OnMove, Refresh};
 
 /// What a job's names are looked up in.
 pub(in crate::config) struct Context<'a> {
@@ -47,7 +47,6 @@ pub(super) struct Origin<'a> {
     pub(super) source: &'a str,
 }
 
-pub(super) const NOT_HERE: &str = "is not available in this version";
 pub(super) const NOT_OOB: &str = "changes an out-of-the-box job, which this is not";
 const DAY: Duration = Duration::from_hours(24);
 
@@ -74,6 +73,11 @@ pub(in crate::config) fn read(
         ("pause", OnLostField::Pause),
     ];
     let on_lost_field = reader.word("on_lost_field", &policies);
+    let refreshes = [
+        ("full_sync", Refresh::FullSync),
+        ("on_change", Refresh::OnChange),
+    ];
+    let refresh = reader.word("refresh", &refreshes);
     let on_move = reader.word("on_move", &POLICIES_OF_MOVE);
     let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
     reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
@@ -110,6 +114,7 @@ pub(in crate::config) fn read(
     let routine = Routine {
         full_sync: full_sync.map_or_else(Schedule::nightly, |schedule| schedule.value),
         on_lost_field: on_lost_field.unwrap_or_default(),
+        refresh: refresh.unwrap_or_default(),
         tests,
     };
     Some((job, routine))
@@ -143,14 +148,6 @@ fn source(reader: &mut Reader<'_>, id: &str, kind: Option<CrmKind>) -> Option<Lo
 
 /// Keys that are checked, so that a config written for a later version is right, and do nothing yet.
 fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
-    if let Some(true) = reader.word("refresh", &[("full_sync", false), ("on_change", true)]) {
-        let spot = reader.spot_of("refresh");
-        reader.report.wrong(
-            &spot,
-            format!("\"on_change\" {NOT_HERE}"),
-            "write \"full_sync\", or remove the key",
-        );
-    }
     brakes(reader);
     depends_on(reader, id, context);
     Schedule::read(reader, "schedule");

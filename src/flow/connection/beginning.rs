@@ -121,7 +121,8 @@ async fn describe(road: &Road, selected: &Selected) -> Result<(Objects, Lost), F
     let wanted = widen(&there, &schemas);
     for (name, schema) in &schemas {
         if let Some(fields) = wanted.get(name) {
-            let object = ObjectRoad::new(connection, prefix, fields, schema)?;
+            let readings = road.settings.readings_of(name);
+            let object = ObjectRoad::new(connection, prefix, fields, schema, readings)?;
             objects.insert(name.clone(), object);
         }
     }

@@ -67,7 +67,7 @@ pub(super) async fn tell(
         "the CRM no longer shows fields that jobs read: they were renamed or deleted, or are hidden from the \
          connection's user"
     );
-    for reading in road.settings.readings.get(object).into_iter().flatten() {
+    for reading in road.settings.readings_of(object) {
         let hit = |fields: &BTreeSet<FieldName>| new.iter().any(|field| fields.contains(*field));
         let must = hit(&reading.needed);
         if must || (reading.on_lost_field == OnLostField::Pause && hit(&reading.fields)) {

@@ -1,13 +1,14 @@
 //! Descriptions are read anew when they are seven days old, or when somebody asks: a connection begins anew where
 //! what jobs select is no longer what it was.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crm::port::shelf::KEPT;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::road::{ObjectRoad, Objects, Road, lacking};
-use crate::model::name::ObjectName;
+use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::ObjectSchema;
 use crate::runtime::shutdown::StopSignal;
 
@@ -77,8 +78,16 @@ fn differs(road: &Road, selected: &Selected, object: &ObjectRoad, schema: &Objec
     let Some(fields) = selected.get(&object.key.object) else {
         return false;
     };
-    let lacking = lacking(fields, schema);
-    let found = fields.difference(&lacking).cloned().collect();
-    let next = ObjectRoad::new(&road.connection, &road.settings.prefix, &found, schema);
-    next.map_or(true, |next| next != *object)
+    // What joining takes is selected besides; to whom it ties an object is no matter of this schema alone.
+    let wanted = fields.iter().chain(&object.selection.fields);
+    let wanted: BTreeSet<FieldName> = wanted.cloned().collect();
+    let found = &wanted - &lacking(&wanted, schema);
+    let readings = road.settings.readings_of(&object.key.object);
+    let prefix = &road.settings.prefix;
+    let Ok(mut next) = ObjectRoad::new(&road.connection, prefix, &found, schema, readings) else {
+        return true;
+    };
+    next.joins.clone_from(&object.joins);
+    next.followers.clone_from(&object.followers);
+    next != *object
 }

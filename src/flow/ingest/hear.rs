@@ -70,10 +70,10 @@ impl Ingest {
                 Judgement::Known => {
                     gathered.count(metrics::EVENTS_REPEATED, &event.object, 1);
                     // What its change lacks was owed, which may not have been written down.
-                    if !road.joins.is_empty()
+                    if !(road.joins.is_empty() && road.late.is_empty())
                         && let Some(image) = gathered.image(&event.object, record)
                         && image.life == Life::Live
-                        && road.lacks_a_join(&image.fields)
+                        && (road.lacks_a_join(&image.fields) || road.lacks_a_formula(&image.fields))
                     {
                         gathered.owe(&event.object, record, event.committed_at);
                     }
@@ -155,8 +155,14 @@ impl Ingest {
         gathered: &mut Gathered,
     ) {
         let image = gathered.image(&event.object, record);
+        // No event tells formulas: what the image lacks before it, it lacks after it.
+        let lacks = match &image {
+            Some(image) => road.lacks_a_formula(&image.fields),
+            None => !road.late.is_empty(),
+        };
         let step = self.road.crm.table().event(image, event, &road.carried);
-        if step.verdict != Verdict::Drop && !event.kind.is_end() && road.reads_more() {
+        let wants = lacks || road.reads_more();
+        if step.verdict != Verdict::Drop && !event.kind.is_end() && wants {
             // Formulas may have moved with it; only a read tells them.
             gathered.owe(&event.object, record, event.committed_at);
         }

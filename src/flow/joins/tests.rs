@@ -73,7 +73,7 @@ fn tied(selected: &Selected, schemas: &Schemas) -> Objects {
         .iter()
         .map(|(name, fields)| {
             let connection = ConnectionId::new("acme");
-            let road = ObjectRoad::new(&connection, "t", fields, &schemas[name]).unwrap();
+            let road = ObjectRoad::new(&connection, "t", fields, &schemas[name], &[]).unwrap();
             (name.clone(), road)
         })
         .collect();

@@ -315,6 +315,8 @@ fn differs(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use chrono::TimeZone;
 
     use super::*;
@@ -336,6 +338,7 @@ mod tests {
             topic: "t".into(),
             selection: Selection::from("Contact"),
             carried: [FieldName::new("Name"), FieldName::new("Phone")].into(),
+            late: BTreeSet::new(),
             joins: Vec::new(),
             followers: Vec::new(),
         }

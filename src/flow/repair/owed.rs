@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::fault::Fault;
@@ -23,8 +23,15 @@ pub(super) const BY_ID: usize = 2000;
 pub(super) struct Hydration {
     /// As of when the newest read was, and when that was.
     clock: Option<(DateTime<Utc>, Instant)>,
-    /// When an object's debts were last read before an answer could settle them.
-    early: BTreeMap<ObjectName, Instant>,
+    /// The last read of an object's debts.
+    last: BTreeMap<ObjectName, Last>,
+}
+
+#[derive(Clone, Copy)]
+struct Last {
+    at: Instant,
+    /// The stamp of the newest debt among them.
+    newest: DateTime<Utc>,
 }
 
 /// What became of reads by id.
@@ -45,18 +52,18 @@ impl Hydration {
         as_of.checked_add_signed(TimeDelta::from_std(at.elapsed()).ok()?)
     }
 
-    /// Whether an object's debts may be read before their time: so that a job sees most of what changed at once,
-    /// but no more often than reads age, or a busy object would eat the org's budget.
-    fn may_be_early(&mut self, object: &ObjectName, lag: Duration) -> bool {
-        let now = Instant::now();
-        let is_free = self
-            .early
-            .get(object)
-            .is_none_or(|last| now - *last >= lag.max(SOON));
-        if is_free {
-            self.early.insert(object.clone(), now);
-        }
-        is_free
+    /// How long an object's debts are left alone: no more often are they read than reads age, or a busy object would eat
+    /// the org's budget.
+    fn rest(&self, object: &ObjectName, lag: Duration) -> Option<Duration> {
+        let since = self.last.get(object)?.at.elapsed();
+        let rest = lag.max(SOON).checked_sub(since);
+        rest.filter(|rest| !rest.is_zero())
+    }
+
+    /// Whether debts of up to this stamp were read, if only before the answer could settle them.
+    fn has_met(&self, object: &ObjectName, newest: DateTime<Utc>) -> bool {
+        let last = self.last.get(object);
+        last.is_some_and(|last| last.newest >= newest)
     }
 }
 
@@ -85,9 +92,10 @@ impl Repair {
         loop {
             let state = &self.road.state;
             let owed = state.owed(&self.road.connection, name, BY_ID).await?;
-            let Some(oldest) = owed.first() else {
+            let (Some(oldest), Some(newest)) = (owed.first(), owed.last()) else {
                 return Ok(None);
             };
+            let newest = newest.stamp;
             let now = match hydration.now() {
                 Some(now) => now,
                 None => {
@@ -98,20 +106,22 @@ impl Repair {
             };
             // Dates come in whole seconds less a round trip, so one more makes sure.
             let due = oldest.stamp.max(covered) + TimeDelta::seconds(2);
-            let full = owed.len() == BY_ID;
             let settles = now >= due;
-            let ids: Vec<RecordId> = owed
-                .into_iter()
-                .filter(|owed| !settles || owed.stamp < now.trunc_subsecs(0))
-                .map(|owed| owed.record)
-                .collect();
-            let lag = self.road.settings.read_lag;
-            if !settles && (now < covered || !hydration.may_be_early(name, lag)) {
+            // Before their time new ones are read all the same, so that a job sees most of what changed at once.
+            if !settles && (now < covered || hydration.has_met(name, newest)) {
                 return Ok(Some(wait_for(due, now)));
+            }
+            let full = owed.len() == BY_ID;
+            let rest = hydration.rest(name, self.road.settings.read_lag);
+            if let Some(rest) = rest.filter(|_| !(settles && full)) {
+                return Ok(Some(rest.clamp(SOON, LATE)));
             }
             if let Err(wait) = self.gate.pass(name) {
                 return Ok(Some(wait.clamp(SOON, LATE)));
             }
+            let at = Instant::now();
+            hydration.last.insert(name.clone(), Last { at, newest });
+            let ids: Vec<RecordId> = owed.into_iter().map(|owed| owed.record).collect();
             let read = self.read_by_id(object, &ids, Origin::Hydrate).await?;
             hydration.clock = Some((read.as_of, Instant::now()));
             // A read that was as of earlier than it looked settles less; the next look decides.

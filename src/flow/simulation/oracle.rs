@@ -256,6 +256,18 @@ impl World {
                     last.insert(change.id.clone(), change);
                 }
             }
+            for (record, change) in last.iter().filter(|(_, change)| change.is_alive()) {
+                let is_heard = change
+                    .position
+                    .as_ref()
+                    .map(index)
+                    .is_some_and(|at| at <= heard);
+                let mut fields = selected.iter().filter(|field| state.fields.contains(field));
+                let lacks = fields.any(|field| !change.fields.contains_key(field));
+                if is_heard && lacks && !owed.iter().any(|owed| owed.record == *record) {
+                    return Err(format!("{change:?} lacks a field, and no read is owed"));
+                }
+            }
             let inner = self.org.lock();
             let mut due: BTreeMap<(RecordId, Option<FieldName>), i64> = BTreeMap::new();
             for told in inner.stream.iter().take(heard) {

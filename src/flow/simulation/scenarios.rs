@@ -1,5 +1,6 @@
 //! Named lives: each invariant of ingest by the smallest story that once broke it, or would.
 
+mod formulas;
 mod parents;
 
 use std::sync::atomic::Ordering;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::image::merge::MergeTable;
 use crate::model::event::GapCause;
 use crate::model::name::{FieldName, ObjectName};
+use crate::model::policy::Refresh;
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
 use crate::runtime::clock::Clock;
@@ -41,6 +42,8 @@ pub struct Profile {
     pub hints: bool,
     /// Contacts have fields of their account, and of its parent.
     pub joins: bool,
+    /// Formulas wait for full syncs.
+    pub late: bool,
     /// The state is broken on purpose.
     pub forgets_debts: bool,
     pub deeds: usize,
@@ -78,6 +81,7 @@ impl Profile {
             deeds: 20 + rng.below(60),
             hints: rng.one_in(3),
             joins: rng.one_in(3),
+            late: rng.one_in(3),
         }
     }
 
@@ -133,6 +137,9 @@ impl Run {
                 self.world.children_a_step = 1;
             }
         }
+        if self.profile.late {
+            self.world.refresh = Refresh::FullSync;
+        }
         self.wait(3000).await?;
         self.world.start("one");
         self.world.chaos.set(self.profile.odds);
@@ -163,8 +170,8 @@ impl Run {
             self.world.start("one");
         }
         let unheard = self.profile.joins && !self.world.selected.contains_key(&account());
-        if self.profile.hard_deletes || unheard {
-            // No event tells of them, nor of parents that no job reads; a scheduled full sync finds them.
+        if self.profile.hard_deletes || self.profile.late || unheard {
+            // No event tells of them, nor of formulas, nor of parents that no job reads; a scheduled full sync does.
             self.world.ask_for_full_sync().await?;
         }
         let stats = self.world.rest().await?;

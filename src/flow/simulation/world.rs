@@ -11,13 +11,14 @@ use tokio::task::JoinHandle;
 use crate::crm::port::Crm;
 use crate::flow::board::Board;
 use crate::flow::connection::{Selected, keep};
-use crate::flow::road::{Road, Settings, topic_name};
+use crate::flow::road::{Reading, Road, Settings, topic_name};
 use crate::image::memory::MemoryImages;
 use crate::image::merge::MergeTable;
 use crate::image::port::ImageStore;
 use crate::log::memory::MemoryLog;
 use crate::log::port::Log;
 use crate::model::name::{ConnectionId, FieldName, ObjectKey, ObjectName};
+use crate::model::policy::{OnLostField, Refresh};
 use crate::runtime::clock::VirtualClock;
 use crate::runtime::shutdown::StopSignal;
 use crate::schedule::Timetable;
@@ -45,6 +46,8 @@ pub struct World {
     pub images: BTreeMap<&'static str, Arc<MemoryImages>>,
     pub state: Arc<MemoryState>,
     pub selected: Selected,
+    /// What the jobs say of formulas.
+    pub refresh: Refresh,
     /// When full syncs are due.
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     pub clock: VirtualClock,
@@ -92,6 +95,7 @@ impl World {
             images: BTreeMap::new(),
             state: Arc::default(),
             selected: BTreeMap::from([(account(), fields(&["Name", "City", "F"]))]),
+            refresh: Refresh::OnChange,
             full_syncs: BTreeMap::new(),
             clock,
             connection: ConnectionId::new("acme"),
@@ -160,6 +164,7 @@ impl World {
                 refused_wait: Duration::from_secs(20),
                 full_syncs: self.full_syncs.clone(),
                 children_a_step: self.children_a_step,
+                readings: readings(&self.selected, self.refresh),
                 ..Settings::default()
             }),
         }
@@ -238,4 +243,19 @@ impl World {
     pub fn reads(&self) -> u64 {
         self.chaos.reads.load(Ordering::SeqCst)
     }
+}
+
+/// One job an object, which reads all that is selected of it.
+fn readings(selected: &Selected, refresh: Refresh) -> BTreeMap<ObjectName, Vec<Reading>> {
+    let reading = |fields: &BTreeSet<FieldName>| Reading {
+        job: "job".into(),
+        fields: fields.clone(),
+        needed: BTreeSet::new(),
+        on_lost_field: OnLostField::Continue,
+        refresh,
+    };
+    let objects = selected.iter();
+    objects
+        .map(|(name, fields)| (name.clone(), vec![reading(fields)]))
+        .collect()
 }

@@ -21,12 +21,16 @@ impl World {
         let data = home.path().join("org");
         std::fs::create_dir_all(&data).unwrap();
         let accounts: String = (0..450)
-            .map(|number| format!("001{number:012},Example {number},Energy,005000000000001\n"))
+            .map(|number| {
+                format!("001{number:012},Example {number},Energy,005000000000001,{number}\n")
+            })
             .collect();
         let files = [
             ("User", "Id,Username,Email,IsActive\n005000000000001,sync@acme.example,s@acme.example,true\n".to_owned()),
-            ("Account", format!("Id,Name,Industry,OwnerId\n{accounts}")),
+            ("Account", format!("Id,Name,Industry,OwnerId,Score__c\n{accounts}")),
         ];
+        let notes = json!({ "fields": { "Score__c": { "type": "double", "calculated": true } } });
+        std::fs::write(data.join("Account.json"), notes.to_string()).unwrap();
         for (name, text) in files {
             std::fs::write(data.join(format!("{name}.csv")), text).unwrap();
         }
@@ -191,6 +195,29 @@ async fn hidden_and_unknown_fields_are_named() {
     let findings = told(&looked(&world.config()).await, "acme");
     assert!(one(&findings, "`Indstry`").contains("did you mean `Industry`"));
     assert_eq!(findings.len(), 4, "{findings:#?}");
+}
+
+#[tokio::test]
+async fn formulas_that_wait_for_full_syncs_are_named() {
+    let world = World::new().await;
+    world.configure(
+        "",
+        "industry = \"Industry\"\nemployees = \"Score__c\"\nphone = \"Owner.Email\"",
+    );
+    let (code, out, _) = run(&world.config(), &["check", "--live"]).await;
+    assert_eq!(code, 0, "{out}");
+    assert!(!out.contains("missing"), "{out}");
+    let findings = told(&looked(&world.config()).await, "acme");
+    let late = one(&findings, "`Score__c`");
+    assert!(late.starts_with("warning: no event tells"), "{late}");
+    assert!(late.contains("selected by company_sync"), "{late}");
+    assert!(late.contains("refresh = \"on_change\""), "{late}");
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    let job = world.config().join("jobs/acme/company_sync.toml");
+    let text = std::fs::read_to_string(&job).unwrap();
+    std::fs::write(&job, format!("refresh = \"on_change\"\n{text}")).unwrap();
+    let findings = told(&looked(&world.config()).await, "acme");
+    assert_eq!(findings.len(), 0, "{findings:#?}");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ fn road() -> ObjectRoad {
         topic: "t".into(),
         selection: Selection::from("Contact"),
         carried: BTreeSet::new(),
+        late: BTreeSet::new(),
         joins: vec![Join {
             field: NAME.into(),
             reference: ID.into(),

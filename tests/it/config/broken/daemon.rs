@@ -370,7 +370,7 @@ pub const JOBS: &[Case] = &[
     (
         "refresh",
         USER,
-        "source = \"User\"\nrefresh = \"on_change\"\n",
+        "source = \"User\"\nrefresh = \"on_chance\"\n",
     ),
     (
         "brakes",
