@@ -346,6 +346,7 @@ impl Daemon {
             lease: config.state.lease,
             read_lag: connection.read_lag(),
             untold_poll: connection.untold_poll(),
+            probe: connection.probe(),
             full_syncs: timetables(config, id)?,
             ..Settings::default()
         };

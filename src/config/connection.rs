@@ -56,6 +56,8 @@ pub struct SalesforceConfig {
     pub read_lag: Duration,
     /// `poll_interval`: how often an object that no event tells is asked for its changes.
     pub poll_interval: Duration,
+    /// `probe_interval`: how often an object that events tell is probed for changes that none told.
+    pub probe_interval: Duration,
     /// `bulk_from`: objects with at least so many records are read as a whole by the Bulk API; 0: none is.
     pub bulk_from: Option<u64>,
     /// `budget`: what its calls may spend.
@@ -66,6 +68,8 @@ pub struct SalesforceConfig {
 
 /// How often an object that no event tells is asked for its changes, unless it is said.
 const UNTOLD_POLL: Duration = Duration::from_mins(10);
+/// How often an object that events tell is probed for changes that none told, unless it is said.
+const PROBE: Duration = Duration::from_mins(10);
 
 pub(super) const NOT_HERE: &str = "is not available in this version";
 
@@ -112,6 +116,15 @@ impl ConnectionConfig {
         match self {
             Self::Salesforce(connection) => connection.poll_interval,
             Self::Dynamics(_) => UNTOLD_POLL,
+        }
+    }
+
+    /// How often an object that events tell is probed for changes that none told, where events alone tell changes.
+    #[must_use]
+    pub fn probe(&self) -> Duration {
+        match self {
+            Self::Salesforce(connection) => connection.probe_interval,
+            Self::Dynamics(_) => PROBE,
         }
     }
 
@@ -204,11 +217,9 @@ impl SalesforceConfig {
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
-        let poll_interval = reader.duration(
-            "poll_interval",
-            Duration::from_secs(1),
-            Duration::from_hours(24),
-        );
+        let (least, most) = (Duration::from_secs(1), Duration::from_hours(24));
+        let poll_interval = reader.duration("poll_interval", least, most);
+        let probe_interval = reader.duration("probe_interval", least, most);
         let bulk_from = reader.integer("bulk_from", 0..=1_000_000_000);
         let budget = BudgetConfig::take(&mut reader);
         let company_resolution = company_resolution(&mut reader);
@@ -228,6 +239,7 @@ impl SalesforceConfig {
             plain_text,
             read_lag: read_lag.unwrap_or(Duration::from_secs(5)),
             poll_interval: poll_interval.unwrap_or(UNTOLD_POLL),
+            probe_interval: probe_interval.unwrap_or(PROBE),
             bulk_from: bulk_from.and_then(|records| u64::try_from(records).ok()),
             budget,
             company_resolution,

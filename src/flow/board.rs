@@ -99,6 +99,8 @@ pub struct ObjectPicture {
     pub changes: Option<Changes>,
     /// Fields that jobs read and that the CRM no longer shows.
     pub lost_fields: Vec<FieldName>,
+    /// Records that the probe found changed since the start though no event told it.
+    pub missed: u64,
     /// Reads owed.
     pub owed: u64,
     /// Changes published since the start.

@@ -87,6 +87,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How often an object that no event tells is asked for its changes.
     pub untold_poll: Duration,
+    /// How often an object that events tell is probed for changes that none told.
+    pub probe: Duration,
     /// When full syncs of an object are due after its first.
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     /// How many children one step tells of their parents' changes; beyond, their object is read.
@@ -121,6 +123,7 @@ impl Default for Settings {
             refused_wait: Duration::from_secs(60),
             grace: Duration::from_secs(10),
             untold_poll: Duration::from_mins(10),
+            probe: Duration::from_mins(10),
             full_syncs: BTreeMap::new(),
             children_a_step: 10_000,
             readings: BTreeMap::new(),

@@ -244,6 +244,8 @@ pub enum HoleCause {
     OrgRestored,
     /// More children than one step tells have a field of a parent that changed.
     ParentChanged,
+    /// The probe found records that differ though the stream should have told them.
+    MissedChanges,
 }
 
 /// What may be missing.
@@ -338,6 +340,9 @@ pub struct ObjectState {
     /// Fields that jobs select and that the CRM no longer shows, though it did.
     #[serde(default)]
     pub lost: Vec<FieldName>,
+    /// CRM time up to which the probe has looked for changes that no event told.
+    #[serde(default)]
+    pub probed: Option<DateTime<Utc>>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was
@@ -369,7 +374,7 @@ pub struct SnapshotProgress {
 
 impl HoleCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ExpiredPosition,
         Self::NoPosition,
         Self::Overflow,
@@ -382,6 +387,7 @@ impl HoleCause {
         Self::NotCaptured,
         Self::OrgRestored,
         Self::ParentChanged,
+        Self::MissedChanges,
     ];
 
     /// Its label in metrics and on pages.
@@ -400,6 +406,7 @@ impl HoleCause {
             Self::NotCaptured => "not_captured",
             Self::OrgRestored => "org_restored",
             Self::ParentChanged => "parent_changed",
+            Self::MissedChanges => "missed_changes",
         }
     }
 }

@@ -418,6 +418,7 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         topic: Some("g".into()),
         sampled: Some(2),
         lost: vec!["Industry".into()],
+        probed: Some(at(4)),
     };
     state
         .put_object(acme(), term, &account(), known.clone())

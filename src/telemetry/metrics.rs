@@ -59,6 +59,8 @@ vocabulary! {
     LAG_SECONDS = "tributary_lag_seconds";
     /// Holes that are not closed, by connection and cause.
     HOLES_OPEN = "tributary_holes_open";
+    /// Records that the probe found changed though no event told it, by connection and object.
+    MISSED_CHANGES = "tributary_missed_changes_total";
     /// Fields that jobs read and that the CRM no longer shows, by connection and object.
     LOST_FIELDS = "tributary_lost_fields";
     /// Records that wait for a read by id.

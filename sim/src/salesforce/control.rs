@@ -62,6 +62,7 @@
 //! | `do` | What happens |
 //! |---|---|
 //! | `{"kind":"gap"}` | the event becomes the gap event of its kind |
+//! | `{"kind":"lose"}` | the event is told to nobody, and nothing tells that |
 //! | `{"kind":"merge"}` | like changes of a transaction are one event with several `recordIds` |
 //! | `{"kind":"sequence_hole","skip":2}` | numbers after the transaction's first are higher by so many |
 //! | `{"kind":"without_last_modified"}` | an update without `LastModifiedDate` |

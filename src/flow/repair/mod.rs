@@ -3,6 +3,7 @@
 
 mod hints;
 mod holes;
+mod missed;
 mod owed;
 mod scheduled;
 mod untold;
@@ -28,6 +29,7 @@ use super::full_sync::Inlet;
 use super::gate::Gate;
 use super::road::{Objects, Road, lacking};
 
+use missed::Probes;
 use owed::Hydration;
 use untold::Untold;
 
@@ -89,26 +91,30 @@ impl Repair {
         }
     }
 
-    /// First full syncs, then holes (those of objects that no event tells among them), then full syncs that are due, one
-    /// after another, until the stop signal. Full syncs that have to wait for the org's calls hold up no hole: they are
-    /// given up at the page where they are.
+    /// First full syncs, then holes (those of objects that no event tells among them), then the probes and full syncs that
+    /// are due, one after another, until the stop signal. Probes and full syncs that have to wait for the org's calls hold
+    /// up no hole: full syncs are given up at the page where they are, probes begin anew.
     ///
     /// # Errors
     /// As [`Repair::run_quick`].
     pub async fn run_deep(self: Arc<Self>, stop: StopSignal) -> Result<(), Fault> {
         let mut trouble = self.trouble();
-        let mut untold = Untold::default();
+        let (mut untold, mut probes) = (Untold::default(), Probes::default());
         loop {
             let work = async {
-                let synced = self.while_afforded(self.first_syncs()).await;
+                let full = Priority::FullSync;
+                let synced = self.while_afforded(full, self.first_syncs()).await;
                 let polled = Priority::Incremental
                     .scope(self.poll_untold(&mut untold))
                     .await;
                 let mended = Priority::Repair.scope(self.mend_holes()).await;
                 synced?;
                 polled?;
-                self.while_afforded(self.scheduled_syncs()).await?;
-                Ok(mended?.unwrap_or(IDLE))
+                self.while_afforded(full, self.scheduled_syncs()).await?;
+                let wait = mended?;
+                let probed = self.probe(&mut probes, &untold);
+                self.while_afforded(Priority::Incremental, probed).await?;
+                Ok(wait.unwrap_or(IDLE))
             };
             let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
                 return Ok(());
@@ -121,19 +127,20 @@ impl Repair {
         }
     }
 
-    /// Full syncs for as long as the budget has calls for them; they go on from their last durable page another time.
+    /// Work for as long as the budget has calls for its priority; it goes on from what is durable another time.
     async fn while_afforded(
         &self,
-        syncs: impl Future<Output = Result<(), Fault>>,
+        priority: Priority,
+        work: impl Future<Output = Result<(), Fault>>,
     ) -> Result<(), Fault> {
-        let syncs = Priority::FullSync.scope(syncs);
+        let work = priority.scope(work);
         let Some(budget) = self.road.crm.budget() else {
-            return syncs.await;
+            return work.await;
         };
         tokio::select! {
             biased;
-            () = budget.held(Priority::FullSync) => Ok(()),
-            synced = syncs => synced,
+            () = budget.held(priority) => Ok(()),
+            done = work => done,
         }
     }
 

@@ -28,6 +28,14 @@ pub(super) struct Untold {
     ended: BTreeSet<ObjectName>,
 }
 
+impl Untold {
+    /// Whether the object's changes come by events, as far as is known.
+    pub(super) fn leaves_to_events(&self, name: &ObjectName) -> bool {
+        let changes = self.changes.get(name);
+        changes.is_some_and(|changes| !is_untold(*changes))
+    }
+}
+
 impl Repair {
     /// Opens a window for every object that no event tells and that was not asked for long enough.
     pub(super) async fn poll_untold(&self, untold: &mut Untold) -> Result<(), Fault> {

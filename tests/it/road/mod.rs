@@ -16,6 +16,7 @@ mod jobs;
 mod killed;
 mod limited;
 mod metadata;
+mod missed;
 mod parents;
 mod paused;
 mod rematched;

@@ -104,6 +104,7 @@ impl Rewrites {
         if state.pending.is_empty() {
             return events;
         }
+        events.retain(|event| !state.lose(event));
         for event in &mut events {
             state.spoil(event);
         }
@@ -123,6 +124,15 @@ impl Rewrites {
 }
 
 impl State {
+    /// Whether a script has the event lost.
+    fn lose(&mut self, event: &ChangeEvent) -> bool {
+        let fault = fire(&mut self.pending, |on, fault| match fault {
+            EventFault::Lose {} if on.matches(event) => Some(()),
+            _ => None,
+        });
+        fault.is_some()
+    }
+
     /// Scripts for a single event, before its transaction is looked at.
     fn spoil(&mut self, event: &mut ChangeEvent) {
         let fault = fire(&mut self.pending, |on, fault| {
@@ -309,6 +319,14 @@ mod tests {
         let events = updates(3);
         assert_eq!(Rewrites::default().apply(events.clone()), events);
         assert_eq!(Rewrites::default().marks(&events[0]), Marks::default());
+    }
+
+    #[test]
+    fn a_lost_event_is_told_to_nobody() {
+        let rewrites = with(EventFault::Lose {});
+        assert_eq!(rewrites.apply(updates(2)), updates(2)[1..]);
+        assert!(rewrites.left().is_empty());
+        assert_eq!(rewrites.apply(updates(2)), updates(2));
     }
 
     #[test]

@@ -258,6 +258,8 @@ pub(crate) enum BayeuxFault {
 pub(crate) enum EventFault {
     /// The event becomes a gap event of its kind.
     Gap {},
+    /// The event is told to nobody, and nothing tells that.
+    Lose {},
     /// Like changes of a transaction become one event with several record ids.
     Merge {},
     /// Sequence numbers after the transaction's first event leave out so many.
@@ -453,6 +455,7 @@ const BAYEUX_KINDS: &[&str] = &[
 const RPC_KINDS: &[&str] = &["rpc_status", "rpc_slow", "rpc_stall", "rpc_cut"];
 const EVENT_KINDS: &[&str] = &[
     "gap",
+    "lose",
     "merge",
     "sequence_hole",
     "without_last_modified",
