@@ -243,7 +243,7 @@ impl Daemon {
         let control = Control::new(
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),
-            clock,
+            Arc::clone(&clock),
             Some(Arc::clone(&daemon.stores.target) as _),
             known_jobs(&config),
             roads,
@@ -251,6 +251,7 @@ impl Daemon {
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),
             control: Arc::new(control),
+            clock,
             exposition,
             state: Arc::clone(&daemon.stores.state),
             log: Arc::clone(&daemon.stores.log),

@@ -57,10 +57,11 @@ pub(super) enum Command {
         all: bool,
     },
     /// Print the dead letters, newest first, and how many records wait for a decision.
-    Errors {
-        /// Only those of a job: CONNECTION/JOB.
-        #[arg(long)]
-        job: Option<String>,
+    Errors(ErrorsOptions),
+    /// Print the runs of jobs, those that began last first: full syncs, and the real-time changes of each day.
+    Runs {
+        /// A connection, or CONNECTION/JOB.
+        of: Option<String>,
         /// How many.
         #[arg(long, default_value_t = 20)]
         limit: usize,
@@ -157,6 +158,22 @@ pub(super) struct DaemonOptions {
     /// The daemon's address, in place of the config's `[admin] listen`; its token is read from TRIBUTARY_TOKEN then.
     #[arg(long)]
     pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ErrorsOptions {
+    /// Only those of a job: CONNECTION/JOB.
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Only those of a run, as `tributary runs` prints it.
+    #[arg(long)]
+    pub run: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 20, conflicts_with = "csv")]
+    pub limit: usize,
+    /// Write all of them to a file, with the fields of each record; `-` is the standard output.
+    #[arg(long)]
+    pub csv: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -35,6 +35,10 @@ pub(super) struct Work {
     pub letters: Vec<Letter>,
     /// Records and rows by outcome.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The run that it is part of.
+    pub counts_for: Arc<str>,
+    /// Where its first change of a full sync or a repair lies.
+    pub first_read: Option<u64>,
     /// Commit stamps of the stream's changes.
     pub streamed: Vec<DateTime<Utc>>,
     /// Rows were written that others may wait for.
@@ -102,6 +106,8 @@ impl Work {
         Self {
             letters: Vec::new(),
             counts: BTreeMap::new(),
+            counts_for: Arc::from(""),
+            first_read: None,
             streamed: Vec::new(),
             wrote: false,
             settled: 0,
@@ -136,6 +142,9 @@ impl Work {
             };
             if matches!(self.run, Run::First) && change.origin == Origin::Stream {
                 self.streamed.extend(change.committed_at);
+            }
+            if matches!(change.origin, Origin::Snapshot | Origin::Reconcile) {
+                self.first_read.get_or_insert(record.offset);
             }
             match newest.get(&change.id) {
                 Some((_, held)) if held.version > change.version => self.count("folded"),
@@ -273,14 +282,15 @@ impl Work {
         part: Option<&HashSet<RecordId>>,
     ) -> Result<HeldUp, Fault> {
         self.check_shape(applied, part)?;
-        let mut reasons: BTreeMap<RecordId, String> = BTreeMap::new();
+        let mut reasons: BTreeMap<RecordId, (String, String)> = BTreeMap::new();
         let mut outranked: BTreeSet<RecordId> = BTreeSet::new();
         for (destination, outcomes) in self.destinations.iter().zip(&applied.outcomes) {
             let rows = destination.rows.iter().filter(|row| is_in(part, row));
             for (row, outcome) in rows.zip(outcomes) {
                 if let Outcome::Rejected(reason) = outcome {
-                    let reason = format!("{}: {reason}", destination.plan.label);
-                    reasons.entry(row.record.clone()).or_insert(reason);
+                    let label = &destination.plan.label;
+                    let reasons = reasons.entry(row.record.clone());
+                    reasons.or_insert_with(|| (label.clone(), format!("{label}: {reason}")));
                 } else if outcome.outranks(row.version, self.since)
                     && !self.asked_again.contains(&row.record)
                 {
@@ -296,7 +306,11 @@ impl Work {
         let gone: HashSet<RecordId> = reasons.keys().cloned().collect();
         let letters = reasons
             .into_iter()
-            .filter_map(|(record, reason)| self.letter(&record, reason))
+            .filter_map(|(record, (destination, reason))| {
+                let mut letter = self.letter(&record, reason)?;
+                letter.destination = Some(destination);
+                Some(letter)
+            })
             .collect();
         self.drop_records(&gone);
         Ok(HeldUp {

@@ -110,7 +110,7 @@ impl Owner {
 
     /// Writes letters. Parked changes that they tell of are forgotten then, so that none is told twice.
     async fn set_aside(&self, work: &Work, letters: &[Letter]) -> Result<(), Fault> {
-        letters::write(&self.road, letters).await?;
+        letters::write(&self.road, &work.counts_for, letters).await?;
         self.forget(&work.parked(letters)).await?;
         Ok(())
     }

@@ -9,6 +9,7 @@ mod release;
 pub mod rematch;
 pub mod replay;
 mod show;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use super::board::{Board, Life};
 use batch::{Run, Work};
 use commit::Seat;
 use lanes::{Landed, Lanes};
+use tally::Tally;
 
 const MAX_RECORDS: usize = 1000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -89,6 +91,7 @@ struct Owner {
     reader: ReaderKey,
     /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
     since: u64,
+    tally: Arc<Tally>,
     stop: StopSignal,
 }
 
@@ -110,11 +113,11 @@ enum News {
 /// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
 /// shown as `failed` and looked at again now and then, since an operator may have acted.
 pub async fn keep(road: JobRoad, stop: StopSignal) {
-    let mut backoff = road.attempts();
+    let (mut backoff, tally) = (road.attempts(), Arc::new(Tally::new()));
     road.show_pause(None);
     while !stop.is_stopping() {
         let began = Instant::now();
-        let fault = match run(&road, &stop).await {
+        let fault = match run(&road, &tally, &stop).await {
             Ok(Ended::Stopped) => break,
             Ok(Ended::TopicMadeAgain) => continue,
             Ok(Ended::Paused(order)) => {
@@ -158,7 +161,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 }
 
 /// One membership of the job's group. A job that is told to pause does not join it, or leaves it.
-async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
+async fn run(road: &JobRoad, tally: &Arc<Tally>, stop: &StopSignal) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
     let order = road.order().await?;
     if order.paused {
@@ -178,6 +181,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
         },
         road: road.clone(),
         since,
+        tally: Arc::clone(tally),
         stop: stop.child(),
     };
     let mut job = Job {
@@ -196,6 +200,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             halt.stop();
             (reading.as_mut().await, Some(order))
         }
+        never = tally.keep(road) => match never {},
     };
     drop(reading);
     // Whatever ended it: batches in hand end as a whole before anybody else is given their partitions.
@@ -205,6 +210,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             job.owner.show_commit(&landed.work);
         }
     }
+    tally.close(road).await;
     match told {
         // What else was in its way, it meets again when it goes on.
         Some(order) => Ok(Ended::Paused(order)),
@@ -276,13 +282,14 @@ impl Job {
                     wrote |= self.note(landed)?;
                 }
                 self.owned.remove(&partition);
+                self.owner.tally.at(partition, None);
                 reader.release(partition).await?;
                 if wrote {
                     self.release().await?;
                 }
                 Ok(())
             }
-            Delivery::Batch(records) => self.begin(records),
+            Delivery::Batch(records) => self.begin(records).await,
             Delivery::Idle => {
                 self.owner.road.show_streaming();
                 Ok(())
@@ -296,6 +303,7 @@ impl Job {
         result?;
         if let Some(owned) = self.owned.get_mut(&seat.partition) {
             owned.next = seat.next;
+            self.owner.tally.at(seat.partition, Some(seat.next));
         }
         self.owner.show_commit(&work);
         Ok(work.wrote)
@@ -324,6 +332,7 @@ impl Job {
             epoch: assignment.epoch,
         };
         self.owned.insert(partition, owned);
+        self.owner.tally.at(partition, Some(owned.next));
         match reader.start(partition, owned.next).await {
             Err(fault) if fault.kind() == FaultKind::PositionLost => {
                 self.rewind(reader, partition, fault).await?;
@@ -409,7 +418,7 @@ impl Job {
     }
 
     /// One partition's records: mapped now, applied when it is their turn.
-    fn begin(&mut self, records: Vec<Record>) -> Result<(), Fault> {
+    async fn begin(&mut self, records: Vec<Record>) -> Result<(), Fault> {
         let Some(partition) = records.first().map(|record| record.partition) else {
             return Ok(());
         };
@@ -432,7 +441,11 @@ impl Job {
             expect,
             next: last.offset + 1,
         };
-        let work = batch::prepare(&self.owner.road, records, Run::First);
+        let (road, tally) = (&self.owner.road, &self.owner.tally);
+        let mut work = batch::prepare(road, records, Run::First);
+        let begins = records.first().map_or(expect, |record| record.offset);
+        let placed = tally.place(road, partition, begins, work.first_read);
+        work.counts_for = placed.await;
         self.lanes.put(&self.owner, seat, work);
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod fake;
 mod orders;
 mod positions;
+mod runs;
 mod stage;
 mod waiting;
 

@@ -13,7 +13,7 @@ use crate::flow::board::{Board, JobPicture};
 use crate::flow::job::JobRoad;
 use crate::flow::road::{entry_of, topic_spec};
 use crate::log::memory::MemoryLog;
-use crate::log::port::{Bounds, Log, partition_of};
+use crate::log::port::{Bounds, Log, Record, partition_of};
 use crate::mapping::compile::Mapping;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::{ConnectionId, JobId};
@@ -24,6 +24,7 @@ use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
 use crate::runtime::clock::VirtualClock;
 use crate::state::memory::MemoryState;
+use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
 /// Ids whose topic partition is this one.
@@ -164,8 +165,38 @@ impl Stage {
             .await;
     }
 
+    /// The term of an owner of the connection that begins now.
+    pub(super) async fn term(&self) -> u64 {
+        let (acme, now) = (ConnectionId::new("acme"), self.road.clock.now());
+        let term = self
+            .state
+            .acquire(&acme, "owner", now, Duration::from_secs(30));
+        term.await.unwrap().unwrap()
+    }
+
     /// Reasons and offsets of the letters.
     pub(super) async fn letters(&self) -> Vec<(String, u64)> {
+        let letters = self.dead().await.into_iter();
+        let mut letters: Vec<(String, u64)> = letters
+            .map(|record| {
+                let offset = header(&record, "tributary_offset").parse().unwrap();
+                (header(&record, "tributary_reason"), offset)
+            })
+            .collect();
+        letters.sort();
+        letters
+    }
+
+    /// The runs that the letters name.
+    pub(super) async fn letter_runs(&self) -> Vec<String> {
+        let letters = self.dead().await;
+        letters
+            .iter()
+            .map(|record| header(record, "tributary_run"))
+            .collect()
+    }
+
+    async fn dead(&self) -> Vec<Record> {
         use crate::log::port::{Delivery, From};
         let ends = self.log.bounds(DEAD).await.unwrap();
         let total: u64 = ends.values().map(|ends| ends.end).sum();
@@ -180,24 +211,16 @@ impl Stage {
             let Delivery::Batch(records) = delivery else {
                 continue;
             };
-            for record in records {
-                let header = |name: &str| {
-                    let found = record
-                        .headers
-                        .iter()
-                        .find(|(header, _)| header == name)
-                        .unwrap();
-                    String::from_utf8(found.1.clone()).unwrap()
-                };
-                letters.push((
-                    header("tributary_reason"),
-                    header("tributary_offset").parse().unwrap(),
-                ));
-            }
+            letters.extend(records);
         }
-        letters.sort();
         letters
     }
+}
+
+fn header(record: &Record, name: &str) -> String {
+    let mut headers = record.headers.iter();
+    let found = headers.find(|(header, _)| header == name).unwrap();
+    String::from_utf8(found.1.clone()).unwrap()
 }
 
 fn reached(inner: &Inner, ends: &BTreeMap<u32, Bounds>) -> bool {
