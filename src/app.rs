@@ -236,7 +236,11 @@ impl Daemon {
                 job.connection == mapping.plan().connection && job.id == mapping.plan().job
             });
             let parked_ttl = job.map_or(TimeDelta::days(30), |job| job.parked_ttl);
-            let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            let mut road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            let plan = road.mapping.plan();
+            let key = (plan.connection.clone(), plan.job.clone());
+            let routine = config.routines.get(&key);
+            road.brakes = routine.map_or_else(Default::default, |routine| routine.brakes);
             roads.push(road.clone());
             daemon.apply(road);
         }
@@ -394,6 +398,7 @@ impl Daemon {
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
             parked_ttl,
+            brakes: Default::default(),
             retry: (defaults.retry_first, defaults.retry_cap),
             mapping,
         }

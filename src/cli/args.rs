@@ -261,6 +261,9 @@ pub(super) enum JobCommand {
     Resume {
         /// CONNECTION/JOB.
         job: String,
+        /// Yes to what a brake stopped the job for: it is applied, up to where the topic ended then.
+        #[arg(long)]
+        accept: bool,
         #[command(flatten)]
         daemon: DaemonOptions,
     },

@@ -101,8 +101,28 @@ pub struct RunPart {
     pub counts: BTreeMap<String, u64>,
     /// How far the job is, per partition.
     pub next: BTreeMap<u32, u64>,
+    /// Records, applied or refused.
+    #[serde(default)]
+    pub records: u64,
+    /// Updated rows in which a mapped column lost its value, as far as a brake counts them.
+    #[serde(default)]
+    pub emptied: u64,
+    /// What somebody said yes to after a brake: the brakes count nothing of it.
+    #[serde(default)]
+    pub accepted: Accepted,
     /// When it committed last.
     pub at: Option<DateTime<Utc>>,
+}
+
+/// What of a run's rows and records was accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Deleted and marked rows.
+    pub gone: u64,
+    /// Updated rows.
+    pub updated: u64,
+    /// Rejected records.
+    pub rejected: u64,
 }
 
 /// A run and what was done for it.
@@ -139,6 +159,8 @@ pub struct ShownRun {
     pub ended: Option<DateTime<Utc>>,
     /// Rows that the CRM gave for it; null until its read has ended, and where nothing was read.
     pub rows_read: Option<u64>,
+    /// Records that were applied or refused.
+    pub records: u64,
     /// Rows by outcome.
     pub rows: BTreeMap<String, u64>,
 }
@@ -254,6 +276,11 @@ impl RunPart {
             let held = self.next.entry(*partition).or_default();
             *held = (*held).max(*next);
         }
+        self.records += other.records;
+        self.emptied += other.emptied;
+        self.accepted.gone += other.accepted.gone;
+        self.accepted.updated += other.accepted.updated;
+        self.accepted.rejected += other.accepted.rejected;
         self.at = self.at.max(other.at);
     }
 }
@@ -288,6 +315,7 @@ impl Run {
             state,
             began: self.head.began,
             ended,
+            records: self.done.records,
             rows: self.done.counts,
         }
     }
@@ -314,10 +342,11 @@ impl RunState {
     }
 }
 
+/// A head with one of its parts.
+pub(super) type Row = (ConnectionId, JobId, RunHead, Option<RunPart>);
+
 /// Rows of heads, each with one of its parts, those of a run side by side: the runs.
-pub(super) fn gathered<E>(
-    rows: impl Iterator<Item = Result<(ConnectionId, JobId, RunHead, Option<RunPart>), E>>,
-) -> Result<Vec<Run>, E> {
+pub(super) fn gathered<E>(rows: impl Iterator<Item = Result<Row, E>>) -> Result<Vec<Run>, E> {
     let mut runs: Vec<Run> = Vec::new();
     for row in rows {
         let (connection, job, head, part) = row?;

@@ -9,11 +9,14 @@ use chrono::{DateTime, Utc};
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::Record;
 use crate::mapping::compile::Mapped;
-use crate::mapping::plan::MappedRow;
+use crate::mapping::plan::{DestinationPlan, Life, MappedRow};
 use crate::model::change::Origin;
 use crate::model::change::selected::Selected;
 use crate::model::name::ObjectName;
+use crate::model::policy::OnExit;
 use crate::model::record_id::RecordId;
+use crate::state::runs::Accepted;
+use crate::target::port::brake::{Brake, Toll};
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
 
 use super::JobRoad;
@@ -39,6 +42,18 @@ pub(super) struct Work {
     pub counts_for: Arc<str>,
     /// Where its first change of a full sync or a repair lies.
     pub first_read: Option<u64>,
+    /// Records, applied or refused.
+    pub records: u64,
+    /// The partition.
+    pub partition: u32,
+    /// Brakes count what lies at this offset or later.
+    pub accepted_to: u64,
+    /// What it took, as brakes count.
+    pub took: Toll,
+    /// And what they do not count.
+    pub accepted: Accepted,
+    /// Rejected records that brakes have counted.
+    pub rejected: u64,
     /// Commit stamps of the stream's changes.
     pub streamed: Vec<DateTime<Utc>>,
     /// Rows were written that others may wait for.
@@ -60,6 +75,10 @@ pub(super) fn prepare(road: &JobRoad, records: &[Record], run: Run) -> Work {
     let mut work = Work::empty(road, run);
     let now = road.clock.now();
     let changes = work.newest(road, records);
+    work.partition = records.first().map_or(0, |record| record.partition);
+    if work.is_first() {
+        work.records = (changes.len() + work.letters.len()) as u64;
+    }
     let mut rows: Vec<Vec<MappedRow>> = Vec::new();
     rows.resize_with(work.destinations.len(), || {
         Vec::with_capacity(changes.len())
@@ -108,6 +127,12 @@ impl Work {
             counts: BTreeMap::new(),
             counts_for: Arc::from(""),
             first_read: None,
+            records: 0,
+            partition: 0,
+            accepted_to: 0,
+            took: Toll::default(),
+            accepted: Accepted::default(),
+            rejected: 0,
             streamed: Vec::new(),
             wrote: false,
             settled: 0,
@@ -200,6 +225,7 @@ impl Work {
         reader: &ReaderKey,
         seat: Seat,
         part: Option<&HashSet<RecordId>>,
+        brake: Option<Brake>,
         now: DateTime<Utc>,
     ) -> Batch {
         let destinations = match part {
@@ -221,6 +247,7 @@ impl Work {
             since: self.since,
             asked_again: self.asked_again.clone(),
             rematch: false,
+            brake,
             now,
         }
     }
@@ -256,11 +283,15 @@ impl Work {
         part: Option<&HashSet<RecordId>>,
     ) -> Result<(), Fault> {
         self.check_shape(&applied, part)?;
+        let (took, accepted) = self.toll(&applied, part);
+        self.took = self.took.and(took);
+        self.accepted.gone += accepted.gone;
+        self.accepted.updated += accepted.updated;
         for outcome in applied.outcomes.iter().flatten() {
             self.count(outcome.label());
             let wrote = matches!(
                 outcome,
-                Outcome::Inserted | Outcome::Associated | Outcome::Updated
+                Outcome::Inserted | Outcome::Associated | Outcome::Updated | Outcome::Emptied
             );
             self.wrote |= wrote;
             self.settled += u64::from(!matches!(outcome, Outcome::Parked | Outcome::Review));
@@ -269,6 +300,43 @@ impl Work {
             self.drop_records(part);
         }
         Ok(())
+    }
+
+    /// Whether nothing is to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.destinations
+            .iter()
+            .all(|destination| destination.rows.is_empty())
+    }
+
+    /// Whether these are changes that come for the first time.
+    pub(super) const fn is_first(&self) -> bool {
+        matches!(self.run, Run::First)
+    }
+
+    /// Whether it may delete or mark a row that brakes count.
+    pub(super) fn may_take(&self) -> bool {
+        let takes = |plan: &DestinationPlan, row: &MappedRow| match row.life {
+            Life::Present => false,
+            Life::Deleted => plan.on_delete != OnExit::Keep,
+            Life::Filtered => plan.on_filter_exit != OnExit::Keep,
+        };
+        let counts = |row: &&MappedRow| row.place.1 >= self.accepted_to;
+        self.is_first()
+            && self.destinations.iter().any(|destination| {
+                let mut rows = destination.rows.iter().filter(counts);
+                rows.any(|row| takes(&destination.plan, row))
+            })
+    }
+
+    /// What a batch of these outcomes takes, as brakes count; and what they do not count.
+    pub(super) fn toll(&self, applied: &Applied, part: Option<&HashSet<RecordId>>) -> (Toll, Toll) {
+        let destinations = self.destinations.iter().zip(&applied.outcomes);
+        let rows = destinations.flat_map(|(destination, outcomes)| {
+            let rows = destination.rows.iter().filter(|row| is_in(part, row));
+            rows.zip(outcomes)
+        });
+        Toll::of(rows, self.accepted_to)
     }
 
     /// Takes the rejected records out that a batch was not committed for, and says what else kept it back. Outranked

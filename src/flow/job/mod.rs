@@ -1,6 +1,7 @@
 //! A job: topic in, rows out. Stateless; its offsets lie in the target's ledger (J1).
 
 mod batch;
+mod brake;
 mod commit;
 mod lanes;
 mod letters;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
+use crate::config::job::Brakes;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::log::port::{Delivery, From, Log, Reader, Record};
 use crate::mapping::compile::Mapping;
@@ -31,6 +33,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::board::{Board, Life};
 use batch::{Run, Work};
+use brake::Lever;
 use commit::Seat;
 use lanes::{Landed, Lanes};
 use tally::Tally;
@@ -65,6 +68,8 @@ pub struct JobRoad {
     pub board: Arc<Board>,
     /// How long a missing parent is waited for.
     pub parked_ttl: TimeDelta,
+    /// When it stops by itself.
+    pub brakes: Brakes,
     /// Waits after faults that pass: first and longest.
     pub retry: (Duration, Duration),
 }
@@ -92,6 +97,7 @@ struct Owner {
     /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
     since: u64,
     tally: Arc<Tally>,
+    lever: Arc<Lever>,
     stop: StopSignal,
 }
 
@@ -113,11 +119,12 @@ enum News {
 /// Keeps a job running until the stop signal. A fault that passes is retried for ever and shown as such; any other is
 /// shown as `failed` and looked at again now and then, since an operator may have acted.
 pub async fn keep(road: JobRoad, stop: StopSignal) {
-    let (mut backoff, tally) = (road.attempts(), Arc::new(Tally::new()));
+    let mut backoff = road.attempts();
+    let (tally, lever) = (Arc::new(Tally::new()), Arc::new(Lever::new(road.brakes)));
     road.show_pause(None);
     while !stop.is_stopping() {
         let began = Instant::now();
-        let fault = match run(&road, &tally, &stop).await {
+        let fault = match run(&road, &tally, &lever, &stop).await {
             Ok(Ended::Stopped) => break,
             Ok(Ended::TopicMadeAgain) => continue,
             Ok(Ended::Paused(order)) => {
@@ -161,12 +168,18 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 }
 
 /// One membership of the job's group. A job that is told to pause does not join it, or leaves it.
-async fn run(road: &JobRoad, tally: &Arc<Tally>, stop: &StopSignal) -> Result<Ended, Fault> {
+async fn run(
+    road: &JobRoad,
+    tally: &Arc<Tally>,
+    lever: &Arc<Lever>,
+    stop: &StopSignal,
+) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
     let order = road.order().await?;
     if order.paused {
         return Ok(Ended::Paused(order));
     }
+    lever.hear(&order);
     let (generation, since) = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
@@ -182,6 +195,7 @@ async fn run(road: &JobRoad, tally: &Arc<Tally>, stop: &StopSignal) -> Result<En
         road: road.clone(),
         since,
         tally: Arc::clone(tally),
+        lever: Arc::clone(lever),
         stop: stop.child(),
     };
     let mut job = Job {
@@ -211,7 +225,8 @@ async fn run(road: &JobRoad, tally: &Arc<Tally>, stop: &StopSignal) -> Result<En
         }
     }
     tally.close(road).await;
-    match told {
+    let pulled = lever.pulled();
+    match told.or(pulled) {
         // What else was in its way, it meets again when it goes on.
         Some(order) => Ok(Ended::Paused(order)),
         None => ended,

@@ -9,11 +9,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::config::job::Brakes;
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::{Bounds, Delivery, Entry, From, Log, Place, Reader, Record, TopicSpec};
 use crate::runtime::shutdown::StopSignal;
 use crate::target::port::ReaderKey;
 
+use super::brake::Lever;
 use super::lanes::Lanes;
 use super::tally::Tally;
 use super::{Job, JobRoad, MAX_BYTES, MAX_RECORDS, Owned, Owner, WAIT};
@@ -106,6 +108,7 @@ impl Replay {
             reader,
             since: 0,
             tally: Arc::new(Tally::new()),
+            lever: Arc::new(Lever::new(Brakes::OFF)),
             stop,
         });
         let job = Job {

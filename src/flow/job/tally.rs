@@ -9,6 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::JobRoad;
+use super::batch::Work;
 use crate::fault::{Fault, FaultKind};
 use crate::state::runs::{RunCause, RunHead, RunPart, RunsWanted};
 
@@ -73,10 +74,20 @@ impl Tally {
     ) -> Arc<str> {
         let asks = first_read.is_some_and(|offset| !self.lock().knows(partition, offset));
         if asks && patiently(self.hear(road)).await.is_err() {
-            self.lock().unheard = true;
+            self.is_not_heard();
         }
         let offset = first_read.unwrap_or(begins);
         self.lock().place(road, partition, offset)
+    }
+
+    /// Whether the state did not answer when it was asked last.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.lock().unheard
+    }
+
+    /// Takes note that the state does not answer.
+    pub(super) fn is_not_heard(&self) {
+        self.lock().unheard = true;
     }
 
     /// The run of what belongs to no batch of the topic.
@@ -85,16 +96,30 @@ impl Tally {
         self.lock().open(head)
     }
 
+    /// What was counted here for a run.
+    pub(super) fn own(&self, run: &str) -> RunPart {
+        let inner = self.lock();
+        let counted = inner.runs.get(run);
+        counted
+            .map(|counted| counted.part.clone())
+            .unwrap_or_default()
+    }
+
     /// Counts what a committed batch did.
-    pub(super) fn add(&self, road: &JobRoad, run: &str, counts: &BTreeMap<&'static str, u64>) {
-        if let Some(counted) = self.lock().runs.get_mut(run) {
-            for (outcome, count) in counts {
+    pub(super) fn add(&self, road: &JobRoad, work: &Work) {
+        if let Some(counted) = self.lock().runs.get_mut(&work.counts_for) {
+            for (outcome, count) in &work.counts {
                 *counted
                     .part
                     .counts
                     .entry((*outcome).to_owned())
                     .or_default() += count;
             }
+            counted.part.records += work.records;
+            counted.part.emptied += work.took.emptied;
+            counted.part.accepted.gone += work.accepted.gone;
+            counted.part.accepted.updated += work.accepted.updated;
+            counted.part.accepted.rejected += work.accepted.rejected;
             counted.part.at = Some(road.clock.now());
             counted.revision += 1;
         }
@@ -125,10 +150,15 @@ impl Tally {
 
     /// Notes what is counted, before nobody does. The next membership may read another topic.
     pub(super) async fn close(&self, road: &JobRoad) {
+        self.noted(road).await;
+        self.lock().next.clear();
+    }
+
+    /// Notes what is counted now, if the state answers soon.
+    pub(super) async fn noted(&self, road: &JobRoad) {
         if let Err(fault) = patiently(self.note(road)).await {
             self.complain(road, &fault);
         }
-        self.lock().next.clear();
     }
 
     fn complain(&self, road: &JobRoad, fault: &Fault) {

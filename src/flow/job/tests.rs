@@ -1,5 +1,6 @@
 //! The job engine against a scripted target: order, letters, refusals, faults, fencing, parking, lost positions.
 
+mod brakes;
 mod fake;
 mod orders;
 mod positions;

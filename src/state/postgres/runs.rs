@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId};
 use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
-use crate::state::runs::{Run, RunHead, RunPart, Runs, RunsWanted, gathered};
+use crate::state::runs::{Row, Run, RunHead, RunPart, Runs, RunsWanted, gathered};
 
 /// Head and part in one statement, so in one transaction.
 const NOTE: &str = "WITH head AS (
@@ -69,9 +69,7 @@ async fn list(
     gathered(rows.iter().map(row))
 }
 
-fn row(
-    row: &tokio_postgres::Row,
-) -> Result<(ConnectionId, JobId, RunHead, Option<RunPart>), OrderError> {
+fn row(row: &tokio_postgres::Row) -> Result<Row, OrderError> {
     Ok((
         ConnectionId::new(row.try_get::<_, String>(0)?),
         JobId::new(row.try_get::<_, String>(1)?),

@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId};
 use crate::sqlite::error::JobError;
 use crate::sqlite::readers::Readers;
-use crate::state::runs::{Run, RunHead, RunPart, Runs, RunsWanted, gathered};
+use crate::state::runs::{Row, Run, RunHead, RunPart, Runs, RunsWanted, gathered};
 
 /// The tables.
 pub(super) const TABLES: &str = "
@@ -50,9 +50,7 @@ pub(super) async fn list(readers: &Readers, wanted: RunsWanted) -> Result<Vec<Ru
         .await
 }
 
-fn row(
-    row: &rusqlite::Row<'_>,
-) -> Result<(ConnectionId, JobId, RunHead, Option<RunPart>), JobError> {
+fn row(row: &rusqlite::Row<'_>) -> Result<Row, JobError> {
     let part: Option<String> = row.get(3)?;
     Ok((
         ConnectionId::new(row.get::<_, String>(0)?),

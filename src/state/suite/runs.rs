@@ -1,7 +1,7 @@
 //! What the port of runs promises.
 
 use crate::model::name::{ConnectionId, JobId};
-use crate::state::runs::{Run, RunCause, RunHead, RunPart, RunState, Runs, RunsWanted};
+use crate::state::runs::{Accepted, Run, RunCause, RunHead, RunPart, RunState, Runs, RunsWanted};
 
 use super::at;
 
@@ -17,6 +17,7 @@ fn part(counts: &[(&str, u64)], next: &[(u32, u64)], second: i64) -> RunPart {
             .collect(),
         next: next.iter().copied().collect(),
         at: Some(at(second)),
+        ..RunPart::default()
     }
 }
 
@@ -46,7 +47,16 @@ pub(super) async fn conforms(one: &dyn Runs, other: &dyn Runs) {
             .await
             .unwrap();
     };
-    let first = part(&[("inserted", 2), ("rejected", 1)], &[(0, 7)], 12);
+    let first = RunPart {
+        records: 5,
+        emptied: 4,
+        accepted: Accepted {
+            gone: 1,
+            updated: 3,
+            rejected: 2,
+        },
+        ..part(&[("inserted", 2), ("rejected", 1)], &[(0, 7)], 12)
+    };
     for _ in 0..2 {
         note(one, &begun, "a", first.clone()).await;
     }

@@ -3,6 +3,7 @@
 mod asked;
 mod authorised;
 mod both;
+mod braked;
 mod budget;
 mod bulk;
 mod catching_up;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta};
 
 use super::fake::{DEAD, FakeTarget, Inner, TOPIC};
-use crate::config::job::{DestinationConfig, JobConfig, MapEntry, MapSource};
+use crate::config::job::{Brakes, DestinationConfig, JobConfig, MapEntry, MapSource};
 use crate::config::problem::{Located, Spot};
 use crate::flow::board::{Board, JobPicture};
 use crate::flow::job::JobRoad;
@@ -91,7 +91,7 @@ fn mapping() -> Mapping {
         enabled: true,
         realtime: true,
         filter: None,
-        on_delete: OnExit::Keep,
+        on_delete: OnExit::Delete,
         on_filter_exit: OnExit::Keep,
         on_empty_identifier: OnEmptyIdentifier::Reject,
         on_move: OnMove::Update,
@@ -128,6 +128,7 @@ pub(super) async fn stage() -> Stage {
         metrics: Metrics::none(),
         board: Arc::new(Board::default()),
         parked_ttl: TimeDelta::hours(1),
+        brakes: Brakes::OFF,
         retry: (Duration::from_millis(100), Duration::from_secs(10)),
     };
     Stage {
