@@ -15,6 +15,7 @@ pub mod sign_in;
 pub mod state;
 mod stores;
 mod target;
+pub mod verify;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::budget::Limits;
 use crate::config::Config;
 use crate::config::budget::BudgetConfig;
 use crate::config::connection::ConnectionConfig;
+use crate::config::job::Brakes;
 use crate::config::problem::Problems;
 use crate::control::{Control, KnownJob};
 use crate::crm::port::Crm;
@@ -240,7 +242,7 @@ impl Daemon {
             let plan = road.mapping.plan();
             let key = (plan.connection.clone(), plan.job.clone());
             let routine = config.routines.get(&key);
-            road.brakes = routine.map_or_else(Default::default, |routine| routine.brakes);
+            road.brakes = routine.map_or_else(Brakes::default, |routine| routine.brakes);
             roads.push(road.clone());
             daemon.apply(road);
         }
@@ -398,7 +400,7 @@ impl Daemon {
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
             parked_ttl,
-            brakes: Default::default(),
+            brakes: Brakes::default(),
             retry: (defaults.retry_first, defaults.retry_cap),
             mapping,
         }

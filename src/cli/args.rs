@@ -83,6 +83,8 @@ pub(super) enum Command {
         #[command(flatten)]
         daemon: DaemonOptions,
     },
+    /// Compare the records of the CRM with what images and store hold of them; changes nothing.
+    Verify(VerifyOptions),
     /// Have every record read again now: a full sync of an object, or of all objects of a connection.
     Sync(SyncOptions),
     /// See how a connection's objects are described, and have the CRM describe them anew.
@@ -174,6 +176,23 @@ pub(super) struct ErrorsOptions {
     /// Write all of them to a file, with the fields of each record; `-` is the standard output.
     #[arg(long)]
     pub csv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyOptions {
+    /// The connection.
+    pub connection: String,
+    /// The CRM object; all that jobs select, if none is named.
+    pub object: Option<String>,
+    /// Only so many records of each object, by chance, read by id.
+    #[arg(long)]
+    pub sample: Option<usize>,
+    /// How many seconds a change may be on its way before a record that differs is looked at again.
+    #[arg(long, default_value_t = 10)]
+    pub wait: u64,
+    /// Print so many of each object's records that differ; all are counted.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ mod salesforce;
 mod sim;
 mod sync;
 mod topics;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -89,6 +90,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Jobs { daemon } => jobs::jobs(&config, daemon.url.as_deref(), json).await,
+        Command::Verify(options) => verify::verify(&config, &options, json).await,
         Command::Sync(options) => sync::sync(&config, &options, json).await,
         Command::Metadata(command) => metadata::metadata(&config, &command, json).await,
         Command::Job(command) => job::job(&config, command, json).await,

@@ -258,7 +258,8 @@ pub struct Applied {
     /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
     /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
     /// takes those records out and applies again. Nor is one with a row that the ledger outranks, unless its record
-    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch).
+    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch), or that takes
+    /// more than its [brake](Batch::brake) lets.
     pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,

@@ -27,4 +27,5 @@ mod store_away;
 mod storm;
 mod told;
 mod two;
+mod verified;
 mod world;
