@@ -149,8 +149,40 @@ pub struct Routine {
     pub full_sync: Schedule,
     /// `on_lost_field`: what becomes of the job when the CRM no longer shows a field of it.
     pub on_lost_field: OnLostField,
+    /// `brakes`.
+    pub brakes: Brakes,
     /// `[[test]]`, in the file's order.
     pub tests: Vec<MappingTest>,
+}
+
+/// `brakes`: how much of a run may go wrong before the job stops and asks; 100 never stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brakes {
+    /// Of the rows that the job may delete or mark, so many at most.
+    pub max_delete_percent: u8,
+    /// Of the rows that were updated, so many at most in which a mapped column loses its value.
+    pub max_null_percent: u8,
+    /// Of the records that were applied or refused, so many refused at most.
+    pub max_rejected_percent: u8,
+}
+
+impl Brakes {
+    /// Never stop.
+    pub const OFF: Self = Self {
+        max_delete_percent: 100,
+        max_null_percent: 100,
+        max_rejected_percent: 100,
+    };
+}
+
+impl Default for Brakes {
+    fn default() -> Self {
+        Self {
+            max_delete_percent: 10,
+            max_null_percent: 50,
+            max_rejected_percent: 50,
+        }
+    }
 }
 
 /// Columns of a row by name.

@@ -8,6 +8,8 @@
 //! * A write whose reply is lost may be made again and changes nothing then.
 //! * Orders outlive the jobs that they are for: a job that leaves the config and comes back is found as it was told.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -71,6 +73,21 @@ pub struct Order {
     /// When, by the clock of who said so.
     #[serde(default)]
     pub since: Option<DateTime<Utc>>,
+    /// It is a brake that paused the job: what lay in the topic then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub braked: Option<Seen>,
+    /// What somebody said yes to after a brake: brakes count nothing of it. Stays with later orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Seen>,
+}
+
+/// How far a topic was when somebody looked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The topic's generation.
+    pub generation: String,
+    /// The next offset per partition.
+    pub ends: BTreeMap<u32, u64>,
 }
 
 /// Who asks for a full sync, and of how much.

@@ -9,7 +9,7 @@ use crate::config::document::{Node, Report};
 use crate::config::job::destination::{
     self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT, POLICIES_OF_MOVE,
 };
-use crate::config::job::{JobConfig, Routine, paths, trial};
+use crate::config::job::{Brakes, JobConfig, Routine, paths, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
 use crate::config::objects::Objects;
@@ -81,6 +81,7 @@ pub(in crate::config) fn read(
     reader.texts("realtime_fields");
     reader.note_idle("realtime_fields", "every mapped field moves in real time");
     idle(&mut reader, id, context);
+    let brakes = brakes(&mut reader);
     let origin = Origin {
         connection,
         source: source.as_ref().map_or("", |source| source.value.as_str()),
@@ -110,6 +111,7 @@ pub(in crate::config) fn read(
     let routine = Routine {
         full_sync: full_sync.map_or_else(Schedule::nightly, |schedule| schedule.value),
         on_lost_field: on_lost_field.unwrap_or_default(),
+        brakes,
         tests,
     };
     Some((job, routine))
@@ -151,7 +153,6 @@ fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
             "write \"full_sync\", or remove the key",
         );
     }
-    brakes(reader);
     depends_on(reader, id, context);
     Schedule::read(reader, "schedule");
     reader.note_idle(
@@ -169,23 +170,25 @@ fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
     notify::check_names(reader, context.names);
 }
 
-fn brakes(reader: &mut Reader<'_>) {
+fn brakes(reader: &mut Reader<'_>) -> Brakes {
     let report = reader.report;
-    let Some(mut inner) = reader
-        .take("brakes")
-        .and_then(|node| Reader::open(node, report))
-    else {
-        return;
+    let node = reader.take("brakes");
+    let Some(mut inner) = node.and_then(|node| Reader::open(node, report)) else {
+        return Brakes::default();
     };
-    for key in [
-        "max_delete_percent",
-        "max_null_percent",
-        "max_rejected_percent",
-    ] {
-        inner.integer(key, 0..=100);
-    }
+    let mut percent = |key| {
+        let number = inner.integer(key, 0..=100);
+        number.and_then(|number| u8::try_from(number).ok())
+    };
+    let defaults = Brakes::default();
+    let brakes = Brakes {
+        max_delete_percent: percent("max_delete_percent").unwrap_or(defaults.max_delete_percent),
+        max_null_percent: percent("max_null_percent").unwrap_or(defaults.max_null_percent),
+        max_rejected_percent: percent("max_rejected_percent")
+            .unwrap_or(defaults.max_rejected_percent),
+    };
     inner.close();
-    reader.note_idle("brakes", "this version stops no run by itself");
+    brakes
 }
 
 fn depends_on(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {

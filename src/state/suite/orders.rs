@@ -1,7 +1,7 @@
 //! What the port of orders promises.
 
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::state::orders::{Asked, Order, Orders, Standing, Wish};
+use crate::state::orders::{Asked, Order, Orders, Seen, Standing, Wish};
 
 use super::at;
 
@@ -11,6 +11,11 @@ fn pause(reason: &str) -> Order {
         reason: Some(reason.to_owned()),
         by: Some("anna".to_owned()),
         since: Some(at(3)),
+        braked: Some(Seen {
+            generation: "g".to_owned(),
+            ends: [(3, 9)].into(),
+        }),
+        accepted: None,
     }
 }
 
