@@ -22,7 +22,7 @@ struct Known {
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     // Lengths that no input has are refused, not allocated.
-    apache_avro::util::max_allocation_bytes(16 << 20);
+    apache_avro::max_allocation_bytes(16 << 20);
     Known {
         decoder: Decoder::of(&[describe().as_bytes()], &[("known", &schema())]).unwrap(),
         ours: EventSchema::parse(&schema()).unwrap(),

@@ -2,18 +2,17 @@
 //! code that an org refuses it with.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use chrono::DateTime;
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
-use tributary_sim::salesforce::fuzz::{org, printed, rows};
-use tributary_sim::salesforce::store::Store;
+use tributary_sim::salesforce::fuzz::{Org, org, printed, rows};
 
-thread_local! {
-    static ORG: Store = org();
-}
+static ORG: LazyLock<Org> = LazyLock::new(org);
 
 fuzz_target!(|query: &str| {
-    let found = ORG.with(|org| run(org, query));
+    let run = |query: &str| rows(&ORG, query, DateTime::UNIX_EPOCH);
+    let found = run(query);
     if let Err(code) = &found {
         assert!(
             code.chars().all(|c| c.is_ascii_uppercase() || c == '_'),
@@ -25,9 +24,5 @@ fuzz_target!(|query: &str| {
         return;
     };
     assert_eq!(printed(&again).as_ref(), Some(&again));
-    assert_eq!(ORG.with(|org| run(org, &again)), found, "{again}");
+    assert_eq!(run(&again), found, "{again}");
 });
-
-fn run(org: &Store, query: &str) -> Result<Vec<Value>, &'static str> {
-    rows(org, query, DateTime::UNIX_EPOCH)
-}

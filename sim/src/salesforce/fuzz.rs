@@ -12,9 +12,12 @@ use super::soql;
 use super::store::{Record, Store};
 use super::value::Value;
 
-/// A store of a few `Thing`s, each but the first with the one before as its parent.
+/// A small org.
+pub struct Org(Store);
+
+/// An org of a few `Thing`s, each but the first with the one before as its parent.
 #[must_use]
-pub fn org() -> Store {
+pub fn org() -> Org {
     let mut parent = Field::new("ParentId", FieldType::Reference);
     parent.reference_to = vec!["Thing".to_owned()];
     let fields = vec![
@@ -49,15 +52,15 @@ pub fn org() -> Store {
     let rows = rows.collect();
     let mut store = Store::default();
     store.add(Loaded { object, rows });
-    store
+    Org(store)
 }
 
 /// The rows that a query finds; the code of the error where the org refuses it.
 ///
 /// # Errors
 /// The error's code.
-pub fn rows(store: &Store, query: &str, now: DateTime<Utc>) -> Result<Vec<Json>, &'static str> {
-    let results = soql::run(store, query, true, now).map_err(|error| error.code)?;
+pub fn rows(org: &Org, query: &str, now: DateTime<Utc>) -> Result<Vec<Json>, &'static str> {
+    let results = soql::run(&org.0, query, true, now).map_err(|error| error.code)?;
     let mut rows = results.page(0, usize::MAX, "66.0");
     rows.push(results.len().into());
     Ok(rows)

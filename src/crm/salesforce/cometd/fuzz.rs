@@ -30,14 +30,14 @@ pub fn events(objects: &Objects, body: &[u8], arrived: DateTime<Utc>) -> Option<
     for message in messages::parse(body).ok()? {
         let data = match &message {
             Some(message) if message.channel.starts_with("/meta/") => {
-                Reply::of(message, "connect");
+                drop(Reply::of(message, "connect"));
                 continue;
             }
             Some(message) => message.data,
             None => None,
         };
-        let data = data.and_then(|data| serde_json::from_str::<Data<'_>>(data.get()).ok());
-        let payload = data.and_then(|data| data.payload).and_then(payload::read);
+        let payload = data.and_then(Data::read).and_then(|data| data.payload);
+        let payload = payload.and_then(payload::read);
         events.extend(objects.decode(payload, &position, arrived).events);
     }
     Some(events)
