@@ -22,7 +22,7 @@ struct Known {
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     // Lengths that no input has are refused, not allocated.
-    apache_avro::max_allocation_bytes(16 << 20);
+    apache_avro::util::max_allocation_bytes(16 << 20);
     Known {
         decoder: Decoder::of(&[describe().as_bytes()], &[("known", &schema())]).unwrap(),
         ours: EventSchema::parse(&schema()).unwrap(),
@@ -38,7 +38,7 @@ fuzz_target!(|datum: &[u8]| {
     match (ended, theirs) {
         (Ok(()), Ok(value)) => {
             assert!(is_record(&own, &value), "{own:?}\n{value:?}");
-            let again = written(value.clone());
+            let again = written(value.clone()).expect("what was read can be written");
             let (own, ended) = cells(&KNOWN.ours, &again);
             assert!(
                 ended.is_ok() && is_record(&own, &value),
@@ -46,8 +46,13 @@ fuzz_target!(|datum: &[u8]| {
             );
         }
         (Ok(()), Err(error)) => panic!("{own:?} is refused by the other: {error}"),
-        // They let pass what no writer writes: numbers past 64 bits, what follows the last field.
-        (Err(malformed), Ok(value)) => assert_ne!(written(value), datum, "{malformed}"),
+        // They let pass what no writer writes: numbers past 64 bits, a text cut short, what follows the last field.
+        (Err(malformed), Ok(value)) => {
+            assert!(
+                written(value).is_none_or(|again| again != datum),
+                "{malformed}"
+            );
+        }
         (Err(_), Err(_)) => {}
     }
     decoded(datum, own.first());
@@ -74,9 +79,9 @@ fn decoded(datum: &[u8], header: Option<&Cell<'_>>) {
     assert_eq!(decode("unknown").len(), 1);
 }
 
-fn written(value: Value) -> Vec<u8> {
+fn written(value: Value) -> Option<Vec<u8>> {
     let writer = GenericDatumWriter::builder(&KNOWN.theirs).build().unwrap();
-    writer.write_value_to_vec(value).unwrap()
+    writer.write_value_to_vec(value).ok()
 }
 
 fn is_record(cells: &[Cell<'_>], value: &Value) -> bool {
