@@ -10,6 +10,8 @@ mod cursors;
 mod data_control;
 mod events;
 pub mod faults;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod ids;
 pub mod journal;
 mod load;

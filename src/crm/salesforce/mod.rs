@@ -15,6 +15,8 @@ mod decode;
 mod deleted;
 mod describe;
 mod desk;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod kept;
 mod limits;
 mod place;

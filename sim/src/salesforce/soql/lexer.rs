@@ -88,6 +88,7 @@ fn literal(text: &str, at: usize) -> Result<(Kind, usize), SoqlError> {
     let kind = if let Some(time) = parse_datetime(word) {
         Kind::DateTime(time)
     } else if word.len() == 10
+        && !word.starts_with('-')
         && let Ok(date) = word.parse()
     {
         Kind::Date(date)
@@ -125,7 +126,9 @@ fn string(text: &str, at: usize) -> Result<(Kind, usize), SoqlError> {
                     '_' | '%' => value.extend(['\\', escape]),
                     'u' => {
                         let code: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
-                        let c = u32::from_str_radix(&code, 16).ok().and_then(char::from_u32);
+                        let digits = code.bytes().all(|b| b.is_ascii_hexdigit());
+                        let code = u32::from_str_radix(&code, 16).ok().filter(|_| digits);
+                        let c = code.and_then(char::from_u32);
                         value.push(c.ok_or_else(|| bad("Invalid unicode escape"))?);
                     }
                     other => return Err(bad(&format!("Illegal escape sequence '\\{other}'"))),

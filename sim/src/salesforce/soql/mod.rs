@@ -11,6 +11,8 @@ mod lexer;
 mod parser;
 mod plan;
 mod predicate;
+#[cfg(any(test, fuzzing))]
+mod print;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +82,12 @@ pub(crate) fn scope(text: &str) -> Result<Scope, SoqlError> {
         ordered: !query.order.is_empty(),
         limited: query.limit.is_some(),
     })
+}
+
+/// A query as it was understood.
+#[cfg(fuzzing)]
+pub(crate) fn printed(text: &str) -> Result<String, SoqlError> {
+    parser::parse(text).map(|query| query.to_string())
 }
 
 /// The longest query.

@@ -146,6 +146,8 @@ fn what_an_org_refuses_is_refused() {
         "SELECT Id FROM Thing WHERE Size > null",
         "SELECT Id FROM Thing WHERE SystemModstamp > 2024-01-01T00:00:00",
         "SELECT Id FROM Thing WHERE SystemModstamp > 2024-01-01T00:00:00 00:00",
+        "SELECT Id FROM Thing WHERE Day > -2024-1-01",
+        r"SELECT Id FROM Thing WHERE Name = '\u+041'",
         "SELECT Id FROM Thing WHERE Day = LAST_N_DAYS",
         "SELECT Id FROM Thing WHERE Day = TODAY:3",
         "SELECT Id FROM Thing ORDER Name",

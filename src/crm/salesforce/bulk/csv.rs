@@ -68,9 +68,12 @@ impl CsvPage {
         let cells = std::str::from_utf8(&self.cells[..self.filled.0])
             .map_err(|error| unreadable("are no UTF-8").source(error))?;
         let ends = &self.ends[..self.filled.1];
+        // Two broken halves may look like one character.
+        if !ends.iter().all(|end| cells.is_char_boundary(*end)) {
+            return Err(unreadable("are no UTF-8"));
+        }
         let cell = |number: usize| {
             let begin = number.checked_sub(1).map_or(0, |before| ends[before]);
-            // A field's end may lie in a character only if a quote does, which no character holds.
             cells.get(begin..ends[number]).unwrap_or_default()
         };
         let Some(bound) = &self.columns else {
@@ -146,14 +149,13 @@ mod tests {
             let fault = read(text, 5, 0).unwrap_err();
             assert_eq!(fault.kind(), FaultKind::Protocol, "{text}");
         }
-        let (mut page, mut rows) = (CsvPage::new(), Vec::new());
-        let broken = [
-            HEADING.as_bytes(),
-            b"\"\xff\",\"\",\"\",\"\",\"\",\"\",\"\",\"\"\n",
-        ]
-        .concat();
-        let fault = page.push(&broken, &columns(), 0, &mut rows).unwrap_err();
-        assert_eq!(fault.kind(), FaultKind::Protocol);
+        for broken in [&b"\xff,,,,,,"[..], b"\xc3,\xa9,,,,,"] {
+            let (mut page, mut rows) = (CsvPage::new(), Vec::new());
+            let id = &b"001A00000000001,"[..];
+            let broken = [HEADING.as_bytes(), id, broken, b"\n"].concat();
+            let fault = page.push(&broken, &columns(), 0, &mut rows).unwrap_err();
+            assert_eq!(fault.kind(), FaultKind::Protocol, "{broken:?}");
+        }
     }
 
     #[test]

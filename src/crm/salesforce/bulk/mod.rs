@@ -1,6 +1,6 @@
 //! Whole reads by the Bulk API 2.0: which objects are read so, and the way back to REST.
 
-mod csv;
+pub(super) mod csv;
 mod job;
 mod pages;
 mod read;

@@ -68,6 +68,14 @@ pub struct Data<'a> {
     pub event: Option<EventPlace<'a>>,
 }
 
+impl<'a> Data<'a> {
+    /// Reads the body of a data message; `None` if it is none.
+    #[must_use]
+    pub fn read(json: &'a RawValue) -> Option<Self> {
+        object(json)
+    }
+}
+
 /// A data message's place in the stream.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,10 +115,13 @@ pub fn parse(body: &[u8]) -> Result<Vec<Option<Message<'_>>>, serde_json::Error>
         return serde_json::from_slice(body).map(|message| vec![Some(message)]);
     }
     let raw: Vec<&RawValue> = serde_json::from_slice(body)?;
-    Ok(raw
-        .into_iter()
-        .map(|message| serde_json::from_str(message.get()).ok())
-        .collect())
+    Ok(raw.into_iter().map(object).collect())
+}
+
+/// A JSON object; an array of the same values in order is none.
+fn object<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Option<T> {
+    let is_object = json.get().starts_with('{');
+    is_object.then(|| serde_json::from_str(json.get()).ok())?
 }
 
 #[cfg(test)]
@@ -143,6 +154,7 @@ mod tests {
     fn one_alone_and_none_at_all() {
         assert_eq!(parse(br#" {"channel":"/meta/connect"}"#).unwrap().len(), 1);
         assert_eq!(parse(b"[]").unwrap().len(), 0);
+        assert!(parse(br#"[["/meta/connect"]]"#).unwrap()[0].is_none());
         assert!(parse(b"<html>").is_err());
         assert!(parse(br#"[{"channel":"/me"#).is_err());
     }

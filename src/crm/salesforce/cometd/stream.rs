@@ -421,7 +421,7 @@ impl Stream {
         arrived: DateTime<Utc>,
     ) {
         self.parts.budget.delivered(1);
-        let data = data.and_then(|data| serde_json::from_str::<Data<'_>>(data.get()).ok());
+        let data = data.and_then(Data::read);
         let payload = data.as_ref().and_then(|data| data.payload);
         let id = data
             .as_ref()

@@ -8,6 +8,8 @@ mod errors;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction)]
 mod eventbus;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod generated;
 mod payload;
