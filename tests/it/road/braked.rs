@@ -1,4 +1,4 @@
-//! Brakes: a run that would do too much stops the job, says why, and waits for a yes.
+//! Brakes: a run that would do too much stops the job, says why, and waits for a yes through `kill -9`.
 
 use std::time::Instant;
 
@@ -49,6 +49,43 @@ async fn accept(world: &World, daemon: &Daemon, job: &str, done: impl AsyncFn() 
         assert!(Instant::now() < until, "{}", daemon.tail());
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Opportunities that are not there any more in the org and are in the store.
+async fn left(world: &World) -> usize {
+    world.rows("opportunity", "external_id").await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_beyond_the_line_wait_for_a_yes() {
+    let world = World::of(&tables(5, 20, 50)).await;
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    let delete =
+        |number| json!({ "op": "delete", "object": "Opportunity", "id": id("006", number) });
+    world.commit(&[(0..30).map(delete).collect()]).await;
+    let reason = braked(&daemon, "opportunity_sync").await;
+    assert!(
+        reason.contains("of 50 rows: max_delete_percent = 10 lets 20 pass"),
+        "{reason}"
+    );
+    assert!(left(&world).await >= 30, "no more than 20 went");
+    daemon.kill();
+
+    let daemon = world.daemon().await;
+    assert_eq!(braked(&daemon, "opportunity_sync").await, reason);
+    // Judged again, it is too much still.
+    resume(&world, &daemon, "opportunity_sync", false);
+    braked(&daemon, "opportunity_sync").await;
+    assert!(left(&world).await >= 30);
+    accept(&world, &daemon, "opportunity_sync", async || {
+        left(&world).await == 20
+    })
+    .await;
+    world.settled(&daemon).await;
+    let (status, lines) = daemon.stop();
+    assert!(status.success(), "{lines}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
