@@ -220,7 +220,7 @@ impl Verify<'_> {
         let chosen: Vec<RecordId> = chosen.into_iter().map(|(_, record)| record).collect();
         let mut doubts = BTreeSet::new();
         for some in chosen.chunks(PAGE) {
-            for (record, verdict) in self.look(some.to_vec(), &ignored).await? {
+            for (record, verdict) in self.look(some.to_vec(), ignored).await? {
                 verified.note(record, &verdict, &mut doubts);
             }
         }
@@ -475,7 +475,7 @@ fn columns(destination: &DestinationPlan, row: &MappedRow, there: &StoredRow) ->
             let wanted = wanted.as_ref()?;
             let kept = column.keep_on_null && *wanted == Cell::Null;
             let held = cell(there, &column.name).unwrap_or(&Cell::Null);
-            (!kept && !is_equal(wanted, held)).then(|| &column.name)
+            (!kept && !is_equal(wanted, held)).then_some(&column.name)
         })
         .map(|column| format!("{}.{column}", destination.table))
         .collect();

@@ -46,10 +46,12 @@ struct Inner {
     descriptions: BTreeMap<(ConnectionId, ObjectName), Described>,
     refreshes: HashMap<ConnectionId, DateTime<Utc>>,
     /// Each with what its writers did.
-    runs: BTreeMap<(ConnectionId, JobId, String), (RunHead, BTreeMap<String, RunPart>)>,
+    runs: BTreeMap<(ConnectionId, JobId, String), KeptRun>,
     orgs: HashMap<ConnectionId, PinnedOrg>,
     credentials: HashMap<ConnectionId, Credential>,
 }
+
+type KeptRun = (RunHead, BTreeMap<String, RunPart>);
 
 #[derive(Debug, Clone)]
 struct Lease {

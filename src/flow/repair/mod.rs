@@ -112,7 +112,7 @@ impl Repair {
                 polled?;
                 self.while_afforded(full, self.scheduled_syncs()).await?;
                 let wait = mended?;
-                let probed = self.probe(&mut probes, &untold);
+                let probed = Box::pin(self.probe(&mut probes, &untold));
                 self.while_afforded(Priority::Incremental, probed).await?;
                 Ok(wait.unwrap_or(IDLE))
             };
