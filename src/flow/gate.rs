@@ -81,7 +81,7 @@ impl Gate {
     }
 
     /// A whole read is about to be sent: no read by id is until what is returned is dropped (it was sent, or could not
-    /// be), and the last is of an earlier second.
+    /// be), and the last is of an earlier second. That may be one of the life before, of the moment when this one began.
     pub async fn close<'a>(&'a self, object: &'a ObjectName) -> Closed<'a> {
         let closed = Closed { gate: self, object };
         if self.lag.is_none() {
@@ -91,11 +91,9 @@ impl Gate {
             let mut objects = self.lock();
             let entry = objects.entry(object.clone()).or_default();
             entry.whole = Whole::Opening;
-            entry.read
+            entry.read.unwrap_or(self.began)
         };
-        if let Some(read) = read {
-            tokio::time::sleep_until(read + SECOND).await;
-        }
+        tokio::time::sleep_until(read + SECOND).await;
         closed
     }
 
@@ -142,6 +140,14 @@ mod tests {
         assert_eq!(gate.pass(&one), Err(LAG));
         tokio::time::advance(LAG).await;
         assert_eq!(gate.pass(&one), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_read_is_of_a_later_second_than_the_reads_of_the_life_before() {
+        let object = ObjectName::new("account");
+        let (gate, began) = (Gate::new(Some(LAG)), Instant::now());
+        drop(gate.close(&object).await);
+        assert!(began.elapsed() >= SECOND);
     }
 
     #[tokio::test(start_paused = true)]
