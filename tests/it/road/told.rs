@@ -132,7 +132,7 @@ async fn a_malformed_config_is_told_whole_and_starts_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_retried_and_loses_nothing() {
-    let world = World::of(&tables(20, 100, 3_000)).await;
+    let world = World::of(&tables(20, 100, 6_000)).await;
     let mut daemon = Daemon::on_a_small_disk(&world.config(), &world.http, 900);
     daemon.serving().await;
     let health = daemon

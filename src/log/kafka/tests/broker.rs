@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use tokio::time::Instant;
 
 use super::super::*;
-use crate::log::suite::{Bench, log_suite};
+use crate::log::suite::{Bench, LONG, log_suite};
 
 /// `HOST:PORT` of the broker that `tests/kafka` started.
 pub(super) fn brokers() -> String {
@@ -58,6 +59,16 @@ impl Tool {
         }
         let made = self.0.create_topics([&new], &AdminOptions::new()).await;
         made.unwrap().remove(0).unwrap();
+        // A topic that was just made takes a moment to be known to those who write.
+        let until = Instant::now() + LONG;
+        let led = || {
+            let known = self.0.inner().fetch_metadata(Some(topic), LONG).unwrap();
+            let partitions = known.topics()[0].partitions();
+            !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0)
+        };
+        while !led() {
+            assert!(Instant::now() < until, "`{topic}` is not known");
+        }
     }
 
     pub(super) async fn delete(&self, topic: &str) {
