@@ -436,6 +436,7 @@ mod tests {
         let seen = Seen {
             generation: "g".to_owned(),
             ends: [(3, 9)].into(),
+            ..Seen::default()
         };
         let braked = Order {
             paused: true,

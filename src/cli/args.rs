@@ -280,7 +280,7 @@ pub(super) enum JobCommand {
     Resume {
         /// CONNECTION/JOB.
         job: String,
-        /// Yes to what a brake stopped the job for: it is applied, up to where the topic ended then.
+        /// Yes to what a brake stopped the job for: all of a full sync, else what lay in the topic then.
         #[arg(long)]
         accept: bool,
         #[command(flatten)]

@@ -155,15 +155,17 @@ pub struct Routine {
     pub tests: Vec<MappingTest>,
 }
 
-/// `brakes`: how much of a run may go wrong before the job stops and asks; 100 never stops.
+/// `brakes`: how much a run may take away before the job stops and asks; 100 never stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Brakes {
-    /// Of the rows that the job may delete or mark, so many at most.
+    /// Of the rows that the store holds and the job may delete or mark, so many at most are.
     pub max_delete_percent: u8,
-    /// Of the rows that were updated, so many at most in which a mapped column loses its value.
+    /// Of the rows that the store holds of the job, so many at most in which a mapped column loses its value.
     pub max_null_percent: u8,
-    /// Of the records that were applied or refused, so many refused at most.
+    /// Of the records of the run, so many refused at most.
     pub max_rejected_percent: u8,
+    /// So many stop nothing, whatever their share.
+    pub min_rows: u64,
 }
 
 impl Brakes {
@@ -172,6 +174,7 @@ impl Brakes {
         max_delete_percent: 100,
         max_null_percent: 100,
         max_rejected_percent: 100,
+        min_rows: 0,
     };
 }
 
@@ -181,6 +184,7 @@ impl Default for Brakes {
             max_delete_percent: 10,
             max_null_percent: 50,
             max_rejected_percent: 50,
+            min_rows: 100,
         }
     }
 }

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::runs::Taken;
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 
@@ -73,7 +74,7 @@ pub struct Order {
     /// When, by the clock of who said so.
     #[serde(default)]
     pub since: Option<DateTime<Utc>>,
-    /// It is a brake that paused the job: what lay in the topic then.
+    /// It is a brake that paused the job: what it saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braked: Option<Seen>,
     /// What somebody said yes to after a brake: brakes count nothing of it. Stays with later orders.
@@ -81,13 +82,19 @@ pub struct Order {
     pub accepted: Option<Seen>,
 }
 
-/// How far a topic was when somebody looked.
+/// What a brake saw when it stopped a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The topic's generation.
     pub generation: String,
-    /// The next offset per partition.
+    /// The topic's next offset per partition.
     pub ends: BTreeMap<u32, u64>,
+    /// The run that it stopped.
+    pub run: String,
+    /// Which is a full sync: a yes is for all of it. A stream has no end to wait for.
+    pub is_sync: bool,
+    /// What the run had taken.
+    pub took: Taken,
 }
 
 /// Who asks for a full sync, and of how much.

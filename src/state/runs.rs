@@ -104,23 +104,23 @@ pub struct RunPart {
     /// Records, applied or refused.
     #[serde(default)]
     pub records: u64,
-    /// Updated rows in which a mapped column lost its value, as far as a brake counts them.
+    /// Updated rows in which a mapped column lost its value, where a brake asks for them.
     #[serde(default)]
     pub emptied: u64,
-    /// What somebody said yes to after a brake: the brakes count nothing of it.
+    /// What of it was applied because somebody had said yes to it after a brake: the brakes count nothing of it.
     #[serde(default)]
-    pub accepted: Accepted,
+    pub accepted: Taken,
     /// When it committed last.
     pub at: Option<DateTime<Utc>>,
 }
 
-/// What of a run's rows and records was accepted.
+/// What brakes count of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
+pub struct Taken {
     /// Deleted and marked rows.
     pub gone: u64,
-    /// Updated rows.
-    pub updated: u64,
+    /// Updated rows in which a mapped column lost its value.
+    pub emptied: u64,
     /// Rejected records.
     pub rejected: u64,
 }
@@ -279,7 +279,7 @@ impl RunPart {
         self.records += other.records;
         self.emptied += other.emptied;
         self.accepted.gone += other.accepted.gone;
-        self.accepted.updated += other.accepted.updated;
+        self.accepted.emptied += other.accepted.emptied;
         self.accepted.rejected += other.accepted.rejected;
         self.at = self.at.max(other.at);
     }

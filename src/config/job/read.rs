@@ -176,12 +176,14 @@ fn brakes(reader: &mut Reader<'_>) -> Brakes {
     let Some(mut inner) = node.and_then(|node| Reader::open(node, report)) else {
         return Brakes::default();
     };
+    let defaults = Brakes::default();
+    let min_rows = inner.integer("min_rows", 0..=i64::MAX);
     let mut percent = |key| {
         let number = inner.integer(key, 0..=100);
         number.and_then(|number| u8::try_from(number).ok())
     };
-    let defaults = Brakes::default();
     let brakes = Brakes {
+        min_rows: min_rows.map_or(defaults.min_rows, i64::cast_unsigned),
         max_delete_percent: percent("max_delete_percent").unwrap_or(defaults.max_delete_percent),
         max_null_percent: percent("max_null_percent").unwrap_or(defaults.max_null_percent),
         max_rejected_percent: percent("max_rejected_percent")

@@ -15,7 +15,7 @@ use crate::model::change::selected::Selected;
 use crate::model::name::ObjectName;
 use crate::model::policy::OnExit;
 use crate::model::record_id::RecordId;
-use crate::state::runs::Accepted;
+use crate::state::runs::Taken;
 use crate::target::port::brake::{Brake, Toll};
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
 
@@ -51,7 +51,7 @@ pub(super) struct Work {
     /// What it took, as brakes count.
     pub took: Toll,
     /// And what they do not count.
-    pub accepted: Accepted,
+    pub accepted: Taken,
     /// Rejected records that brakes have counted.
     pub rejected: u64,
     /// Commit stamps of the stream's changes.
@@ -131,7 +131,7 @@ impl Work {
             partition: 0,
             accepted_to: 0,
             took: Toll::default(),
-            accepted: Accepted::default(),
+            accepted: Taken::default(),
             rejected: 0,
             streamed: Vec::new(),
             wrote: false,
@@ -286,7 +286,7 @@ impl Work {
         let (took, accepted) = self.toll(&applied, part);
         self.took = self.took.and(took);
         self.accepted.gone += accepted.gone;
-        self.accepted.updated += accepted.updated;
+        self.accepted.emptied += accepted.emptied;
         for outcome in applied.outcomes.iter().flatten() {
             self.count(outcome.label());
             let wrote = matches!(

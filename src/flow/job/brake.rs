@@ -12,8 +12,8 @@ use crate::config::job::Brakes;
 use crate::fault::{Fault, FaultKind};
 use crate::model::policy::OnExit;
 use crate::state::orders::{Order, Seen, Standing};
-use crate::state::runs::{RunPart, RunsWanted};
-use crate::target::port::brake::{Brake, Gauge, Toll, line};
+use crate::state::runs::{RunPart, RunsWanted, Taken};
+use crate::target::port::brake::{Brake, Gauge, Held, Toll, line};
 
 /// Among so many of a job's newest runs a run is looked for that other daemons count for too.
 const NEWEST: usize = 64;
@@ -34,18 +34,18 @@ struct Inner {
     pulled: Option<Order>,
 }
 
-/// A run, and what it did before this daemon counted for it. What was accepted is in none of it.
+/// A run, and what it did before this daemon counted for it. What was applied by a yes is in none of it.
 #[derive(Clone)]
 struct Known {
     gauge: Arc<Gauge>,
     /// The state has told of it.
     is_told: bool,
-    /// Its rows are counted: it is about to take some away.
-    is_measured: bool,
     records: u64,
     rejected: u64,
     /// Records that this daemon rejected.
     own_rejected: u64,
+    /// Rejected records that somebody said yes to.
+    forgiven: u64,
 }
 
 impl Lever {
@@ -62,7 +62,17 @@ impl Lever {
 
     /// Takes note of what the order that stands accepts.
     pub(super) fn hear(&self, order: &Order) {
-        self.lock().accepted.clone_from(&order.accepted);
+        let mut inner = self.lock();
+        if inner.accepted == order.accepted {
+            return;
+        }
+        inner.accepted.clone_from(&order.accepted);
+        let accepted = order.accepted.as_ref();
+        if let Some(seen) = accepted
+            && let Some(known) = inner.runs.get_mut(seen.run.as_str())
+        {
+            known.forgive(seen.took);
+        }
     }
 
     /// The order by which the job stands, if a brake was pulled since it was asked last.
@@ -70,13 +80,31 @@ impl Lever {
         self.lock().pulled.take()
     }
 
-    /// Up to which offset of a partition brakes count nothing. Offsets of another topic say nothing of this one's.
-    fn accepted_to(&self, generation: &str, partition: u32) -> u64 {
+    /// Up to which offset of a partition brakes count nothing of a run. Offsets of another topic say nothing of this one's.
+    fn accepted_to(&self, run: &str, generation: &str, partition: u32) -> u64 {
         let inner = self.lock();
-        let accepted = inner.accepted.as_ref();
-        let accepted = accepted.filter(|accepted| accepted.generation == generation);
-        let end = accepted.and_then(|accepted| accepted.ends.get(&partition));
+        let Some(accepted) = &inner.accepted else {
+            return 0;
+        };
+        if accepted.is_sync && accepted.run == run {
+            return u64::MAX;
+        }
+        let end = accepted.ends.get(&partition);
+        let end = end.filter(|_| accepted.generation == generation);
         end.copied().unwrap_or(0)
+    }
+
+    /// What a run has taken, as far as is known.
+    fn took(&self, run: &str) -> Taken {
+        let inner = self.lock();
+        inner.runs.get(run).map_or_else(Taken::default, |known| {
+            let Toll { gone, emptied } = known.gauge.took();
+            Taken {
+                gone,
+                emptied,
+                rejected: known.rejected + known.own_rejected,
+            }
+        })
     }
 
     /// Counts rejected records unless they cross the line; how many there would be.
@@ -85,7 +113,7 @@ impl Lever {
         let Some(run) = inner.runs.get_mut(&work.counts_for) else {
             return Ok(());
         };
-        let all = run.rejected + run.own_rejected + count;
+        let all = (run.rejected + run.own_rejected).saturating_sub(run.forgiven) + count;
         if all > line {
             return Err(all);
         }
@@ -102,29 +130,35 @@ impl Lever {
     }
 }
 
+impl Known {
+    /// Somebody said yes to what the run had taken: it counts anew.
+    fn forgive(&mut self, took: Taken) {
+        let Taken { gone, emptied, .. } = took;
+        self.gauge.forgive(Toll { gone, emptied });
+        self.forgiven = took.rejected;
+    }
+}
+
 impl Owner {
     /// Begins a batch: from where on brakes count.
     pub(super) fn heed(&self, work: &mut Work, partition: u32) {
-        work.accepted_to = self.lever.accepted_to(&self.reader.generation, partition);
+        let generation = &self.reader.generation;
+        work.accepted_to = self
+            .lever
+            .accepted_to(&work.counts_for, generation, partition);
     }
 
     /// The brake of a batch; `None`, if it takes nothing that a brake measures.
-    pub(super) async fn brake(&self, work: &Work) -> Result<Option<Brake>, Fault> {
+    pub(super) async fn brake(&self, work: &Work) -> Option<Brake> {
         let limits = self.lever.limits;
         let measures_gone = limits.max_delete_percent < 100 && work.may_take();
-        // Every updated row counts, whether it loses a value or not.
+        // Which of the updated rows lose a value, the target knows.
         let measures_nulls = limits.max_null_percent < 100 && work.is_first();
         if work.is_empty() || !measures_gone && !measures_nulls {
-            return Ok(None);
+            return None;
         }
         let run = self.known(&work.counts_for).await;
-        if measures_gone && !run.is_measured {
-            run.gauge.measure(self.held().await?);
-            if let Some(run) = self.lever.lock().runs.get_mut(&work.counts_for) {
-                run.is_measured = true;
-            }
-        }
-        Ok(Some(Brake::new(run.gauge, work.accepted_to)))
+        Some(Brake::new(run.gauge, work.accepted_to))
     }
 
     /// Counts records that are to be set aside, or stops the job before they are.
@@ -136,7 +170,8 @@ impl Owner {
         work: &mut Work,
         letters: &[Letter],
     ) -> Result<(), Fault> {
-        let percent = self.lever.limits.max_rejected_percent;
+        let limits = self.lever.limits;
+        let percent = limits.max_rejected_percent;
         if percent >= 100 || !work.is_first() {
             return Ok(());
         }
@@ -151,7 +186,7 @@ impl Owner {
             }
             let before = self.known(&run).await.records;
             let records = before + self.tally.own(&run).records + work.records;
-            let line = line(percent, records);
+            let line = line(limits, percent, records);
             match self.lever.reject(work, count, line) {
                 Ok(()) => {
                     work.accepted.rejected += accepted;
@@ -176,18 +211,21 @@ impl Owner {
             return known;
         }
         let told = self.told(run).await;
-        let limits = self.lever.limits;
         let mut inner = self.lever.lock();
-        let known = inner.runs.entry(Arc::clone(run)).or_insert_with(|| Known {
-            gauge: Arc::new(Gauge::new(
-                limits.max_delete_percent,
-                limits.max_null_percent,
-            )),
-            is_told: false,
-            is_measured: false,
-            records: 0,
-            rejected: 0,
-            own_rejected: 0,
+        let Inner { runs, accepted, .. } = &mut *inner;
+        let known = runs.entry(Arc::clone(run)).or_insert_with(|| {
+            let mut known = Known {
+                gauge: Arc::new(Gauge::new(self.lever.limits)),
+                is_told: false,
+                records: 0,
+                rejected: 0,
+                own_rejected: 0,
+                forgiven: 0,
+            };
+            if let Some(seen) = accepted.as_ref().filter(|seen| *seen.run == **run) {
+                known.forgive(seen.took);
+            }
+            known
         });
         if let Some(told) = told.filter(|_| !known.is_told) {
             known.gauge.add(told.took);
@@ -219,16 +257,13 @@ impl Owner {
         Some(all.less(&own))
     }
 
-    /// How many rows the job may take away, all in all.
-    async fn held(&self) -> Result<u64, Fault> {
+    /// How many rows the store holds of the job.
+    pub(super) async fn held(&self) -> Result<Held, Fault> {
         let plan = self.road.mapping.plan();
-        let mut all = 0;
+        let mut all = Held::default();
         for destination in &plan.destinations {
-            if [destination.on_delete, destination.on_filter_exit] == [OnExit::Keep; 2] {
-                continue;
-            }
             let mut backoff = self.road.attempts();
-            all += loop {
+            let held = loop {
                 let target = &self.road.target;
                 let held = target.held(&plan.connection, &plan.source, &destination.table);
                 match held.await {
@@ -236,6 +271,10 @@ impl Owner {
                     Err(fault) => self.back_off(fault, &mut backoff).await?,
                 }
             };
+            all.all += held;
+            if [destination.on_delete, destination.on_filter_exit] != [OnExit::Keep; 2] {
+                all.may_go += held;
+            }
         }
         Ok(all)
     }
@@ -244,15 +283,15 @@ impl Owner {
     pub(super) async fn pull(&self, work: &mut Work, reason: String) -> Result<(), Fault> {
         let mut backoff = self.road.attempts();
         loop {
-            match self.try_to_pull(&reason).await {
+            match self.try_to_pull(&work.counts_for, &reason).await {
                 Ok(Some(order)) => {
                     self.lever.lock().pulled = Some(order);
                     let fault = Fault::new(FaultKind::Stopping, "a brake stopped the job");
                     return Err(fault);
                 }
                 Ok(None) => {
-                    let (generation, partition) = (&self.reader.generation, work.partition);
-                    work.accepted_to = self.lever.accepted_to(generation, partition);
+                    let partition = work.partition;
+                    self.heed(work, partition);
                     return Ok(());
                 }
                 Err(fault) => self.back_off(fault, &mut backoff).await?,
@@ -261,7 +300,7 @@ impl Owner {
     }
 
     /// The order by which the job stands; none, if there is one that accepts other things than was known.
-    async fn try_to_pull(&self, reason: &str) -> Result<Option<Order>, Fault> {
+    async fn try_to_pull(&self, run: &str, reason: &str) -> Result<Option<Order>, Fault> {
         let road = &self.road;
         let (connection, job) = (&self.reader.connection, &self.reader.job);
         loop {
@@ -273,7 +312,7 @@ impl Owner {
                 self.lever.hear(&order);
                 return Ok(None);
             }
-            let order = self.braked(reason, order).await?;
+            let order = self.braked(run, reason, order).await?;
             let given = road.state.give(connection, job, revision, order.clone());
             if given.await? {
                 tracing::error!(%connection, %job, reason, "a brake stopped the job");
@@ -282,7 +321,7 @@ impl Owner {
         }
     }
 
-    async fn braked(&self, reason: &str, before: Order) -> Result<Order, Fault> {
+    async fn braked(&self, run: &str, reason: &str, before: Order) -> Result<Order, Fault> {
         let road = &self.road;
         let (connection, job) = (&self.reader.connection, &self.reader.job);
         let bounds = road.log.bounds(&road.topic).await?.into_iter();
@@ -297,13 +336,16 @@ impl Owner {
             braked: Some(Seen {
                 generation: self.reader.generation.clone(),
                 ends: ends.collect(),
+                run: run.to_owned(),
+                is_sync: self.tally.is_sync(run),
+                took: self.lever.took(run),
             }),
             accepted: before.accepted,
         })
     }
 }
 
-/// What was accepted is not in it.
+/// What was applied by a yes is not in it.
 #[derive(Default)]
 struct Counts {
     took: Toll,
@@ -319,8 +361,7 @@ impl Counts {
         Self {
             took: Toll {
                 gone: gone.saturating_sub(accepted.gone),
-                updated: count("updated").saturating_sub(accepted.updated),
-                emptied: part.emptied,
+                emptied: part.emptied.saturating_sub(accepted.emptied),
             },
             rejected: count("rejected").saturating_sub(accepted.rejected),
             records: part.records,

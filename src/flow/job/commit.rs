@@ -105,14 +105,14 @@ impl Owner {
     }
 
     /// Offers a batch until the target answers, under the brakes of its run. If it is they that keep it out, the job
-    /// stops; `None`, if somebody has said yes to it meanwhile.
+    /// stops; `None`, if it is to be offered again: the store is larger than was known, or somebody has said yes.
     async fn offer(
         &self,
         seat: Seat,
         work: &mut Work,
         part: Option<&HashSet<RecordId>>,
     ) -> Result<Option<Answer>, Fault> {
-        let brake = self.brake(work).await?;
+        let brake = self.brake(work).await;
         let answer = self
             .attempt(|now| work.batch(&self.reader, seat, part, brake.clone(), now))
             .await;
@@ -124,13 +124,15 @@ impl Owner {
             answer => {
                 brake.let_go();
                 let answer = answer?;
-                let crossed = brake.crossed();
-                if let (Answer::Applied(_), Some(crossed)) = (&answer, crossed) {
+                if matches!(answer, Answer::Refused(_)) || !brake.is_crossed() {
+                    return Ok(Some(answer));
+                }
+                brake.measure(self.held().await?);
+                if let Some(crossed) = brake.crossed() {
                     let reason = format!("run {} {crossed}", work.counts_for);
                     self.pull(work, reason).await?;
-                    return Ok(None);
                 }
-                Ok(Some(answer))
+                Ok(None)
             }
         }
     }

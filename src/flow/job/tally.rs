@@ -96,6 +96,13 @@ impl Tally {
         self.lock().open(head)
     }
 
+    /// Whether a run is a full sync.
+    pub(super) fn is_sync(&self, run: &str) -> bool {
+        let inner = self.lock();
+        let counted = inner.runs.get(run);
+        counted.is_some_and(|counted| counted.head.cause != RunCause::Stream)
+    }
+
     /// What was counted here for a run.
     pub(super) fn own(&self, run: &str) -> RunPart {
         let inner = self.lock();
@@ -116,9 +123,9 @@ impl Tally {
                     .or_default() += count;
             }
             counted.part.records += work.records;
-            counted.part.emptied += work.took.emptied;
+            counted.part.emptied += work.took.emptied + work.accepted.emptied;
             counted.part.accepted.gone += work.accepted.gone;
-            counted.part.accepted.updated += work.accepted.updated;
+            counted.part.accepted.emptied += work.accepted.emptied;
             counted.part.accepted.rejected += work.accepted.rejected;
             counted.part.at = Some(road.clock.now());
             counted.revision += 1;

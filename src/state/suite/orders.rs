@@ -2,6 +2,7 @@
 
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::state::orders::{Asked, Order, Orders, Seen, Standing, Wish};
+use crate::state::runs::Taken;
 
 use super::at;
 
@@ -14,6 +15,13 @@ fn pause(reason: &str) -> Order {
         braked: Some(Seen {
             generation: "g".to_owned(),
             ends: [(3, 9)].into(),
+            run: "20270115-stream".to_owned(),
+            is_sync: true,
+            took: Taken {
+                gone: 7,
+                emptied: 8,
+                rejected: 9,
+            },
         }),
         accepted: None,
     }

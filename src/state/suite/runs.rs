@@ -1,7 +1,7 @@
 //! What the port of runs promises.
 
 use crate::model::name::{ConnectionId, JobId};
-use crate::state::runs::{Accepted, Run, RunCause, RunHead, RunPart, RunState, Runs, RunsWanted};
+use crate::state::runs::{Run, RunCause, RunHead, RunPart, RunState, Runs, RunsWanted, Taken};
 
 use super::at;
 
@@ -50,9 +50,9 @@ pub(super) async fn conforms(one: &dyn Runs, other: &dyn Runs) {
     let first = RunPart {
         records: 5,
         emptied: 4,
-        accepted: Accepted {
+        accepted: Taken {
             gone: 1,
-            updated: 3,
+            emptied: 3,
             rejected: 2,
         },
         ..part(&[("inserted", 2), ("rejected", 1)], &[(0, 7)], 12)

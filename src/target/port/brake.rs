@@ -1,27 +1,35 @@
-//! How much a run may take away from the store: a batch that takes more is kept out.
+//! How much a run may take away from the store: a batch that takes more is kept out. It is measured by what the store holds,
+//! and not by what the run touches: a small day is all deletes now and then, and the store is the same.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Outcome;
+use crate::config::job::Brakes;
 use crate::mapping::plan::MappedRow;
-
-/// So many rows of a run stop nobody, whatever their share: a store that is small is not one that breaks.
-const FLOOR: u64 = 20;
 
 /// What a run has taken, batches included that are about to be committed: those of several partitions take side by side.
 #[derive(Debug)]
 pub struct Gauge {
-    /// Of the rows that were there before the run took any, so many percent at most are deleted or marked; 100: any number.
-    max_delete_percent: u8,
-    /// Of the rows that the run updates, so many percent at most lose a value; 100: any number.
-    max_null_percent: u8,
+    limits: Brakes,
     inner: Mutex<Measured>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Measured {
-    held: u64,
+    /// With what the run took from it; unknown until a batch takes more than is let pass of any store.
+    held: Option<Held>,
     took: Toll,
+    /// What of it somebody said yes to.
+    forgiven: Toll,
+}
+
+/// How many rows a job holds, over its destinations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Those that it may delete or mark.
+    pub may_go: u64,
+    /// All.
+    pub all: u64,
 }
 
 /// The brake of one batch.
@@ -36,7 +44,8 @@ pub struct Brake {
 #[derive(Debug, Default)]
 struct Taken {
     toll: Toll,
-    crossed: Option<String>,
+    /// What it would have taken.
+    crossed: Option<Toll>,
 }
 
 /// What batches take, as brakes count.
@@ -44,8 +53,6 @@ struct Taken {
 pub struct Toll {
     /// Rows deleted or marked.
     pub gone: u64,
-    /// Rows updated.
-    pub updated: u64,
     /// Rows updated in which a mapped column lost its value.
     pub emptied: u64,
 }
@@ -64,7 +71,7 @@ impl Brake {
     /// Whether it matters which of the updated rows lose a value.
     #[must_use]
     pub fn asks_for_emptied(&self) -> bool {
-        self.gauge.max_null_percent < 100
+        self.gauge.limits.max_null_percent < 100
     }
 
     /// Takes what rows of these outcomes take, in place of what the batch took before; false, and nothing taken, if that
@@ -74,11 +81,9 @@ impl Brake {
         let mut taken = lock(&self.inner);
         let mut measured = lock(&self.gauge.inner);
         measured.took = measured.took.less(taken.toll);
-        taken.crossed = self.gauge.crossed(&measured, toll);
-        taken.toll = match taken.crossed {
-            Some(_) => Toll::default(),
-            None => toll,
-        };
+        let crosses = self.gauge.crossed(&measured, toll).is_some();
+        taken.crossed = crosses.then_some(toll);
+        taken.toll = if crosses { Toll::default() } else { toll };
         measured.took = measured.took.and(taken.toll);
         taken.crossed.is_none()
     }
@@ -91,59 +96,89 @@ impl Brake {
         measured.took = measured.took.less(toll);
     }
 
-    /// The line that the batch crossed, in words.
+    /// Takes note of how many rows there are now.
+    pub fn measure(&self, now: Held) {
+        self.gauge.measure(now);
+    }
+
+    /// Whether the batch crossed a line when it was taken last.
+    #[must_use]
+    pub fn is_crossed(&self) -> bool {
+        lock(&self.inner).crossed.is_some()
+    }
+
+    /// The line that the batch crossed, in words, if it still does by what is known of the store now.
     #[must_use]
     pub fn crossed(&self) -> Option<String> {
-        lock(&self.inner).crossed.clone()
+        let toll = lock(&self.inner).crossed?;
+        self.gauge.crossed(&lock(&self.gauge.inner), toll)
     }
 }
 
 impl Gauge {
-    /// Of a run that has taken nothing yet, of no rows.
+    /// Of a run that has taken nothing yet.
     #[must_use]
-    pub const fn new(max_delete_percent: u8, max_null_percent: u8) -> Self {
-        let took = Toll {
-            gone: 0,
-            updated: 0,
-            emptied: 0,
-        };
+    pub fn new(limits: Brakes) -> Self {
         Self {
-            max_delete_percent,
-            max_null_percent,
-            inner: Mutex::new(Measured { held: 0, took }),
+            limits,
+            inner: Mutex::default(),
         }
-    }
-
-    /// Takes note of how many rows there are, before a batch takes any.
-    pub fn measure(&self, held: u64) {
-        let mut measured = lock(&self.inner);
-        measured.held = held + measured.took.gone;
     }
 
     /// Adds what the run took before.
     pub fn add(&self, before: Toll) {
         let mut measured = lock(&self.inner);
-        measured.held += before.gone;
         measured.took = measured.took.and(before);
     }
 
+    /// What the run took.
+    #[must_use]
+    pub fn took(&self) -> Toll {
+        lock(&self.inner).took
+    }
+
+    /// Somebody said yes to so much of what the run took: it counts anew, of the rows that are left.
+    pub fn forgive(&self, forgiven: Toll) {
+        let mut measured = lock(&self.inner);
+        (measured.forgiven, measured.held) = (forgiven, None);
+    }
+
+    /// Takes note of how many rows there are now.
+    pub fn measure(&self, now: Held) {
+        let mut measured = lock(&self.inner);
+        let gone = measured.took.less(measured.forgiven).gone;
+        measured.held = Some(Held {
+            may_go: now.may_go + gone,
+            all: now.all + gone,
+        });
+    }
+
     fn crossed(&self, measured: &Measured, toll: Toll) -> Option<String> {
-        let (all, held) = (measured.took.and(toll), measured.held);
-        let (delete, null) = (self.max_delete_percent, self.max_null_percent);
-        let (most_gone, most_emptied) = (line(delete, held), line(null, all.updated));
-        if delete < 100 && toll.gone > 0 && all.gone > most_gone {
+        let all = measured.took.less(measured.forgiven).and(toll);
+        let (lines, held) = (self.lines(measured), measured.held.unwrap_or_default());
+        let (delete, null) = (self.limits.max_delete_percent, self.limits.max_null_percent);
+        if delete < 100 && toll.gone > 0 && all.gone > lines.gone {
             return Some(format!(
-                "would delete or mark {} of {held} rows: max_delete_percent = {delete} lets {most_gone} pass",
-                all.gone
+                "would delete or mark {} of {} rows: max_delete_percent = {delete} lets {} pass",
+                all.gone, held.may_go, lines.gone
             ));
         }
-        if null < 100 && toll.emptied > 0 && all.emptied > most_emptied {
+        if null < 100 && toll.emptied > 0 && all.emptied > lines.emptied {
             return Some(format!(
-                "would empty a column of {} of {} updated rows: max_null_percent = {null} lets {most_emptied} pass",
-                all.emptied, all.updated
+                "would empty a column of {} of {} rows: max_null_percent = {null} lets {} pass",
+                all.emptied, held.all, lines.emptied
             ));
         }
         None
+    }
+
+    /// How much may be taken, as far as is known.
+    fn lines(&self, measured: &Measured) -> Toll {
+        let held = measured.held.unwrap_or_default();
+        Toll {
+            gone: line(self.limits, self.limits.max_delete_percent, held.may_go),
+            emptied: line(self.limits, self.limits.max_null_percent, held.all),
+        }
     }
 }
 
@@ -162,11 +197,7 @@ impl Toll {
             };
             match outcome {
                 Outcome::Deleted | Outcome::Marked => toll.gone += 1,
-                Outcome::Updated => toll.updated += 1,
-                Outcome::Emptied => {
-                    toll.updated += 1;
-                    toll.emptied += 1;
-                }
+                Outcome::Emptied => toll.emptied += 1,
                 _ => {}
             }
         }
@@ -178,7 +209,6 @@ impl Toll {
     pub const fn and(self, other: Self) -> Self {
         Self {
             gone: self.gone + other.gone,
-            updated: self.updated + other.updated,
             emptied: self.emptied + other.emptied,
         }
     }
@@ -188,18 +218,22 @@ impl Toll {
     pub const fn less(self, part: Self) -> Self {
         Self {
             gone: self.gone.saturating_sub(part.gone),
-            updated: self.updated.saturating_sub(part.updated),
             emptied: self.emptied.saturating_sub(part.emptied),
         }
     }
 }
 
-/// How many of `all` may be, by a percentage.
+/// How many of `all` may be, by a percentage: a few may, whatever their share, but where none may.
 #[must_use]
-pub fn line(percent: u8, all: u64) -> u64 {
+pub fn line(limits: Brakes, percent: u8, all: u64) -> u64 {
     match percent {
         0 => 0,
-        percent => FLOOR.max(all.saturating_mul(u64::from(percent)) / 100),
+        percent => {
+            let share = u128::from(all) * u128::from(percent) / 100;
+            limits
+                .min_rows
+                .max(u64::try_from(share).unwrap_or(u64::MAX))
+        }
     }
 }
 
@@ -213,10 +247,42 @@ mod tests {
 
     #[test]
     fn a_few_records_stop_nobody_but_where_none_may_go() {
-        assert_eq!(line(0, 1_000), 0);
-        assert_eq!(line(10, 0), 20);
-        assert_eq!(line(10, 150), 20);
-        assert_eq!(line(10, 1_000), 100);
-        assert_eq!(line(99, u64::MAX), u64::MAX / 100);
+        let limits = Brakes::default();
+        assert_eq!(line(limits, 0, 100_000), 0);
+        assert_eq!(line(limits, 10, 0), 100);
+        assert_eq!(line(limits, 10, 999), 100);
+        assert_eq!(line(limits, 10, 100_000), 10_000);
+        assert_eq!(
+            line(limits, 99, u64::MAX),
+            u64::MAX / 100 * 99 + 15 * 99 / 100
+        );
+        let strict = Brakes {
+            min_rows: 0,
+            ..limits
+        };
+        assert_eq!(line(strict, 10, 9), 0);
+    }
+
+    #[test]
+    fn rows_are_counted_when_a_line_is_met_and_again_when_it_is_met_again() {
+        let gauge = Gauge::new(Brakes::default());
+        let gone = |gone| Toll { gone, emptied: 0 };
+        let held = |all| Held { may_go: all, all };
+        let crosses = |toll| gauge.crossed(&lock(&gauge.inner), toll).is_some();
+        gauge.add(gone(100));
+        assert!(crosses(gone(1)), "of an unknown store none but the few");
+        gauge.measure(held(1_900));
+        assert!(!crosses(gone(100)), "a tenth of 2,000");
+        assert!(crosses(gone(101)));
+        // Rows have come since.
+        gauge.measure(held(9_900));
+        assert!(!crosses(gone(900)));
+        gauge.forgive(gone(100));
+        assert!(!crosses(gone(100)));
+        assert!(crosses(gone(101)), "what is left counts, and is not known");
+        gauge.measure(held(1_500));
+        assert!(!crosses(gone(150)));
+        assert!(crosses(gone(151)));
+        assert!(!crosses(Toll::default()), "what takes nothing passes");
     }
 }

@@ -1,11 +1,13 @@
 //! Brakes: the batch that crosses the line is not written, the job says why and waits, and a yes is for what was seen.
 
+use super::runs::{begin, end, read, until};
 use super::*;
 use crate::config::job::Brakes;
 use crate::mapping::plan::Cell;
 use crate::model::change::Change;
 use crate::model::name::{ConnectionId, JobId};
 use crate::state::orders::{Orders, Seen};
+use crate::state::runs::Run as Told;
 
 /// A stage whose job stops at these; a tenth is the share of deletes.
 async fn braked() -> Stage {
@@ -16,6 +18,7 @@ async fn braked() -> Stage {
                 max_delete_percent: 10,
                 max_null_percent: 50,
                 max_rejected_percent: 10,
+                min_rows: 20,
             },
             ..stage.road
         },
@@ -131,14 +134,111 @@ async fn a_mass_delete_stops_before_it_is_written_and_goes_on_at_a_yes_for_what_
     assert_eq!(there(&stage), 359);
     assert_eq!(stage.picture().dead_letters, 0);
 
-    // The yes was for no more than that.
+    // The yes was for no more than that: what comes now counts anew, a restart or not.
+    let few: Vec<Change> = all[60..90].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&few).await;
+    stage.settled().await;
+    running.end().await;
+    let running = start(&stage);
+    let few: Vec<Change> = all[90..95].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&few).await;
+    stage.settled().await;
+    assert_eq!(there(&stage), 324);
+    stage.publish(&[gone(&all[95], 2)]).await;
+    let reason = stops(&stage).await;
+    assert!(
+        reason.contains("would delete or mark 36 of 359 rows"),
+        "{reason}"
+    );
+    assert_eq!(there(&stage), 324);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_day_stops_nobody_and_a_disaster_is_stopped_by_the_defaults() {
+    let mut stage = stage().await;
+    stage.road.brakes = Brakes::default();
+    let running = start(&stage);
+    let all = fill(&stage, 2_000).await;
+    // All that the day does is to take away: 100 rows of 2,000, or of 100.
+    let day: Vec<Change> = all[..100].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&day).await;
+    stage.settled().await;
+    assert_eq!(there(&stage), 1_900);
+    let night: Vec<Change> = all[100..].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&night).await;
+    let reason = stops(&stage).await;
+    assert!(
+        reason.contains("of 2000 rows: max_delete_percent = 10 lets 200 pass"),
+        "{reason}"
+    );
+    assert!(there(&stage) >= 1_800);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_came_since_they_were_counted_count() {
+    let stage = braked().await;
+    let running = start(&stage);
+    let all = fill(&stage, 300).await;
+    let few: Vec<Change> = all[..30].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&few).await;
+    stage.settled().await;
+    let more: Vec<Change> = ids(3, 600)[300..]
+        .iter()
+        .map(|id| change(id, 1, "x"))
+        .collect();
+    stage.publish(&more).await;
+    stage.settled().await;
+    let few: Vec<Change> = all[30..60].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&few).await;
+    stage.settled().await;
+    assert_eq!(there(&stage), 540);
     stage.publish(&[gone(&all[60], 2)]).await;
     let reason = stops(&stage).await;
     assert!(
-        reason.contains("would delete or mark 41 of 400 rows"),
+        reason.contains("would delete or mark 61 of 600 rows"),
         "{reason}"
     );
-    assert_eq!(there(&stage), 359);
+    running.end().await;
+}
+
+/// A sync goes on finding what is gone after it was stopped; a stream never ends.
+#[tokio::test(start_paused = true)]
+async fn a_yes_to_a_full_sync_is_for_all_of_it() {
+    let stage = braked().await;
+    let running = start(&stage);
+    let all = fill(&stage, 400).await;
+    let run = begin(&stage).await;
+    let found = |ids: &[RecordId]| {
+        let found = ids.iter().map(|id| Change {
+            op: Op::Delete,
+            ..read(id, 2, "gone")
+        });
+        found.collect::<Vec<Change>>()
+    };
+    stage.publish(&found(&all[..50])).await;
+    let reason = stops(&stage).await;
+    assert!(
+        reason.contains(&format!("run {} would delete or mark 50 of 400", run.id)),
+        "{reason}"
+    );
+    stage.publish(&found(&all[50..100])).await;
+    resume(&stage, true).await;
+    stage.settled().await;
+    stage.publish(&found(&all[100..200])).await;
+    stage.settled().await;
+    assert_eq!(there(&stage), 200);
+    end(&stage, run).await;
+    let ends = |runs: &[Told]| runs.iter().any(|run| run.head.is_closed());
+    until(&stage, "the end of the sync", ends).await;
+    let many: Vec<Change> = all[200..230].iter().map(|id| gone(id, 2)).collect();
+    stage.publish(&many).await;
+    let reason = stops(&stage).await;
+    assert!(
+        reason.contains("-stream would delete or mark 30 of 200 rows"),
+        "{reason}"
+    );
     running.end().await;
 }
 
@@ -196,51 +296,45 @@ async fn too_many_rejections_stop_before_they_are_set_aside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn columns_that_lose_their_values_stop_at_a_share_of_the_updated_rows() {
+async fn columns_that_lose_their_values_stop_at_a_share_of_the_rows() {
     let stage = braked().await;
     let running = start(&stage);
-    let all = fill(&stage, 200).await;
+    let all = fill(&stage, 100).await;
     let emptied = |id: &RecordId, counter| {
         let mut change = change(id, counter, "gone");
         change.fields.insert("Name".into(), Value::Null);
         change
     };
-    // Half of what is updated may lose a value.
-    let mixed = all[..80].iter().enumerate().map(|(n, id)| match n % 2 {
-        0 => change(id, 2, "y"),
-        _ => emptied(id, 2),
-    });
-    let mixed: Vec<Change> = mixed.collect();
-    stage.publish(&mixed).await;
+    // Half of the rows may lose a value, be there other updates or not.
+    let half: Vec<Change> = all[..50].iter().map(|id| emptied(id, 2)).collect();
+    stage.publish(&half).await;
     stage.settled().await;
-    assert_eq!(there(&stage), 160);
-    stage
-        .publish(&[emptied(&all[90], 2), change(&all[91], 1, "x")])
-        .await;
+    assert_eq!(there(&stage), 50);
+    let others = all[60..90].iter().map(|id| change(id, 2, "y"));
+    let more: Vec<Change> = others.chain([emptied(&all[50], 2)]).collect();
+    stage.publish(&more).await;
     let reason = stops(&stage).await;
     assert!(
-        reason.contains("would empty a column of 41 of 81 updated rows"),
+        reason.contains("would empty a column of 51 of 100 rows"),
         "{reason}"
     );
     assert!(
-        reason.contains("max_null_percent = 50 lets 40 pass"),
+        reason.contains("max_null_percent = 50 lets 50 pass"),
         "{reason}"
     );
-    assert_eq!(there(&stage), 160, "nothing of the batch is written");
+    assert_eq!(there(&stage), 50, "nothing of the batch is written");
     running.end().await;
 
     let running = start(&stage);
     stops(&stage).await;
     resume(&stage, true).await;
     stage.settled().await;
-    assert_eq!(there(&stage), 159);
-    // What was accepted is in neither number.
-    stage.publish(&[emptied(&all[100], 2)]).await;
-    let reason = stops(&stage).await;
-    assert!(
-        reason.contains("would empty a column of 41 of 81 updated rows"),
-        "{reason}"
-    );
+    assert_eq!(there(&stage), 49);
+    // What comes now counts anew.
+    let rest: Vec<Change> = all[51..].iter().map(|id| emptied(id, 3)).collect();
+    stage.publish(&rest).await;
+    stage.settled().await;
+    assert_eq!(there(&stage), 0);
     running.end().await;
 }
 

@@ -5,7 +5,7 @@ use crate::model::change::Origin;
 use crate::model::name::{ConnectionId, ObjectName};
 use crate::state::runs::{Run as Told, RunCause, RunHead, RunState, Runs, RunsWanted};
 
-fn read(id: &RecordId, counter: u64, name: &str) -> crate::model::change::Change {
+pub(super) fn read(id: &RecordId, counter: u64, name: &str) -> crate::model::change::Change {
     crate::model::change::Change {
         origin: Origin::Snapshot,
         op: Op::Snapshot,
@@ -30,7 +30,7 @@ async fn ends(stage: &Stage) -> BTreeMap<u32, u64> {
         .collect()
 }
 
-async fn begin(stage: &Stage) -> RunHead {
+pub(super) async fn begin(stage: &Stage) -> RunHead {
     let run = RunHead::sync(
         RunCause::Asked,
         Some("anna".to_owned()),
@@ -41,7 +41,7 @@ async fn begin(stage: &Stage) -> RunHead {
     run
 }
 
-async fn end(stage: &Stage, run: RunHead) -> RunHead {
+pub(super) async fn end(stage: &Stage, run: RunHead) -> RunHead {
     let run = RunHead {
         ends: Some(ends(stage).await),
         ended: Some(stage.road.clock.now()),
@@ -61,7 +61,7 @@ async fn runs(stage: &Stage) -> Vec<Told> {
 }
 
 /// Waits until the state tells of runs; on paused time, so that a wait for ever ends at once.
-async fn until(stage: &Stage, what: &str, holds: impl Fn(&[Told]) -> bool) -> Vec<Told> {
+pub(super) async fn until(stage: &Stage, what: &str, holds: impl Fn(&[Told]) -> bool) -> Vec<Told> {
     let told = async {
         loop {
             let told = runs(stage).await;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::*;
 use super::broker::{Tool, brokers, open, settings, unique};
-use crate::log::port::{Delivery, Policy, partition_of};
+use crate::log::port::{Delivery, Policy, Record, partition_of};
 use crate::log::suite::{
     LONG, RETENTION, batch, compacted, entry, key_of, number, offsets, put, read_all, read_from,
     retained, tombstone,
