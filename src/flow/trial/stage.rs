@@ -309,6 +309,7 @@ impl Job {
             since: 0,
             asked_again: HashSet::new(),
             rematch: false,
+            brake: None,
             now,
         }
     }

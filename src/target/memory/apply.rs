@@ -210,13 +210,15 @@ impl Run<'_> {
         let before = self.tx.store.table(&item.own.table)?.get(gsid).cloned();
         let inserted = before.is_none();
         let foreign = self.foreign(item, gsid);
-        let mut cells = self.write_cells(item, before, &foreign)?;
+        let mut cells = self.write_cells(item, before.clone(), &foreign)?;
+        let emptied = before.is_some_and(|before| empties(item, &before, &cells));
         self.write_derived(item, &derived, &mut cells, &foreign);
         (cells[STATE], cells[STATE_AT]) = (Cell::Null, Cell::Null);
         let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
         Ok(match (inserted, was_there, changed) {
             (true, _, _) => Outcome::Inserted,
             (false, false, _) => Outcome::Associated,
+            (false, true, true) if emptied && self.batch.asks_for_emptied() => Outcome::Emptied,
             (false, true, true) => Outcome::Updated,
             (false, true, false) => Outcome::Unchanged,
         })
@@ -302,7 +304,11 @@ impl Run<'_> {
         for (index, (item, outcome)) in items.iter().zip(outcomes).enumerate() {
             let written = matches!(
                 outcome,
-                Outcome::Inserted | Outcome::Associated | Outcome::Updated | Outcome::Unchanged
+                Outcome::Inserted
+                    | Outcome::Associated
+                    | Outcome::Updated
+                    | Outcome::Emptied
+                    | Outcome::Unchanged
             );
             if !written || item.row.life != Life::Present {
                 continue;
@@ -541,4 +547,14 @@ impl Item<'_> {
         });
         misfits.next()
     }
+}
+
+/// Whether a mapped column lost its value.
+fn empties(item: &Item, before: &Cells, after: &Cells) -> bool {
+    let mut mapped = item
+        .layout
+        .columns
+        .iter()
+        .take(item.layout.plan.columns.len());
+    mapped.any(|position| before[*position] != Cell::Null && after[*position] == Cell::Null)
 }

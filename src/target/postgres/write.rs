@@ -1,6 +1,6 @@
 //! What a destination came to, written: crosswalk first, then rows, in the order of their keys.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::ToSql;
@@ -149,7 +149,7 @@ pub(super) async fn rows(
     schemas: &Schemas,
     batch: &Batch,
     view: &View<'_>,
-) -> Result<HashSet<Uuid>, OrderError> {
+) -> Result<HashMap<Uuid, bool>, OrderError> {
     let layout = view.layout;
     let table = schemas.table(&layout.plan.table);
     let gone = view.rows.iter().filter(|(_, row)| row.goes);
@@ -158,7 +158,10 @@ pub(super) async fn rows(
         let sql = format!("DELETE FROM {table} WHERE \"gsid\" = ANY($1)");
         session.execute(&sql, &[&gone]).await?;
     }
-    let mut changed = Stage::new(layout, &table, Kind::Update, view.rows.len());
+    let update = Kind::Update {
+        tells_emptied: batch.asks_for_emptied(),
+    };
+    let mut changed = Stage::new(layout, &table, update, view.rows.len());
     let mut new = Stage::new(layout, &table, Kind::Insert, 0);
     for (gsid, row) in view.rows.iter().filter(|(_, row)| row.is_there) {
         if row.is_new {
@@ -167,9 +170,9 @@ pub(super) async fn rows(
             changed.push(*gsid, row);
         }
     }
-    let mut written = HashSet::new();
+    let mut written = HashMap::new();
     for row in changed.write(session, batch.now).await? {
-        written.insert(row.try_get(0)?);
+        written.insert(row.try_get(0)?, row.try_get(1)?);
     }
     // Another one brought back a row that several records share.
     if new.write(session, batch.now).await?.len() != new.len() {
