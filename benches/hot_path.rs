@@ -112,5 +112,6 @@ fn change() -> Change {
             .map(|(name, value)| (FieldName::new(name), value))
             .collect(),
         row: None,
+        synced: None,
     }
 }

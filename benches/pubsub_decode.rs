@@ -219,6 +219,7 @@ impl Shape {
             changed: step.changed,
             fields: image.fields.clone(),
             row: None,
+            synced: None,
         };
         images.insert(id.clone(), image);
         Entry {

@@ -213,6 +213,7 @@ pub fn change(
         changed: vec![FieldName::new("Field_1__c"), FieldName::new("Field_14__c")],
         fields: fields(number, state, parents),
         row: None,
+        synced: None,
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn readings<'a>(
             needed: mapping.needed(),
             on_lost_field: routine.map_or_else(Default::default, |routine| routine.on_lost_field),
             refresh: routine.map_or_else(Default::default, |routine| routine.refresh),
+            has_scheduled: plan.has_scheduled(),
         };
         found.entry(plan.source.clone()).or_default().push(reading);
     }

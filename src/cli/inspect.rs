@@ -238,16 +238,21 @@ fn explain_job(
         changed: Vec::new(),
         fields: image.fields.clone(),
         row: None,
+        synced: image.synced,
     };
     match mapping.map(&change, (0, 0), SystemClock.now()) {
         Mapped::Rows(rows) => {
             let destinations = plan.destinations.iter().zip(rows);
             let destinations: Vec<Json> = destinations
                 .map(|(destination, row)| {
-                    json!({
+                    let mut shown = json!({
                         "destination": destination.label,
                         "row": row_json(destination, &row),
-                    })
+                    });
+                    if !destination.scheduled.is_empty() && image.is_ahead_of_syncs() {
+                        shown["waits_for_full_sync"] = json!(destination.scheduled);
+                    }
+                    shown
                 })
                 .collect();
             json!({ "job": plan.job, "destinations": destinations })

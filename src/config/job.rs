@@ -37,6 +37,8 @@ pub struct JobConfig {
     pub enabled: bool,
     /// `realtime`.
     pub realtime: bool,
+    /// `realtime_fields`: the source paths whose columns changes move at once, if not all.
+    pub realtime_fields: Option<Vec<Located<String>>>,
     /// `where`, unparsed.
     pub filter: Option<Located<String>>,
     /// `on_delete`, for destinations that say nothing else.

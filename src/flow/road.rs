@@ -110,6 +110,8 @@ pub struct Reading {
     pub on_lost_field: OnLostField,
     /// When formulas among them are read.
     pub refresh: Refresh,
+    /// It writes columns by full syncs alone.
+    pub has_scheduled: bool,
 }
 
 impl Settings {

@@ -54,6 +54,9 @@ pub struct Image {
     /// Version of its last published change; zero if none was.
     #[serde(rename = "v")]
     pub version: Version,
+    /// Version of its last change that a full sync told, where a job writes columns by full syncs alone.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<Version>,
 }
 
 /// Which row an image holds.
@@ -143,6 +146,7 @@ impl Image {
             needs: None,
             row: None,
             version: Version::new(0, 0),
+            synced: None,
         }
     }
 
@@ -167,6 +171,12 @@ impl Image {
             told: mark.told,
             as_of: self.base,
         })
+    }
+
+    /// Whether anything else than a full sync has told of it since the last one.
+    #[must_use]
+    pub fn is_ahead_of_syncs(&self) -> bool {
+        self.synced < Some(self.version)
     }
 
     /// Sets a field; whether its value differs from before.
@@ -202,6 +212,7 @@ pub fn rebuilt(image: Option<Image>, change: &Change) -> Option<Image> {
     let mut next = Image {
         fields: change.fields.clone(),
         version: change.version,
+        synced: change.synced,
         row: change.row.map(|place| RowMark {
             version: RowVersion {
                 incarnation: place.incarnation,

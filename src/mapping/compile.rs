@@ -3,6 +3,7 @@
 mod compiler;
 mod nearest;
 pub mod owners;
+mod realtime;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,7 +16,7 @@ use crate::mapping::decimal;
 use crate::mapping::filter::Filter;
 use crate::mapping::plan::{Cell, DestinationPlan, JobPlan, Life, MappedRow, Reference};
 use crate::model::change::selected::{Selected, Selection};
-use crate::model::change::{Change, InvalidChange};
+use crate::model::change::{Change, InvalidChange, Origin};
 use crate::model::name::FieldName;
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredObject, StoredType};
@@ -146,6 +147,7 @@ impl Mapping {
         let head = Head {
             id: &change.id,
             version: change.version,
+            synced: synced(change.origin, change.version, change.synced),
             committed_at: change.committed_at,
             is_alive: change.is_alive(),
         };
@@ -171,6 +173,7 @@ impl Mapping {
         let head = Head {
             id: &change.id,
             version: change.version,
+            synced: synced(change.origin, change.version, change.synced),
             committed_at: change.committed_at,
             is_alive: change.is_alive(),
         };
@@ -231,6 +234,7 @@ impl Mapping {
 struct Head<'a> {
     id: &'a RecordId,
     version: Version,
+    synced: Option<Version>,
     committed_at: Option<DateTime<Utc>>,
     is_alive: bool,
 }
@@ -407,11 +411,21 @@ impl Image<'_> {
             record: self.head.id.clone(),
             version: self.head.version,
             place: self.place,
+            synced: self.head.synced,
             committed_at: self.head.committed_at,
             life,
             cells,
             references,
         }
+    }
+}
+
+/// The newest version up to a change that a full sync told. What one told before a job had scheduled columns does not
+/// say so itself.
+fn synced(origin: Origin, version: Version, synced: Option<Version>) -> Option<Version> {
+    match origin {
+        Origin::Snapshot => Some(version),
+        Origin::Stream | Origin::Hydrate | Origin::Reconcile => synced,
     }
 }
 

@@ -54,6 +54,28 @@ pub struct DestinationPlan {
     pub on_move: OnMove,
     /// Columns that connections listed before this one map too: they are theirs in a row that a record of theirs holds.
     pub owners: BTreeMap<String, BTreeSet<ConnectionId>>,
+    /// Columns that a row which is there gets by full syncs alone (`realtime_fields`); never an identifier.
+    pub scheduled: BTreeSet<String>,
+    /// Columns that it writes and by which look-ups of any job find its rows: who found one is told when they change.
+    pub keys: BTreeSet<String>,
+}
+
+impl JobPlan {
+    /// Whether it writes columns by full syncs alone.
+    #[must_use]
+    pub fn has_scheduled(&self) -> bool {
+        let mut destinations = self.destinations.iter();
+        destinations.any(|destination| !destination.scheduled.is_empty())
+    }
+}
+
+impl DestinationPlan {
+    /// The connections whose column it is where they hold the row.
+    #[must_use]
+    pub fn owners_of(&self, column: &str) -> Vec<&str> {
+        let owners = self.owners.get(column).into_iter().flatten();
+        owners.map(ConnectionId::as_str).collect()
+    }
 }
 
 /// A column written from the image or a constant.
@@ -127,6 +149,8 @@ pub struct MappedRow {
     pub version: Version,
     /// Where the change lies in the topic (partition, offset), for parked changes and messages.
     pub place: (u32, u64),
+    /// The record's newest version up to this one that a full sync told; this one, if that did.
+    pub synced: Option<Version>,
     /// Best known time at the source, for `crm_state_at`.
     pub committed_at: Option<DateTime<Utc>>,
     /// Whether the record lives and passes the filters.
@@ -135,6 +159,16 @@ pub struct MappedRow {
     pub cells: Vec<Option<Cell>>,
     /// A reference per derived column; `None`: the image lacks a field of it, leave the column as it is.
     pub references: Vec<Option<Reference>>,
+}
+
+impl MappedRow {
+    /// Whether the scheduled columns of the row that the record has at version `held` stay as they are: that version, or
+    /// one before it, wrote what the last full sync told.
+    #[must_use]
+    pub fn spares_scheduled(&self, held: Version) -> bool {
+        self.synced
+            .is_none_or(|synced| synced <= held && synced < self.version)
+    }
 }
 
 /// Whether a record takes part.

@@ -45,6 +45,9 @@ pub struct Change {
     /// Which row the image holds, where the CRM numbers rows: for whoever rebuilds images from the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row: Option<RowPlace>,
+    /// Its newest version up to here that a full sync told, where a job writes columns by full syncs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<Version>,
 }
 
 /// Which row an image holds, and until when it was surely seen.

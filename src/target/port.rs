@@ -31,6 +31,9 @@
 //!   the destination that lacks the row and for those after it, which answer [`Outcome::Parked`] too. It counts as
 //!   the version held: a lower one is stale. Any other outcome but stale and rejected clears it; equal
 //!   versions replace it.
+//! * A scheduled column of the row that a record has is written by what a full sync told, and by the next change if that
+//!   was not met ([`MappedRow::spares_scheduled`]); whatever brings a record to a row, or back, writes all columns.
+//! * A column that is another connection's where that holds the row is left to it, also by what waited for its own.
 //! * What is parked again at the same version keeps the date from which its time to live counts.
 //! * `on_none = skip` writes nothing, neither row nor version nor parked references.
 //! * A [`Outcome::Rejected`] row has the same outcome in the destinations after it.
@@ -122,6 +125,20 @@ pub trait Target: Reviews {
         job: &JobId,
         parked: &[ParkedKey],
     ) -> Result<u64, Fault>;
+
+    /// What may refer to the wrong row, since a record of the connection is another row than before, or changed columns
+    /// by which look-ups find its row ([`DestinationPlan::keys`]): who holds a row that refers to that row, whatever the
+    /// connection. Noted in the transaction that did it; told until [`Target::forget_strays`].
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        let _ = connection;
+        Ok(Strays::default())
+    }
+
+    /// Forgets rows that were left, once everything that referred to them is to be published again.
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        let _ = marks;
+        Ok(())
+    }
 
     /// Rows of a table, newest first (by `modified_date`, then GSID), for `rows` and tests. An unknown table or
     /// column is `Missing`.
@@ -333,6 +350,15 @@ pub struct Released {
     pub changes: Vec<ParkedChange>,
     /// Whether more may be waiting.
     pub more: bool,
+}
+
+/// What [`Target::strays`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// The rows that were left, for [`Target::forget_strays`].
+    pub marks: Vec<u64>,
+    /// Records that hold rows which refer to them.
+    pub records: Vec<(ConnectionId, ObjectName, RecordId)>,
 }
 
 /// A parked change that may go on.

@@ -22,7 +22,7 @@ use crate::runtime::clock::Clock;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
-    Target, Traced,
+    Strays, Target, Traced,
 };
 use crate::telemetry::metrics::{Metrics, TARGET_WAITING};
 
@@ -162,6 +162,16 @@ impl Target for Watched {
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.contact.watch(Does::Read, self.target.parked()).await
+    }
+
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        let call = self.target.strays(connection);
+        self.contact.watch(Does::Read, call).await
+    }
+
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        let call = self.target.forget_strays(marks);
+        self.contact.watch(Does::Write, call).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -56,6 +56,7 @@ fn change(op: Op, origin: Origin) -> Change {
             ),
         ]),
         row: None,
+        synced: None,
     }
 }
 

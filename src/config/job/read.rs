@@ -82,8 +82,7 @@ pub(in crate::config) fn read(
     let parked_ttl = reader.duration("parked_ttl", Duration::from_secs(1), DAY * 3650);
     reader.refuse("replace", NOT_OOB, "remove it: the file is the whole job");
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
-    reader.texts("realtime_fields");
-    reader.note_idle("realtime_fields", "every mapped field moves in real time");
+    let realtime_fields = reader.texts("realtime_fields");
     idle(&mut reader, id, context);
     let brakes = brakes(&mut reader);
     let origin = Origin {
@@ -104,6 +103,7 @@ pub(in crate::config) fn read(
         source: source?,
         enabled: enabled.unwrap_or(true),
         realtime: realtime.unwrap_or(true),
+        realtime_fields,
         filter,
         on_delete: on_delete.unwrap_or(OnExit::Keep),
         on_filter_exit: on_filter_exit.unwrap_or(OnExit::Keep),

@@ -213,6 +213,13 @@ impl Ingest {
         }
     }
 
+    /// Whether a job writes columns of the object's records by full syncs alone.
+    fn has_scheduled(&self, object: &ObjectName) -> bool {
+        let readings = self.road.settings.readings.get(object);
+        let mut readings = readings.into_iter().flatten();
+        readings.any(|reading| reading.has_scheduled)
+    }
+
     fn next_version(&mut self) -> Version {
         self.counter += 1;
         Version::new(self.term, self.counter)

@@ -248,6 +248,7 @@ mod tests {
             changed: Vec::new(),
             fields: Fields::new(),
             row: None,
+            synced: None,
         }
     }
 

@@ -122,6 +122,9 @@ impl Ingest {
         let mut published = false;
         if let Verdict::Publish(op) = step.verdict {
             image.version = self.next_version();
+            if told.origin == Origin::Snapshot && self.has_scheduled(object) {
+                image.synced = Some(image.version);
+            }
             // What is no longer selected is no longer told either: it would grow old unseen.
             image.fields.retain(|field, _| road.selects(field));
             gathered
@@ -156,6 +159,7 @@ impl Ingest {
             changed,
             fields: image.fields.clone(),
             row: image.row_place(),
+            synced: image.synced,
         }
     }
 

@@ -44,6 +44,7 @@ impl Ingest {
             gathered.reads.push((read.done, outcome));
             return;
         };
+        let tells_all = read.origin == Origin::Snapshot && self.has_scheduled(&read.object);
         gathered.count(metrics::ROWS_READ, &read.object, read.rows.len() as u64);
         for row in &read.rows {
             let image = gathered.image(&read.object, &row.record);
@@ -52,10 +53,16 @@ impl Ingest {
             let table = self.road.crm.table();
             let held = image.as_ref().filter(|image| image.life == Life::Live);
             let held = held.map(|image| image.row.map(|mark| mark.version));
+            let ahead = image.as_ref().filter(|_| tells_all);
+            let ahead = ahead.filter(|image| image.is_ahead_of_syncs()).cloned();
             let step = if image.is_none() && read.by_id && self.may_have_died(&read) {
                 Step::read_again()
             } else {
                 table.row(image, row, read.as_of, self.covered(road))
+            };
+            let step = match ahead {
+                Some(image) => tell_again(step, image),
+                None => step,
             };
             let is_held = match (held, row.version) {
                 (Some(Some(held)), Some(version)) => version <= held,
@@ -201,6 +208,21 @@ impl Ingest {
             outcome.published += 1;
         }
         outcome
+    }
+}
+
+/// A row of a full sync that tells nothing new of a record is told all the same: the jobs that write columns by full
+/// syncs alone have not written what other changes told since the last one.
+fn tell_again(step: Step, held: Image) -> Step {
+    let is_silent = matches!(step.verdict, Verdict::Drop | Verdict::Keep);
+    let after = step.image.as_ref().unwrap_or(&held);
+    if !is_silent || after.life != Life::Live {
+        return step;
+    }
+    Step {
+        image: step.image.or(Some(held)),
+        verdict: Verdict::Publish(Op::Snapshot),
+        ..step
     }
 }
 

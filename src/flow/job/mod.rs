@@ -47,6 +47,8 @@ const TOPIC_EVERY: Duration = Duration::from_millis(500);
 const PARKED_EVERY: Duration = Duration::from_secs(10);
 /// What it takes until a decision of a person is carried out.
 const REVIEWS_EVERY: Duration = Duration::from_secs(2);
+/// What it takes until those who refer to a record's row hear that it has another.
+const STRAYS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a job runs on.
 #[derive(Clone)]
@@ -239,7 +241,7 @@ impl Job {
     /// Reads until the stop signal.
     async fn read(&mut self, reader: &mut dyn Reader) -> Result<Ended, Fault> {
         let mut released_at = Instant::now();
-        let (mut lag_at, mut parked_at, mut reviews_at) = (None, None, None);
+        let (mut lag_at, mut parked_at, mut reviews_at, mut strays_at) = (None, None, None, None);
         loop {
             let admits = self.lanes.admits();
             let news = tokio::select! {
@@ -275,6 +277,9 @@ impl Job {
             if is_due(&mut reviews_at, REVIEWS_EVERY) && self.owner.show_reviews().await? && admits
             {
                 self.release().await?;
+            }
+            if is_due(&mut strays_at, STRAYS_EVERY) {
+                self.owner.ask_for_strays().await?;
             }
             if admits && released_at.elapsed() > RELEASE_EVERY {
                 released_at = Instant::now();

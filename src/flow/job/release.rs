@@ -116,6 +116,23 @@ impl Job {
 }
 
 impl Owner {
+    /// Has records published again that refer to a row which another one has left: their look-ups are asked anew. What
+    /// ends between is asked for twice.
+    pub(super) async fn ask_for_strays(&self) -> Result<(), Fault> {
+        loop {
+            let target = &self.road.target;
+            let strays = target.strays(&self.reader.connection).await?;
+            if strays.marks.is_empty() {
+                return Ok(());
+            }
+            for (connection, object, record) in &strays.records {
+                let state = &self.road.state;
+                state.request_republish(connection, object, record).await?;
+            }
+            target.forget_strays(&strays.marks).await?;
+        }
+    }
+
     /// Removes parked things whose letters are durable; how many.
     pub(super) async fn forget(&self, keys: &[ParkedKey]) -> Result<u64, Fault> {
         if keys.is_empty() {

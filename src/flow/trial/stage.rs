@@ -171,6 +171,7 @@ impl Stage {
             changed: Vec::new(),
             fields,
             row: None,
+            synced: None,
         }
     }
 

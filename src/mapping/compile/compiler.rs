@@ -1,6 +1,6 @@
 //! Compiles a job, and finds every mistake in it on the way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::config::job::{
@@ -18,6 +18,7 @@ use crate::model::stored::{StoredField, StoredObject, StoredType};
 use crate::model::value::Value;
 
 use super::nearest::nearest;
+use super::realtime;
 use super::{Bound, ColumnRule, DeriveRule, KeyType, Mapping, Rules, Source};
 
 /// Pairs of one look-up, as Gainsight's derived mappings have it.
@@ -40,13 +41,14 @@ pub(super) fn compile(
             "add a table `[to.<object>]` with its mappings",
         ));
     }
-    let (mut destinations, mut rules) = (Vec::new(), Vec::new());
-    for at in 0..job.destinations.len() {
-        if let Some((plan, rule)) = compiler.destination(job, at) {
-            destinations.push(Arc::new(plan));
-            rules.push(rule);
-        }
+    let at = 0..job.destinations.len();
+    let compiled = at.filter_map(|at| compiler.destination(job, at));
+    let mut compiled: Vec<_> = compiled.collect();
+    if compiled.len() == job.destinations.len() {
+        let unknown = realtime::schedule(job, &compiler.fields, &mut compiled);
+        compiler.problems.extend(unknown);
     }
+    let (destinations, rules): (Vec<_>, _) = compiled.into_iter().unzip();
     if !compiler.problems.is_empty() {
         return Err(compiler.problems);
     }
@@ -55,7 +57,7 @@ pub(super) fn compile(
         job: job.id.clone(),
         source: job.source.value.clone(),
         fields: compiler.fields,
-        destinations,
+        destinations: destinations.into_iter().map(Arc::new).collect(),
     };
     Ok(Mapping {
         selection: Selection::new(&plan.fields),
@@ -215,6 +217,8 @@ impl<'a> Compiler<'a> {
             on_filter_exit: config.on_filter_exit.unwrap_or(job.on_filter_exit),
             on_move: config.on_move.unwrap_or(job.on_move),
             owners: BTreeMap::new(),
+            scheduled: BTreeSet::new(),
+            keys: BTreeSet::new(),
         };
         let rules = Rules {
             filter,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod mistakes;
+mod realtime;
 
 use chrono::TimeZone;
 use proptest::prelude::*;

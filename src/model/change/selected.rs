@@ -59,6 +59,8 @@ pub struct Selected<'a> {
     pub committed_at: Option<DateTime<Utc>>,
     /// What told ingest.
     pub origin: Origin,
+    /// Its newest version up to here that a full sync told.
+    pub synced: Option<Version>,
     values: Vec<Option<Borrowed<'a>>>,
 }
 
@@ -143,6 +145,7 @@ enum Member {
     CommittedAt,
     Origin,
     Fields,
+    Synced,
     #[serde(other)]
     Other,
 }
@@ -156,7 +159,7 @@ impl<'de> Visitor<'de> for Head<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut v, mut id, mut op, mut version) = (None, None, None, None);
-        let (mut committed_at, mut origin, mut values) = (None, None, None);
+        let (mut committed_at, mut origin, mut values, mut synced) = (None, None, None, None);
         while let Some(member) = map.next_key()? {
             match member {
                 Member::V => put(&mut v, map.next_value()?, "v")?,
@@ -167,6 +170,7 @@ impl<'de> Visitor<'de> for Head<'_> {
                     put(&mut committed_at, map.next_value()?, "committed_at")?;
                 }
                 Member::Origin => put(&mut origin, map.next_value()?, "origin")?,
+                Member::Synced => put(&mut synced, map.next_value()?, "synced")?,
                 Member::Fields => put(&mut values, map.next_value_seed(Slots(self.0))?, "fields")?,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -179,6 +183,7 @@ impl<'de> Visitor<'de> for Head<'_> {
             version: there(version, "version")?,
             committed_at: there(committed_at, "committed_at")?,
             origin: there(origin, "origin")?,
+            synced: synced.flatten(),
             values: there(values, "fields")?,
         };
         Ok((selected, there(v, "v")?))
@@ -282,6 +287,7 @@ mod tests {
             changed: names(&["Name"]),
             fields,
             row: None,
+            synced: None,
         }
     }
 
@@ -302,9 +308,10 @@ mod tests {
         fn says_what_the_whole_change_says(
             values in proptest::collection::vec((any::<char>(), value()), 0..12),
             wanted in proptest::collection::btree_set("[a-c]|.", 0..8),
+            synced in proptest::option::of((1_u64..9, 1_u64..9).prop_map(|(term, counter)| Version::new(term, counter))),
         ) {
             let fields = values.into_iter().map(|(name, value)| (FieldName::new(name.to_string()), value));
-            let change = change(fields.collect());
+            let change = Change { synced, ..change(fields.collect()) };
             let bytes = change.encode().unwrap();
             let mut wanted: Vec<FieldName> = wanted.iter().map(FieldName::new).collect();
             wanted.extend(change.fields.keys().take(3).cloned());
@@ -314,7 +321,7 @@ mod tests {
             let selected = Selected::decode(&bytes, &Selection::new(&wanted)).unwrap();
             prop_assert_eq!(&selected.id, &change.id);
             prop_assert_eq!((selected.op, selected.version, selected.origin), (change.op, change.version, change.origin));
-            prop_assert_eq!(selected.committed_at, change.committed_at);
+            prop_assert_eq!((selected.committed_at, selected.synced), (change.committed_at, change.synced));
             let expected: Vec<_> = wanted.iter().map(|name| change.fields.get(name).map(Scalar::from)).collect();
             prop_assert_eq!(selected.values().collect::<Vec<_>>(), expected);
         }

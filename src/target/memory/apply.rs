@@ -1,6 +1,6 @@
 //! A batch of the memory target: destinations in order, rows by offset, all or nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -33,6 +33,7 @@ pub(super) fn apply(store: &mut Store, batch: &Batch) -> Result<Applied, Fault> 
         tx: Transaction::begin(store),
         batch,
         settled: HashMap::new(),
+        timely: HashSet::new(),
         waited: HashMap::new(),
     };
     let mut outcomes = Vec::with_capacity(batch.destinations.len());
@@ -56,6 +57,8 @@ pub(super) struct Run<'a> {
     pub batch: &'a Batch,
     /// Records that an earlier destination kept out.
     settled: HashMap<RecordId, Outcome>,
+    /// Records whose scheduled columns stay as they are.
+    timely: HashSet<RecordId>,
     /// Since when a record's change waited before this batch.
     waited: HashMap<RecordId, (Version, DateTime<Utc>)>,
 }
@@ -79,6 +82,20 @@ pub(super) enum Hindrance {
 /// A derived column's new value; `None` leaves it.
 type Derived = Vec<(usize, Option<Found>)>;
 
+/// Columns of a row that a record leaves alone.
+struct Spared {
+    /// Another connection's, since a record of it holds the row.
+    foreign: BTreeSet<String>,
+    /// Written by full syncs.
+    scheduled: BTreeSet<String>,
+}
+
+impl Spared {
+    fn has(&self, column: &str) -> bool {
+        self.foreign.contains(column) || self.scheduled.contains(column)
+    }
+}
+
 impl Run<'_> {
     /// Applies the rows; then their look-ups into the same table, which see all of them. A look-up that keeps
     /// its row out may be what another one finds: so begin again without it, until none does.
@@ -100,6 +117,7 @@ impl Run<'_> {
         let savepoint = self.tx.savepoint();
         let mut hindered: HashMap<usize, Hindrance> = HashMap::new();
         let outcomes = loop {
+            self.timely.clear();
             let mut outcomes = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
                 outcomes.push(self.row(item, hindered.get(&index))?);
@@ -185,6 +203,9 @@ impl Run<'_> {
             (Ok(derived), None) => derived,
         };
         let known = entry.as_ref().and_then(|entry| entry.gsid);
+        let steady = entry.as_ref().is_some_and(|entry| {
+            entry.standing == Standing::Present && item.row.spares_scheduled(entry.version)
+        });
         let held = entry.filter(|entry| entry.standing != Standing::Gone);
         let held = held.and_then(|entry| entry.gsid);
         let gsid = match self.which(item, &derived, bond, known, held)? {
@@ -201,6 +222,9 @@ impl Run<'_> {
             self.tx.put_binding(item.own.clone(), None);
         }
         self.associate(item, gsid, Standing::Present);
+        if let Some(left) = known.filter(|known| *known != gsid) {
+            self.tx.leave(item.own.connection.clone(), left);
+        }
         if let Some(left) = held.filter(|held| *held != gsid) {
             // What was decided says that it never was that row.
             let policy = bond.map_or(item.layout.plan.on_delete, |_| OnExit::Delete);
@@ -209,10 +233,21 @@ impl Run<'_> {
         let was_there = held == Some(gsid);
         let before = self.tx.store.table(&item.own.table)?.get(gsid).cloned();
         let inserted = before.is_none();
-        let foreign = self.foreign(item, gsid);
-        let mut cells = self.write_cells(item, before.clone(), &foreign)?;
+        if steady && was_there && !inserted {
+            self.timely.insert(item.row.record.clone());
+        }
+        let spared = self.spared(item, gsid);
+        let keys = |cells: &Cells| -> Vec<Cell> {
+            let places = item.layout.keys.iter();
+            places.map(|place| cells[*place].clone()).collect()
+        };
+        let found_by = before.as_ref().map(keys);
+        let mut cells = self.write_cells(item, before.clone(), &spared)?;
         let emptied = before.is_some_and(|before| empties(item, &before, &cells));
-        self.write_derived(item, &derived, &mut cells, &foreign);
+        self.write_derived(item, &derived, &mut cells, &spared);
+        if found_by.is_some_and(|before| before != keys(&cells)) {
+            self.tx.leave(item.own.connection.clone(), gsid);
+        }
         (cells[STATE], cells[STATE_AT]) = (Cell::Null, Cell::Null);
         let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
         Ok(match (inserted, was_there, changed) {
@@ -329,8 +364,8 @@ impl Run<'_> {
             let Some(mut cells) = table.get(gsid).cloned() else {
                 continue;
             };
-            let foreign = self.foreign(item, gsid);
-            self.write_derived(item, &derived, &mut cells, &foreign);
+            let spared = self.spared(item, gsid);
+            self.write_derived(item, &derived, &mut cells, &spared);
             let changed = self.tx.write(&item.own.table, gsid, cells, self.batch.now);
             if changed && *outcome == Outcome::Unchanged {
                 *outcome = Outcome::Updated;
@@ -376,7 +411,18 @@ impl Run<'_> {
             .put_change(self.change_key(&item.row.record), Some(waiting));
     }
 
-    /// The columns of a row that are another connection's, since a record of it holds the row.
+    /// The columns of a row that the record leaves alone.
+    fn spared(&self, item: &Item, gsid: Uuid) -> Spared {
+        let plan = item.layout.plan;
+        let is_timely = self.timely.contains(&item.row.record);
+        Spared {
+            foreign: self.foreign(item, gsid),
+            scheduled: is_timely
+                .then(|| plan.scheduled.clone())
+                .unwrap_or_default(),
+        }
+    }
+
     fn foreign(&self, item: &Item, gsid: Uuid) -> BTreeSet<String> {
         let owners = &item.layout.plan.owners;
         if owners.is_empty() {
@@ -397,7 +443,7 @@ impl Run<'_> {
         &self,
         item: &Item,
         before: Option<Cells>,
-        foreign: &BTreeSet<String>,
+        spared: &Spared,
     ) -> Result<Cells, Fault> {
         let is_new = before.is_none();
         let mut cells = match before {
@@ -411,8 +457,7 @@ impl Run<'_> {
         let columns = item.layout.plan.columns.iter().zip(&item.layout.columns);
         for ((column, position), cell) in columns.zip(&item.row.cells) {
             let Some(cell) = cell else { continue };
-            let kept =
-                (column.keep_on_null && *cell == Cell::Null) || foreign.contains(&column.name);
+            let kept = (column.keep_on_null && *cell == Cell::Null) || spared.has(&column.name);
             if kept || (column.insert_only && !is_new) {
                 continue;
             }
@@ -427,15 +472,17 @@ impl Run<'_> {
         item: &Item,
         derived: &Derived,
         cells: &mut Cells,
-        foreign: &BTreeSet<String>,
+        spared: &Spared,
     ) {
         for (index, found) in derived {
             let derive = &item.layout.plan.derives[*index];
             let key = self.reference_key(item, &derive.column);
-            if foreign.contains(&derive.column) {
+            if spared.foreign.contains(&derive.column) {
                 self.tx.put_reference(key, None);
                 continue;
             }
+            let is_scheduled = spared.scheduled.contains(&derive.column);
+            let found = found.as_ref().filter(|_| !is_scheduled);
             let held = self.tx.store.ledger.references.get(&key).cloned();
             let version = item.row.version;
             let (cell, parked) = match found {
@@ -472,6 +519,13 @@ impl Run<'_> {
             place: item.row.place,
             derive: derive.clone(),
             reference,
+            owners: item
+                .layout
+                .plan
+                .owners
+                .get(&derive.column)
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 

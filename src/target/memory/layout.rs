@@ -17,6 +17,8 @@ pub(super) struct Layout<'a> {
     pub derives: Vec<usize>,
     /// Of its identifiers.
     pub identifiers: Vec<KeyColumn>,
+    /// Of its columns by which others find its rows.
+    pub keys: Vec<usize>,
 }
 
 impl<'a> Layout<'a> {
@@ -36,7 +38,9 @@ impl<'a> Layout<'a> {
                 case_blind: identifier.case_blind,
             })
         });
+        let keys = plan.keys.iter().map(|column| place(column));
         Ok(Self {
+            keys: keys.collect::<Result<_, Fault>>()?,
             plan,
             table: Arc::from(plan.table.as_str()),
             columns: columns.collect::<Result<_, Fault>>()?,

@@ -24,6 +24,8 @@ pub(super) struct Ledger {
     pub references: BTreeMap<ReferenceKey, ParkedReference>,
     pub changes: BTreeMap<ChangeKey, WaitingChange>,
     pub bindings: BTreeMap<Association, Binding>,
+    /// Rows that records of a connection have left, in their order.
+    pub left: BTreeMap<u64, (ConnectionId, Uuid)>,
     offsets: HashMap<(ReaderKey, u32), Assignment>,
 }
 
@@ -73,6 +75,8 @@ pub(super) struct ParkedReference {
     pub place: (u32, u64),
     pub derive: DerivePlan,
     pub reference: Reference,
+    /// Whose column it is where they hold the row.
+    pub owners: BTreeSet<ConnectionId>,
 }
 
 /// A record of a job.

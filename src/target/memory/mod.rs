@@ -8,6 +8,7 @@ mod ledger;
 mod lookup;
 mod release;
 mod review;
+mod stray;
 mod tables;
 mod transaction;
 
@@ -31,7 +32,7 @@ use crate::model::stored::StoredObject;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
-    Target, Traced,
+    Strays, Target, Traced,
 };
 
 /// Rows and ledger in memory. It asks no clock: dates are those of the batches, and a filled reference has the
@@ -230,6 +231,16 @@ impl Target for MemoryTarget {
             .into_iter()
             .map(|((connection, job), count)| (connection.clone(), job.clone(), count))
             .collect())
+    }
+
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        Ok(stray::list(&*self.open()?, connection))
+    }
+
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        let mut store = self.open()?;
+        store.ledger.left.retain(|mark, _| !marks.contains(mark));
+        Ok(())
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! J5 in the memory target: what waited and may go on, and what waited too long.
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::ledger::{
     Association, ChangeKey, Ledger, ParkedReference, ReferenceKey, Standing, WaitingChange,
@@ -145,8 +146,13 @@ fn fill(store: &mut Store, connection: &ConnectionId, limit: usize) -> Result<(u
         let row = entry
             .filter(|entry| entry.version == parked.version && entry.standing != Standing::Gone)
             .and_then(|entry| entry.gsid);
-        let Some(row) = row else {
-            // A later version came by another job.
+        let is_foreign = |row: &Uuid| {
+            let holders = tx.store.ledger.holders.get(&(own.table.clone(), *row));
+            let mut holders = holders.into_iter().flatten();
+            holders.any(|holder| parked.owners.contains(&holder.connection))
+        };
+        let Some(row) = row.filter(|row| !is_foreign(row)) else {
+            // A later version came by another job, or whoever the column belongs to came to the row.
             tx.put_reference(key, None);
             continue;
         };

@@ -89,6 +89,11 @@ impl Table {
         self.rows.get(&gsid)
     }
 
+    /// Every row.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Uuid, &Cells)> {
+        self.rows.iter()
+    }
+
     /// Puts a row, or takes it away; the row before.
     pub(super) fn put(&mut self, gsid: Uuid, row: Option<Cells>) -> Option<Cells> {
         for (columns, index) in &mut self.indexes {

@@ -12,6 +12,7 @@ use super::ledger::{
 use super::tables::{Cells, MODIFIED, Table, missing_table};
 use crate::fault::Fault;
 use crate::mapping::plan::Cell;
+use crate::model::name::ConnectionId;
 use crate::target::port::review::Binding;
 
 /// What a restart sees.
@@ -22,6 +23,7 @@ pub(super) struct Store {
     /// The newest date a batch brought.
     pub now: DateTime<Utc>,
     gsids: u64,
+    marks: u64,
 }
 
 impl Store {
@@ -86,6 +88,7 @@ enum Undo {
     Reference(ReferenceKey, Option<ParkedReference>),
     Change(ChangeKey, Option<WaitingChange>),
     Binding(Association, Option<Binding>),
+    Left(u64),
 }
 
 /// Writes that are undone when it is dropped without [`Transaction::commit`].
@@ -125,6 +128,7 @@ impl<'a> Transaction<'a> {
                 Some(Undo::Binding(key, binding)) => {
                     drop(put(&mut self.store.ledger.bindings, &key, binding));
                 }
+                Some(Undo::Left(mark)) => drop(self.store.ledger.left.remove(&mark)),
                 None => {}
             }
         }
@@ -165,6 +169,14 @@ impl<'a> Transaction<'a> {
     pub(super) fn put_change(&mut self, key: ChangeKey, waiting: Option<WaitingChange>) {
         let before = put(&mut self.store.ledger.changes, &key, waiting);
         self.undo.push(Undo::Change(key, before));
+    }
+
+    /// Notes that a record has left a row.
+    pub(super) fn leave(&mut self, connection: ConnectionId, gsid: Uuid) {
+        self.store.marks += 1;
+        let mark = self.store.marks;
+        self.store.ledger.left.insert(mark, (connection, gsid));
+        self.undo.push(Undo::Left(mark));
     }
 
     pub(super) fn put_binding(&mut self, key: Association, binding: Option<Binding>) {

@@ -15,7 +15,7 @@ use super::ledger::{advance_sql, fenced, offset, signed, signed_partition};
 use super::parked::{Changes, write_references};
 use super::pass::{Given, Pass, Told};
 use super::recall::{Feeds, Learned, Recall, Rows};
-use super::{review, wake, write};
+use super::{review, stray, wake, write};
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Life, MappedRow};
 use crate::model::record_id::RecordId;
@@ -285,15 +285,19 @@ impl<'a> Run<'a> {
             told,
             mut touched,
             reopened,
+            mut left,
             ..
         } = pass;
         let table = part.plan.table.as_str();
         if write::entries(session, self.schemas, self.batch, facts, &view).await? {
             self.learned.lost.insert(table);
         }
-        let changed = write::rows(session, self.schemas, self.batch, &view).await?;
+        let written = write::rows(session, self.schemas, self.batch, &view).await?;
+        let changed = written.changed;
+        left.extend(written.moved);
         write_references(session, self.schemas, self.batch, table, &parkings).await?;
         review::done_with(session, self.schemas, self.batch, table, &reopened).await?;
+        stray::note(session, self.schemas, self.batch, &left).await?;
         if !claims.is_empty() {
             let sql = format!(
                 "DELETE FROM {} WHERE digest = ANY($1)",

@@ -110,7 +110,8 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             return Ok(Look::Is(Meaning::Value(Val::Null)));
         };
         let derive = &self.given.layout.derives[place];
-        let wait = || Wait::new(derive.plan, &derive.lookup, &key);
+        let plan = self.given.layout.plan;
+        let wait = || Wait::new(plan, derive.plan, &derive.lookup, &key);
         Ok(match (found, derive.plan.on_none) {
             (Found::One(gsid), _) => Look::Is(Meaning::Value(Val::Gsid(gsid))),
             (Found::Several(gsids), _) => Look::Reject(format!(

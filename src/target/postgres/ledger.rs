@@ -16,7 +16,9 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 /// rows were found where that is an error, 3 when a person is waited for; `woken` counts how often it was, so that nobody puts to sleep what was
 /// woken meanwhile. `claim` (a digest of destination, identifiers and their values) never holds a row that another
 /// transaction sees: whoever wants the same claim waits for the end of who has it. `feed` has the objects whose records
-/// hold rows of a table, and counts the batches in which such a record let go of its row (`recall.rs`).
+/// hold rows of a table, and counts the batches in which such a record let go of its row (`recall.rs`). `owners` are the
+/// connections to which a column belongs where they hold the row. `stray` has the rows that records are not any more, until
+/// what refers to them was asked for again.
 const STEPS: &[&str] = &["
 CREATE TABLE {l}.\"offset\" (
     connection text COLLATE \"C\", job text COLLATE \"C\", reader text COLLATE \"C\", generation text COLLATE \"C\",
@@ -86,6 +88,12 @@ CREATE TABLE {l}.binding (
     object text COLLATE \"C\", kind text COLLATE \"C\" NOT NULL, gsid uuid, author text, at timestamptz NOT NULL,
     PRIMARY KEY (connection, destination, record, object)
 );
+", "
+ALTER TABLE {l}.parked_reference ADD COLUMN owners jsonb NOT NULL DEFAULT '[]';
+CREATE TABLE {l}.stray (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, connection text COLLATE \"C\" NOT NULL, gsid uuid NOT NULL
+);
+CREATE INDEX stray_of ON {l}.stray (connection, id);
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.

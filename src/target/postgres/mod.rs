@@ -41,6 +41,7 @@ mod review;
 mod schema;
 mod scratch;
 mod stage;
+mod stray;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -70,7 +71,7 @@ use crate::runtime::clock::Clock;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
-    Target, Traced,
+    Strays, Target, Traced,
 };
 
 /// More writers wait for one another on one server.
@@ -377,6 +378,22 @@ impl Target for PostgresTarget {
             schemas: self.schemas(),
         };
         self.reader.run(order).await
+    }
+
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        let order = orders::ListStrays {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        let order = orders::ForgetStrays {
+            schemas: self.schemas(),
+            marks: marks.to_vec(),
+        };
+        self.keeper.run(order).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use super::release::Share;
-use super::{Schemas, expired, ledger, read, read_held, release, review, schema, scratch, wake};
+use super::{
+    Schemas, expired, ledger, read, read_held, release, review, schema, scratch, stray, wake,
+};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
@@ -18,7 +20,7 @@ use crate::postgres::session::Session;
 use crate::postgres::worker::Order;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Which};
 use crate::target::port::{
-    Assignment, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow, Traced,
+    Assignment, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow, Strays, Traced,
 };
 
 /// An order that is a call of one function.
@@ -64,6 +66,10 @@ order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } 
     |own, session| read::trace(session, &own.schemas, &own.connection, &own.object, &own.record));
 order!(Held { connection: ConnectionId, object: ObjectName, table: String } -> u64 =
     |own, session| read_held::count(session, &own.schemas, &own.connection, &own.object, &own.table));
+order!(ListStrays { connection: ConnectionId } -> Strays =
+    |own, session| stray::list(session, &own.schemas, &own.connection));
+order!(ForgetStrays { marks: Vec<u64> } -> () =
+    |own, session| stray::forget(session, &own.schemas, &own.marks));
 order!(Parked {} -> Vec<(ConnectionId, JobId, u64)> =
     |own, session| read::parked(session, &own.schemas));
 order!(Reviews { which: Which } -> Vec<Review> =

@@ -10,7 +10,7 @@ use super::ledger::{parse_version, signed};
 use super::lookup::{Key, Lookup, digest, spelled};
 use super::review::{self, Ambiguity};
 use crate::fault::Fault;
-use crate::mapping::plan::{DerivePlan, MappedRow};
+use crate::mapping::plan::{DerivePlan, DestinationPlan, MappedRow};
 use crate::model::policy::OnMultiple;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
@@ -27,10 +27,13 @@ pub(super) struct Wait<'a> {
     lookup: String,
     key: String,
     digest: Uuid,
+    /// As JSON.
+    owners: String,
 }
 
 impl<'a> Wait<'a> {
     pub(super) fn new(
+        plan: &DestinationPlan,
         derive: &'a DerivePlan,
         lookup: &Lookup,
         key: &Key<'_>,
@@ -43,6 +46,7 @@ impl<'a> Wait<'a> {
             lookup: lookup.shape()?,
             digest: digest(&key),
             key,
+            owners: serde_json::Value::from(plan.owners_of(&derive.column)).to_string(),
         })
     }
 }
@@ -361,13 +365,16 @@ async fn put_references(
 ) -> Result<(), OrderError> {
     let sql = format!(
         "INSERT INTO {} AS p (connection, job, destination, object, since, record, version, partition, \"offset\",
-            \"column\", takes_any, lookup, looked_up, key, digest)
-         SELECT $1, $2, $3, $4, $5, s.* FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[],
-            $11::boolean[], $12::text[], $13::text[], $14::text[], $15::uuid[]) s
+            \"column\", takes_any, lookup, looked_up, key, digest, owners)
+         SELECT $1, $2, $3, $4, $5, s.record, s.version, s.partition, s.place, s.\"column\", s.takes_any, s.lookup,
+            s.looked_up, s.key, s.digest, s.owners::jsonb
+         FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::boolean[], $12::text[],
+            $13::text[], $14::text[], $15::uuid[], $16::text[])
+            s(record, version, partition, place, \"column\", takes_any, lookup, looked_up, key, digest, owners)
          ON CONFLICT (connection, job, destination, record, \"column\") DO UPDATE SET object = excluded.object,
             partition = excluded.partition, \"offset\" = excluded.\"offset\", takes_any = excluded.takes_any,
             lookup = excluded.lookup, looked_up = excluded.looked_up, key = excluded.key, digest = excluded.digest,
-            ready = 1, woken = p.woken + 1, version = excluded.version,
+            owners = excluded.owners, ready = 1, woken = p.woken + 1, version = excluded.version,
             since = CASE WHEN p.version = excluded.version THEN p.since ELSE excluded.since END",
         schemas.ledger("parked_reference")
     );
@@ -377,6 +384,7 @@ async fn put_references(
     }
     let records: Vec<&str> = put.iter().map(|(row, _)| row.record.as_str()).collect();
     let versions: Vec<String> = put.iter().map(|(row, _)| row.version.to_string()).collect();
+    let owners: Vec<&str> = put.iter().map(|(_, wait)| wait.owners.as_str()).collect();
     let partitions: Vec<i64> = put.iter().map(|(row, _)| i64::from(row.place.0)).collect();
     let offsets: Vec<i64> = put.iter().map(|(row, _)| signed(row.place.1)).collect();
     session
@@ -398,6 +406,7 @@ async fn put_references(
                 &waits.looked_up,
                 &waits.keys,
                 &waits.digests,
+                &owners,
             ],
         )
         .await?;

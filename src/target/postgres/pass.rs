@@ -79,6 +79,8 @@ pub(super) struct Pass<'g, 'a> {
     pub later: Later,
     /// Records whose undone decisions are done with.
     pub reopened: BTreeSet<&'a RecordId>,
+    /// Rows that records are not any more.
+    pub left: BTreeSet<Uuid>,
     /// Nothing leaves in this batch: a record id that is found stays found.
     pub nobody_leaves: bool,
 }
@@ -124,6 +126,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             touched: BTreeSet::new(),
             later: Later::default(),
             reopened: BTreeSet::new(),
+            left: BTreeSet::new(),
             nobody_leaves,
         }
     }
@@ -221,6 +224,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         let (gsid, written) = match there {
             Some(gsid) => {
                 self.view.touch(gsid, self.is_there(row, before, gsid))?;
+                self.leave_to_full_syncs(row, before, gsid, &mut meanings, &mut values);
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
                 self.leave_to_owners(gsid, &mut meanings, &mut values)?;
                 (gsid, self.view.write(gsid, &values)?)
@@ -241,6 +245,7 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         if bond == Some(Bond::Open) {
             self.reopened.insert(&row.record);
         }
+        self.left.extend(known.filter(|known| *known != gsid));
         let held = before.and_then(|entry| entry.held());
         if let Some(left) = held.filter(|held| *held != gsid) {
             // What was decided says that it never was that row.
@@ -281,6 +286,37 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
                 self.view.settle(left, Some(standing))?;
                 self.touched.insert(left);
                 Ok(())
+            }
+        }
+    }
+
+    /// Leaves the scheduled columns of a row alone that has what the last full sync told.
+    fn leave_to_full_syncs(
+        &self,
+        row: &MappedRow,
+        before: Option<Entry>,
+        gsid: Uuid,
+        meanings: &mut [Meaning<'a>],
+        values: &mut [Option<Val<'g>>],
+    ) {
+        let plan = self.given.layout.plan;
+        let is_steady = |entry: Entry| {
+            entry.held() == Some(gsid)
+                && entry.mark.is_none()
+                && row.spares_scheduled(entry.version)
+        };
+        if plan.scheduled.is_empty() || !before.is_some_and(is_steady) || !self.view.is_there(gsid)
+        {
+            return;
+        }
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| plan.scheduled.contains(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if plan.scheduled.contains(&derive.column) {
+                (*value, *meaning) = (None, Meaning::Absent);
             }
         }
     }

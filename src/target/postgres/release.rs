@@ -110,13 +110,14 @@ pub(super) async fn references(
         after = *last;
         let ids: Vec<i64> = chunk.iter().map(|(_, id)| *id).collect();
         lock_entries(session, schemas, &ids).await?;
+        lock_shared(session, schemas, &ids).await?;
         let references = reread(session, schemas, &ids).await?;
         let mut finds = find(session, schemas, references.iter().map(|one| &one.wait)).await?;
         let mut fills = Vec::new();
         let mut settled = Settled::default();
         for (reference, found) in references.into_iter().zip(finds.drain(..)) {
             match (reference.gsid, found) {
-                // Its record has a later version, which another job wrote.
+                // Its record has a later version, which another job wrote, or the column is another connection's.
                 (None, _) => settled.gone.push(reference.id),
                 (Some(_), Found::One(_)) if filled + fills.len() == limit => more = true,
                 (Some(gsid), Found::One(row)) => fills.push((reference, gsid, row)),
@@ -180,6 +181,33 @@ async fn lock_entries(
     Ok(())
 }
 
+/// Locks the rows of columns that may be another connection's: whoever comes to a row locks it first, and who holds it
+/// is read then.
+async fn lock_shared(
+    session: &mut Session,
+    schemas: &Schemas,
+    ids: &[i64],
+) -> Result<(), OrderError> {
+    let sql = "SELECT DISTINCT x.destination, x.gsid FROM {reference} p
+         JOIN {crosswalk} x ON x.connection = p.connection AND x.destination = p.destination AND x.record = p.record
+            AND x.object = p.object AND NOT x.gone
+         WHERE p.id = ANY($1) AND p.owners <> '[]'";
+    let mut shared: BTreeMap<String, BTreeSet<Uuid>> = BTreeMap::new();
+    for row in session.query(&named(schemas, sql), &[&ids]).await? {
+        let rows = shared.entry(row.try_get(0)?).or_default();
+        rows.insert(row.try_get(1)?);
+    }
+    for (table, gsids) in shared {
+        let sql = format!(
+            "SELECT 1 FROM {} WHERE \"gsid\" = ANY($1) ORDER BY \"gsid\" FOR UPDATE",
+            schemas.table(&table)
+        );
+        let gsids: Vec<Uuid> = gsids.into_iter().collect();
+        session.query(&sql, &[&gsids]).await?;
+    }
+    Ok(())
+}
+
 /// A parked reference under lock.
 struct Reference {
     id: i64,
@@ -187,7 +215,7 @@ struct Reference {
     destination: String,
     column: String,
     wait: Waiting,
-    /// The record's row, if its version is still the parked one.
+    /// The record's row, if its version is still the parked one and nobody holds the row to whom the column belongs.
     gsid: Option<Uuid>,
 }
 
@@ -201,7 +229,10 @@ async fn reread(
          FROM {reference} p
          LEFT JOIN LATERAL (
             SELECT gsid FROM {crosswalk} x WHERE x.connection = p.connection AND x.destination = p.destination
-                AND x.record = p.record AND x.object = p.object AND x.version = p.version AND NOT x.gone OFFSET 0) x
+                AND x.record = p.record AND x.object = p.object AND x.version = p.version AND NOT x.gone
+                AND (p.owners = '[]' OR NOT EXISTS (
+                    SELECT 1 FROM {crosswalk} o WHERE o.gsid = x.gsid AND o.destination = x.destination AND NOT o.gone
+                        AND jsonb_exists(p.owners, o.connection))) OFFSET 0) x
             ON true
          WHERE p.id = ANY($1) ORDER BY p.since, p.id";
     let rows = session.query(&named(schemas, sql), &[&ids]).await?;

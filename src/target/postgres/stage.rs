@@ -84,7 +84,8 @@ impl<'l, 'v> Stage<'l, 'v> {
         }
     }
 
-    /// Writes the rows; the GSIDs of those that were inserted or changed.
+    /// Writes the rows; the GSIDs of those that were inserted or changed, and of the latter whether a column lost its value
+    /// and whether others may find the row no more.
     pub(super) async fn write(
         &self,
         session: &mut Session,
@@ -171,9 +172,10 @@ impl<'l, 'v> Stage<'l, 'v> {
              FROM {source}
              WHERE t.\"gsid\" = ANY(ARRAY[s.g]) AND (t.\"crm_state\" IS DISTINCT FROM s.state
                 OR t.\"crm_state_at\" IS DISTINCT FROM s.at{differs})
-             RETURNING t.\"gsid\", {}",
+             RETURNING t.\"gsid\", {}, {}",
             self.table,
-            self.emptied_sql(&nulls)
+            self.emptied_sql(&nulls),
+            self.moved_sql()
         )
     }
 
@@ -193,6 +195,23 @@ impl<'l, 'v> Stage<'l, 'v> {
             any.join(" OR "),
             had.join(" OR "),
             self.table
+        )
+    }
+
+    /// Whether a column has changed by which others find the row.
+    fn moved_sql(&self) -> String {
+        let keys = self.layout.plan.keys.iter().map(|key| {
+            let key = quote(key);
+            format!("o.{key} IS DISTINCT FROM t.{key}")
+        });
+        let keys: Vec<String> = keys.collect();
+        if keys.is_empty() {
+            return "false".to_owned();
+        }
+        format!(
+            "EXISTS (SELECT 1 FROM {} o WHERE o.\"gsid\" = ANY(ARRAY[s.g]) AND ({}))",
+            self.table,
+            keys.join(" OR ")
         )
     }
 }

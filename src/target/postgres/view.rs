@@ -181,6 +181,11 @@ impl<'a> View<'a> {
         Ok(())
     }
 
+    /// Whether a touched row is there.
+    pub(super) fn is_there(&self, gsid: Uuid) -> bool {
+        self.rows.get(&gsid).is_some_and(|row| row.is_there)
+    }
+
     /// A row that nobody knows yet.
     pub(super) fn create(&mut self, gsid: Uuid, values: &[Option<Val<'a>>]) -> Result<(), Unknown> {
         self.touch(gsid, Some(false))?;

@@ -1,6 +1,6 @@
 //! What a destination came to, written: crosswalk first, then rows, in the order of their keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::ToSql;
@@ -143,13 +143,22 @@ fn complete(written: u64, due: usize) -> Result<(), OrderError> {
     Err(OrderError::Overtaken("a crosswalk entry"))
 }
 
+/// Rows that were changed.
+#[derive(Default)]
+pub(super) struct Written {
+    /// And whether a column of theirs lost its value.
+    pub changed: HashMap<Uuid, bool>,
+    /// Those of them that others may find no more.
+    pub moved: BTreeSet<Uuid>,
+}
+
 /// Writes the rows of a destination; those that changed.
 pub(super) async fn rows(
     session: &mut Session,
     schemas: &Schemas,
     batch: &Batch,
     view: &View<'_>,
-) -> Result<HashMap<Uuid, bool>, OrderError> {
+) -> Result<Written, OrderError> {
     let layout = view.layout;
     let table = schemas.table(&layout.plan.table);
     let gone = view.rows.iter().filter(|(_, row)| row.goes);
@@ -170,9 +179,13 @@ pub(super) async fn rows(
             changed.push(*gsid, row);
         }
     }
-    let mut written = HashMap::new();
+    let mut written = Written::default();
     for row in changed.write(session, batch.now).await? {
-        written.insert(row.try_get(0)?, row.try_get(1)?);
+        let gsid = row.try_get(0)?;
+        written.changed.insert(gsid, row.try_get(1)?);
+        if row.try_get(2)? {
+            written.moved.insert(gsid);
+        }
     }
     // Another one brought back a row that several records share.
     if new.write(session, batch.now).await?.len() != new.len() {

@@ -271,6 +271,7 @@ impl<'a> Destination<'a> {
             Meaning::Later => Ok(()),
             Meaning::Missing(key) => {
                 let wait = Wait {
+                    plan: self.plan,
                     derive: derive.plan,
                     lookup: derive.finder.lookup(),
                     key,
@@ -286,6 +287,7 @@ impl<'a> Destination<'a> {
     fn wait<'b>(&'b self, place: usize, key: &'b Key<'a>) -> Wait<'b> {
         let derive = &self.derives[place];
         Wait {
+            plan: self.plan,
             derive: derive.plan,
             lookup: derive.finder.lookup(),
             key,

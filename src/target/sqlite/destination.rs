@@ -10,6 +10,7 @@ use super::lookup::{Finder, Found, Lookup};
 use super::parked::References;
 use super::review::{Ambiguity, Bonds};
 use super::rows::{Rows, Values, Written};
+use super::stray;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{Cell, DestinationPlan, Life, MappedRow};
 use crate::model::policy::{OnEmptyIdentifier, OnExit};
@@ -128,8 +129,12 @@ impl<'a> Destination<'a> {
         };
         let written = match &there {
             Some(gsid) => {
+                self.leave_to_full_syncs(row, entry, gsid, &mut meanings, &mut values)?;
                 self.wait_for_turn(gsid, &mut meanings, &mut values);
                 self.leave_to_owners(gsid, &mut meanings, &mut values)?;
+                if self.rows.moves(gsid, &values)? {
+                    stray::note(run.transaction, &run.batch.reader.connection, gsid)?;
+                }
                 self.rows.update(gsid, &mut values)?
             }
             None => Written::Missing,
@@ -155,6 +160,10 @@ impl<'a> Destination<'a> {
         self.crosswalk.put(&row.record, entry, &after)?;
         if bond == Some(Bond::Open) {
             self.bonds.remove(&row.record)?;
+        }
+        let known = entry.and_then(|entry| entry.gsid.as_deref());
+        if let Some(left) = known.filter(|known| Some(*known) != after.gsid.as_deref()) {
+            stray::note(run.transaction, &run.batch.reader.connection, left)?;
         }
         let left = held.filter(|held| Some(*held) != after.gsid.as_deref());
         if let Some(left) = left {
@@ -268,6 +277,37 @@ impl<'a> Destination<'a> {
             }
             OnExit::Mark | OnExit::Delete => self.settle(left),
         }
+    }
+
+    /// Leaves the scheduled columns of a row alone that has what the last full sync told.
+    fn leave_to_full_syncs(
+        &mut self,
+        row: &MappedRow,
+        entry: Option<&Entry>,
+        gsid: &str,
+        meanings: &mut [Meaning<'a>],
+        values: &mut Values<'a>,
+    ) -> Result<(), JobError> {
+        let plan = self.plan;
+        let is_steady = |entry: &Entry| {
+            entry.held() == Some(gsid)
+                && entry.mark.is_none()
+                && row.spares_scheduled(entry.version)
+        };
+        if plan.scheduled.is_empty() || !entry.is_some_and(is_steady) || !self.rows.has(gsid)? {
+            return Ok(());
+        }
+        let columns = plan.columns.iter().zip(values.iter_mut());
+        for (_, value) in columns.filter(|(column, _)| plan.scheduled.contains(&column.name)) {
+            *value = None;
+        }
+        let derived = values.iter_mut().skip(plan.columns.len()).zip(meanings);
+        for (derive, (value, meaning)) in plan.derives.iter().zip(derived) {
+            if plan.scheduled.contains(&derive.column) {
+                (*value, *meaning) = (None, Meaning::Absent);
+            }
+        }
+        Ok(())
     }
 
     /// Leaves the columns alone that are another connection's, since a record of it holds the row.

@@ -11,7 +11,8 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 /// The ledger's schema, step by step; steps are only ever added. `tributary_column` keeps the types that SQLite's
 /// own do not tell apart. `since` is in microseconds since 1970. `ready` is 1 when a row was written that may be the
 /// awaited one, 2 when several were found where that is an error, 3 when a person is waited for; so a release looks at
-/// nothing that waits in vain.
+/// nothing that waits in vain. `owners` are the connections, as JSON, to which the column belongs where they hold the row.
+/// `tributary_left` has the rows that records are not any more, until what refers to them was asked for again.
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE tributary_column (
     \"table\" TEXT NOT NULL, \"column\" TEXT NOT NULL, type TEXT NOT NULL,
@@ -71,6 +72,12 @@ CREATE TABLE tributary_binding (
     kind TEXT NOT NULL, gsid TEXT, author TEXT, at INTEGER NOT NULL,
     PRIMARY KEY (connection, destination, record, object)
 ) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE tributary_parked_reference ADD COLUMN owners TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE tributary_left (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, connection TEXT NOT NULL, gsid TEXT NOT NULL
+) STRICT;
+CREATE INDEX tributary_left_of ON tributary_left (connection, id);
 "];
 
 /// The compare-and-set of (epoch, next): the first statement of a batch.

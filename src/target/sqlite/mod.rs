@@ -29,6 +29,7 @@ mod release;
 mod review;
 mod rows;
 mod schema;
+mod stray;
 #[cfg(test)]
 mod tests;
 
@@ -59,7 +60,7 @@ use crate::target::beside::{HeldRow, Holder, StoreBeside};
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
-    Target, Traced,
+    Strays, Target, Traced,
 };
 
 const READERS: usize = 2;
@@ -278,6 +279,20 @@ impl Target for SqliteTarget {
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.store.parked().await
+    }
+
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        let connection = connection.clone();
+        self.store
+            .0
+            .read(move |transaction| stray::list(transaction, &connection))
+            .await
+    }
+
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        let marks = marks.to_vec();
+        self.write(move |transaction| stray::forget(transaction, &marks))
+            .await
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use super::lookup::{Key, Lookup};
 use super::review::{Ambiguity, IN_REVIEW};
 use super::rows::Prepared;
 use crate::fault::Fault;
-use crate::mapping::plan::{DerivePlan, MappedRow};
+use crate::mapping::plan::{DerivePlan, DestinationPlan, MappedRow};
 use crate::model::policy::OnMultiple;
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
@@ -18,6 +18,7 @@ use crate::target::port::Batch;
 
 /// A look-up that waits for its row.
 pub(super) struct Wait<'a> {
+    pub plan: &'a DestinationPlan,
     pub derive: &'a DerivePlan,
     pub lookup: &'a Lookup,
     pub key: &'a Key<'a>,
@@ -26,6 +27,12 @@ pub(super) struct Wait<'a> {
 impl Wait<'_> {
     fn any(&self) -> bool {
         self.derive.on_multiple == OnMultiple::Any
+    }
+
+    /// As JSON.
+    fn owners(&self) -> String {
+        let owners = self.plan.owners_of(&self.derive.column);
+        serde_json::Value::from(owners).to_string()
     }
 }
 
@@ -137,13 +144,13 @@ impl<'tx> References<'tx> {
         let [connection, job, destination] = self.own();
         let mut put = self.transaction.prepare_cached(&format!(
             "INSERT INTO tributary_parked_reference (connection, job, destination, record, \"column\", object,
-                version, partition, \"offset\", any, lookup, looked_up, since, key)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, {})
+                version, partition, \"offset\", any, lookup, looked_up, since, owners, key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, {})
              ON CONFLICT DO UPDATE SET object = excluded.object, partition = excluded.partition,
                 \"offset\" = excluded.\"offset\", any = excluded.any, lookup = excluded.lookup,
-                looked_up = excluded.looked_up, key = excluded.key, ready = 0, version = excluded.version,
+                looked_up = excluded.looked_up, owners = excluded.owners, key = excluded.key, ready = 0, version = excluded.version,
                 since = iif(version = excluded.version, since, excluded.since)",
-            key_sql(14, wait.key)
+            key_sql(15, wait.key)
         ))?;
         put.raw_bind_parameter(1, connection)?;
         put.raw_bind_parameter(2, job)?;
@@ -158,8 +165,9 @@ impl<'tx> References<'tx> {
         put.raw_bind_parameter(11, wait.lookup.shape()?)?;
         put.raw_bind_parameter(12, wait.lookup.table.as_str())?;
         put.raw_bind_parameter(13, self.batch.now.timestamp_micros())?;
+        put.raw_bind_parameter(14, wait.owners())?;
         for (index, value) in wait.key.iter().enumerate() {
-            put.raw_bind_parameter(index + 14, value)?;
+            put.raw_bind_parameter(index + 15, value)?;
         }
         put.raw_execute()?;
         Ok(())

@@ -88,7 +88,7 @@ struct Woken {
     destination: String,
     column: String,
     wait: Waiting,
-    /// The record's row, if its version is still the parked one.
+    /// The record's row, if its version is still the parked one and nobody holds the row to whom the column belongs.
     gsid: Option<String>,
 }
 
@@ -138,6 +138,9 @@ impl<'a> Release<'a> {
              FROM tributary_parked_reference p
              LEFT JOIN tributary_crosswalk x ON x.connection = p.connection AND x.destination = p.destination
                 AND x.record = p.record AND x.object = p.object AND x.version = p.version AND x.gone = 0
+                AND (p.owners = '[]' OR NOT EXISTS (
+                    SELECT 1 FROM tributary_crosswalk o WHERE o.gsid = x.gsid AND o.destination = x.destination
+                        AND o.gone = 0 AND o.connection IN (SELECT value FROM json_each(p.owners))))
              WHERE p.connection = ?1 AND p.ready = 1 AND (p.since, p.id) > (?2, ?3)
              ORDER BY p.since, p.id LIMIT ?4",
         )?;
@@ -168,7 +171,7 @@ impl<'a> Release<'a> {
     }
 
     /// The row that a reference waited for. If there is none it goes on waiting, or is forgotten if its record
-    /// has a later version, which another job wrote.
+    /// has a later version, which another job wrote, or if the column is another connection's by now.
     fn row_for(&mut self, woken: &Woken) -> Result<Option<String>, JobError> {
         let settle = if woken.gsid.is_none() {
             "DELETE FROM tributary_parked_reference WHERE id = ?1"

@@ -34,6 +34,8 @@ pub(super) struct Rows<'tx> {
     delete: Prepared<'tx>,
     mark: Prepared<'tx>,
     links: Vec<Prepared<'tx>>,
+    /// Places of columns by which others find rows, and whether a null leaves them.
+    keys: Vec<(usize, bool)>,
 }
 
 /// A statement and its text.
@@ -93,6 +95,7 @@ impl<'tx> Rows<'tx> {
                  WHERE t.\"gsid\" = ?1 AND (t.\"crm_state\" IS NOT ?2 OR t.\"crm_state_at\" IS NOT ?3)"
             )),
             links: plan.derives.iter().map(|derive| link(&derive.column)).collect(),
+            keys: keys(plan),
         }
     }
 
@@ -122,8 +125,7 @@ impl<'tx> Rows<'tx> {
                 Written::Changed
             });
         }
-        let there = self.select.get()?.exists([gsid])?;
-        Ok(if there {
+        Ok(if self.has(gsid)? {
             Written::Same
         } else {
             Written::Missing
@@ -148,6 +150,32 @@ impl<'tx> Rows<'tx> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether values that are to be written change a column by which others find the row.
+    pub(super) fn moves(&mut self, gsid: &str, values: &Values<'_>) -> Result<bool, JobError> {
+        if self.keys.is_empty() {
+            return Ok(false);
+        }
+        let mut rows = self.select.get()?.query([gsid])?;
+        let Some(row) = rows.next()? else {
+            return Ok(false);
+        };
+        for (index, kept) in &self.keys {
+            let Some(value) = &values[*index] else {
+                continue;
+            };
+            let held: Stored<'_> = row.get_ref(index + 1)?.into();
+            if held != *value && !(*kept && *value == Stored::Null) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether there is such a row.
+    pub(super) fn has(&mut self, gsid: &str) -> Result<bool, JobError> {
+        Ok(self.select.get()?.exists([gsid])?)
     }
 
     /// Reads the values that are to stay; false if there is no row.
@@ -197,6 +225,15 @@ impl<'tx> Rows<'tx> {
         self.delete.get()?.execute([gsid])?;
         Ok(())
     }
+}
+
+fn keys(plan: &DestinationPlan) -> Vec<(usize, bool)> {
+    let columns = plan.columns.iter();
+    let columns = columns.map(|one| (&one.name, one.insert_only, one.keep_on_null));
+    let derives = plan.derives.iter().map(|one| (&one.column, false, false));
+    let written = columns.chain(derives).enumerate();
+    let keys = written.filter(|(_, (name, once, _))| plan.keys.contains(*name) && !once);
+    keys.map(|(place, (_, _, kept))| (place, kept)).collect()
 }
 
 /// Binds `?1` gsid, `?2` now, and the values from `?3` on.

@@ -302,7 +302,7 @@ const TYPES: [(StoredType, &str); 13] = [
 ];
 
 /// A type as object files spell it.
-fn type_name(ty: StoredType) -> &'static str {
+pub(super) fn type_name(ty: StoredType) -> &'static str {
     TYPES
         .iter()
         .find(|(known, _)| *known == ty)

@@ -14,6 +14,7 @@ pub mod reading;
 pub mod recalling;
 pub mod references;
 pub mod repeating;
+pub mod scheduling;
 pub mod streams;
 pub mod values;
 pub mod waiting;
@@ -66,7 +67,8 @@ macro_rules! target_suite {
             moving: a_move_changes_the_row_or_takes_another what_a_move_leaves_is_left_as_by_a_delete
                 a_move_waits_for_what_it_lacks a_move_to_one_of_several_waits_for_a_person
                 moves_see_each_other_in_a_batch a_look_at_identifiers_changes_nothing
-                a_column_is_its_owners_where_that_holds_the_row;
+                a_column_is_its_owners_where_that_holds_the_row a_column_that_waits_is_left_to_its_owner
+                what_refers_to_a_row_that_was_left_is_told what_found_a_row_by_another_key_is_told;
             references: an_empty_reference_is_none a_reference_finds_its_row
                 a_moved_child_refers_to_its_new_parent a_missing_parent_is_parked_and_released
                 only_the_connection_asked_for_is_released a_release_is_limited_and_goes_on
@@ -96,6 +98,9 @@ macro_rules! target_suite {
             repeating: a_filtered_record_is_known_before_it_is_stored
                 a_filter_exit_ends_what_waits_for_good
                 the_outranked_is_asked_for_before_it_is_passed;
+            scheduling: scheduled_columns_wait_for_a_full_sync a_full_sync_that_was_not_met_is_made_up_for
+                what_comes_to_a_row_writes_all_of_it scheduled_look_ups_wait_for_a_full_sync
+                a_full_sync_that_was_kept_out_is_made_up_for;
             values: every_type_comes_back_as_it_went numbers_are_equal_by_value
                 empty_and_null_are_two_things
                 an_absent_cell_leaves_its_column insert_only_columns_are_written_once

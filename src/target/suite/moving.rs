@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::Bench;
-use super::plans::{Row, by_id, company, deleted, person, plan, row, sibling, text};
+use super::plans::{Row, by, by_id, company, deleted, on, person, plan, row, sibling, text};
 use super::world::{Writer, begin, start};
 use crate::mapping::plan::{Cell, DestinationPlan};
 use crate::model::policy::{OnExit, OnMove, OnNone};
+use crate::model::record_id::RecordId;
 use crate::model::stored::StoredType;
 use crate::target::port::Outcome::{
     Associated, Deleted, Inserted, Parked, Review, Unchanged, Updated,
 };
+use crate::target::port::Strays;
 use crate::target::port::review::Bond;
 
 type Plan = Arc<DestinationPlan>;
@@ -296,6 +298,152 @@ pub async fn a_column_is_its_owners_where_that_holds_the_row(bench: &mut dyn Ben
     assert_eq!(contoso.one(last.number("employees", "9")).await, Updated);
     let name = contoso.cell_of("company", "1", "name").await;
     assert_eq!(name, text("Contoso alone"));
+}
+
+/// What waits for a parent when the owner comes to the row is no matter of its record any more.
+pub async fn a_column_that_waits_is_left_to_its_owner(bench: &mut dyn Bench) {
+    let mut acme = begin(bench).await;
+    let mut contoso = Writer::open(bench.target(), "contoso", "sync").await;
+    let derive = || by_id("parent", "company");
+    let ours = Arc::new(company().derive(derive()));
+    let theirs = Arc::new(company().derive(derive()).owned(&["parent"], "acme"));
+    let waits = |record: &str| row_with(&theirs, record, record, "waits").to("parent", &["late"]);
+    contoso.send(["1", "2", "3"].map(waits)).await;
+    assert_eq!(contoso.parked().await, 3);
+    let top = row(&ours, "top", 1).text("external_id", "top");
+    acme.one(top).await;
+    let joins = |record: &str| row_with(&ours, record, record, "joins");
+    acme.one(joins("1").to("parent", &["top"])).await;
+    // Whose reference is empty has an empty column.
+    acme.one(joins("2")).await;
+    // Whoever left again has none.
+    acme.one(joins("3")).await;
+    acme.one(deleted(&ours, "3", 2)).await;
+    bench.reopen().await;
+    let (acme, mut contoso) = (acme.again(bench).await, contoso.again(bench).await);
+    let late = row_with(&theirs, "late", "late", "late").reference("parent", None);
+    contoso.one(late).await;
+    assert_eq!(contoso.release().await.filled, 1);
+    assert_eq!(contoso.parked().await, 0);
+    let parent = async |record: &str| contoso.cell_of("company", record, "parent").await;
+    let top = Cell::Gsid(acme.gsid_of("company", "top").await);
+    let late = Cell::Gsid(contoso.gsid_of("company", "late").await);
+    assert_eq!(parent("1").await, top);
+    assert_eq!(parent("2").await, Cell::Null);
+    assert_eq!(parent("3").await, late);
+}
+
+/// Who refers to the row that a record has left is told until somebody says that it was heard.
+pub async fn what_refers_to_a_row_that_was_left_is_told(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let plain = Arc::new(company());
+    let moves = Arc::new(
+        company()
+            .moving(OnMove::New)
+            .exits(OnExit::Keep, OnExit::Keep),
+    );
+    let persons = Arc::new(person().derive(by_id("company", "company")));
+    let with = |plan: &Plan, record: &str, version: u64, id: &str| {
+        row(plan, record, version).text("external_id", id)
+    };
+    let child = |record: &str, version: u64, company: &str| {
+        let row = row(&persons, record, version).text("email", &format!("{record}@x.example"));
+        row.to("company", &[company])
+    };
+    writer
+        .send(["a", "b"].map(|record| with(&plain, record, 1, record)))
+        .await;
+    writer
+        .send([
+            child("p", 1, "a"),
+            child("q", 1, "b"),
+            child("gone", 1, "a"),
+        ])
+        .await;
+    writer.one(deleted(&persons, "gone", 2)).await;
+    let strays = async |writer: &Writer| {
+        let strays = writer.target.strays(&writer.reader.connection);
+        strays.await.unwrap()
+    };
+    assert_eq!(strays(&writer).await, Strays::default());
+    writer.one(with(&moves, "b", 2, "b")).await;
+    assert_eq!(
+        strays(&writer).await,
+        Strays::default(),
+        "it is where it was"
+    );
+    assert_eq!(writer.one(with(&moves, "a", 2, "other")).await, Inserted);
+    bench.reopen().await;
+    let mut writer = writer.again(bench).await;
+    let told = strays(&writer).await;
+    let p = ("acme".into(), "Object".into(), RecordId::stored("p"));
+    assert_eq!(told.records, [p]);
+    assert_eq!(strays(&writer).await, told, "until it is forgotten");
+    let other = Writer::open(bench.target(), "contoso", "sync").await;
+    assert_eq!(strays(&other).await, Strays::default());
+    writer.target.forget_strays(&told.marks).await.unwrap();
+    assert_eq!(strays(&writer).await, Strays::default());
+    // What is published again finds the row that the record has.
+    assert_eq!(writer.one(child("p", 2, "a")).await, Updated);
+    let a = Cell::Gsid(writer.gsid_of("company", "a").await);
+    assert_eq!(writer.cell_of("person", "p", "company").await, a);
+    // A record that had gone comes back as the row that was decided.
+    let b = writer.gsid_of("company", "b").await;
+    let bound = super::deciding::binding(&writer, "a", "company", Bond::Row(b));
+    writer.one(deleted(&plain, "a", 3)).await;
+    writer.target.decide(&bound).await.unwrap();
+    assert_eq!(writer.one(with(&plain, "a", 4, "a")).await, Associated);
+    let told = strays(&writer).await;
+    assert_eq!(told.records.len(), 1, "{told:?}");
+}
+
+/// Who found a row by what it does not have any more is told, too.
+pub async fn what_found_a_row_by_another_key_is_told(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let keyed = Arc::new(company().identified(&["name"]).keyed(&["external_id"]));
+    let by_key = by(
+        "company",
+        "company",
+        vec![on("external_id", StoredType::String)],
+    );
+    let persons = Arc::new(person().derive(by_key));
+    let with = |version: u64, id: &str| {
+        let row = row(&keyed, "a", version).text("name", "a");
+        row.text("external_id", id)
+            .number("employees", &version.to_string())
+    };
+    let child = |version: u64, id: &str| {
+        let row = row(&persons, "p", version).text("email", "p@x.example");
+        row.to("company", &[id])
+    };
+    writer.one(with(1, "x")).await;
+    writer.one(child(1, "x")).await;
+    let strays = async |writer: &Writer| {
+        let strays = writer.target.strays(&writer.reader.connection);
+        strays.await.unwrap()
+    };
+    assert_eq!(writer.one(with(2, "x")).await, Updated);
+    assert_eq!(strays(&writer).await, Strays::default());
+    assert_eq!(writer.one(with(3, "y")).await, Updated);
+    let told = strays(&writer).await;
+    let p = ("acme".into(), "Object".into(), RecordId::stored("p"));
+    assert_eq!(told.records, [p]);
+    writer.target.forget_strays(&told.marks).await.unwrap();
+    // Published again it finds none, and waits for one.
+    assert_eq!(writer.one(child(2, "x")).await, Updated);
+    assert_eq!(writer.cell_of("person", "p", "company").await, Cell::Null);
+    assert_eq!(writer.parked().await, 1);
+    assert_eq!(writer.one(with(4, "x")).await, Updated);
+    assert_eq!(writer.release().await.filled, 1);
+    let a = Cell::Gsid(writer.gsid_of("company", "a").await);
+    assert_eq!(writer.cell_of("person", "p", "company").await, a);
+    let told = strays(&writer).await;
+    assert_eq!(told.marks.len(), 1, "it is back under the first one");
+    writer.target.forget_strays(&told.marks).await.unwrap();
+    // A column that is not told is not changed.
+    let silent = with(5, "x").cell("external_id", None);
+    writer.one(silent).await;
+    assert_eq!(strays(&writer).await, Strays::default());
 }
 
 fn row_with(plan: &Plan, record: &str, id: &str, name: &str) -> Row {

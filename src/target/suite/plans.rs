@@ -1,6 +1,6 @@
 //! Stored objects, plans and rows for the suite, built by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -82,6 +82,8 @@ pub fn plan(table: &str, columns: &[(&str, StoredType)]) -> DestinationPlan {
         on_filter_exit: OnExit::Delete,
         on_move: OnMove::Update,
         owners: BTreeMap::new(),
+        scheduled: BTreeSet::new(),
+        keys: BTreeSet::new(),
     }
 }
 
@@ -168,6 +170,20 @@ impl DestinationPlan {
         self
     }
 
+    /// Columns that a row which is there gets by full syncs alone.
+    pub fn scheduled(mut self, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|column| (*column).to_owned());
+        self.scheduled = columns.collect();
+        self
+    }
+
+    /// Columns by which others find its rows.
+    pub fn keyed(mut self, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|column| (*column).to_owned());
+        self.keys = columns.collect();
+        self
+    }
+
     pub fn moving(mut self, on_move: OnMove) -> Self {
         self.on_move = on_move;
         self
@@ -217,6 +233,7 @@ pub fn row(plan: &Arc<DestinationPlan>, record: &str, version: u64) -> Row {
             record: RecordId::stored(record),
             version: Version::new(1, version),
             place: (0, version),
+            synced: None,
             committed_at: None,
             life: Life::Present,
             cells: vec![Some(Cell::Null); plan.columns.len()],
@@ -279,6 +296,12 @@ impl Row {
 
     pub fn committed_at(mut self, at: DateTime<Utc>) -> Self {
         self.row.committed_at = Some(at);
+        self
+    }
+
+    /// The newest version that a full sync told.
+    pub fn synced(mut self, version: u64) -> Self {
+        self.row.synced = Some(Version::new(1, version));
         self
     }
 

@@ -463,6 +463,9 @@ pub async fn of_several_the_lowest_or_none(bench: &mut dyn Bench) {
         .refused([row(&strict, "q", 1).to("company", &["same"])])
         .await;
     assert!(reasons[0].contains("same"), "{reasons:?}");
+    for gsid in &gsids {
+        assert!(reasons[0].contains(&gsid.to_string()), "{reasons:?}");
+    }
     assert!(writer.traced("q").await.is_empty());
     // The one that came, not the many that came.
     writer

@@ -26,6 +26,7 @@ mod paused;
 mod rematched;
 mod replayed;
 mod reviewed;
+mod scheduled;
 mod special;
 mod store;
 mod store_away;

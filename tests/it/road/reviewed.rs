@@ -14,6 +14,7 @@ on_delete = "delete"
 [to.Company]
 identifiers = ["name"]
 map = { name = "Name", employees = "Size__c" }
+derive.parent_company = { from = "Company", match = { name = "Parent__c" }, on_multiple = "error" }
 "#;
 
 /// A world in which partners are companies by name.
@@ -21,7 +22,8 @@ async fn world() -> World {
     let mut tables = tables(5, 20, 20);
     let stamp = "2017-12-31T23:59:59.000+0000";
     let partners = format!(
-        "Id,Name,Size__c,CreatedDate,LastModifiedDate,SystemModstamp,IsDeleted\n{},Company 0,77,{stamp},{stamp},{stamp},false\n",
+        "Id,Name,Size__c,Parent__c,CreatedDate,LastModifiedDate,SystemModstamp,IsDeleted\n\
+         {},Company 0,77,Company 1,{stamp},{stamp},{stamp},false\n",
         id("a00", 0)
     );
     tables.push(("Partner__c", partners));
@@ -209,6 +211,35 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
         (&json!(false), &json!("bind"))
     );
     waiting(&daemon, 1).await;
+    let (status, lines) = daemon.stop();
+    assert!(status.success(), "{lines}");
+}
+
+/// A look-up is not for a person to decide: its record is refused, and the rows are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_finds_several_names_them_among_the_errors() {
+    let world = world().await;
+    let daemon = world.daemon().await;
+    synced(&daemon).await;
+    let candidates = twins(&world).await;
+    let fields = json!({ "Name": "Child", "Parent__c": "Twin" });
+    let create = json!({ "op": "create", "object": "Partner__c", "fields": fields });
+    world.commit(&[vec![create]]).await;
+    let until = Instant::now() + PATIENCE;
+    let reason = loop {
+        let errors = world.command(&["errors", "--json", "--job", "acme/partner_sync"]);
+        if let Some(error) = errors.as_array().and_then(|errors| errors.first()) {
+            break text(&error["reason"]);
+        }
+        assert!(Instant::now() < until, "{}", daemon.tail());
+        tokio::time::sleep(LOOK).await;
+    };
+    assert!(reason.contains("parent_company"), "{reason}");
+    for candidate in candidates {
+        assert!(reason.contains(&candidate), "{reason}");
+    }
+    assert_eq!(world.command(&["review", "list", "--json"]), json!([]));
+    assert!(named(&world.store.rows("company").await, "Child").is_empty());
     let (status, lines) = daemon.stop();
     assert!(status.success(), "{lines}");
 }

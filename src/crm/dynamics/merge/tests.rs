@@ -108,6 +108,7 @@ fn in_topic(image: &Image, origin: Origin, modified: i64) -> Change {
         changed: image.fields.keys().cloned().collect(),
         fields: image.fields.clone(),
         row: None,
+        synced: None,
     }
 }
 

@@ -90,6 +90,7 @@ fn mapping() -> Mapping {
         source: located("Account"),
         enabled: true,
         realtime: true,
+        realtime_fields: None,
         filter: None,
         on_delete: OnExit::Delete,
         on_filter_exit: OnExit::Keep,
@@ -277,5 +278,6 @@ pub(super) fn change(id: &RecordId, counter: u64, name: &str) -> Change {
             ("Hidden__c".into(), Value::Bool(false)),
         ]),
         row: None,
+        synced: None,
     }
 }

@@ -249,6 +249,7 @@ fn config(
         source: at(source.as_str()),
         enabled: true,
         realtime: true,
+        realtime_fields: None,
         filter: filtered.then(|| at("Stage != 'lost'")),
         on_delete: OnExit::Keep,
         on_filter_exit: OnExit::Keep,

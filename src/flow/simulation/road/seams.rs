@@ -21,7 +21,7 @@ use crate::target::memory::MemoryTarget;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
-    Target, Traced,
+    Strays, Target, Traced,
 };
 
 use super::group::{Groups, Manner, SimReader};
@@ -268,6 +268,16 @@ impl Target for SimTarget {
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.process.alive().await;
         self.inner.parked().await
+    }
+
+    async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
+        self.process.alive().await;
+        self.inner.strays(connection).await
+    }
+
+    async fn forget_strays(&self, marks: &[u64]) -> Result<(), Fault> {
+        self.process.alive().await;
+        self.inner.forget_strays(marks).await
     }
 
     async fn close(&self) -> Result<(), Fault> {

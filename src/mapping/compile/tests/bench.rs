@@ -32,7 +32,7 @@ pub(super) fn at<T>(value: impl Into<T>, key: &str) -> Located<T> {
     }
 }
 
-fn object(
+pub(super) fn object(
     table: &str,
     label: &str,
     fields: &[(&str, StoredType, Option<&str>)],
@@ -107,6 +107,7 @@ pub(super) fn job(destinations: Vec<DestinationConfig>) -> JobConfig {
         source: at("Contact", "source"),
         enabled: true,
         realtime: true,
+        realtime_fields: None,
         filter: None,
         on_delete: OnExit::Keep,
         on_filter_exit: OnExit::Mark,
@@ -273,5 +274,6 @@ pub(super) fn change(op: Op, fields: &[(&str, Value)]) -> Change {
             .map(|(name, value)| (FieldName::new(name), value.clone()))
             .collect(),
         row: None,
+        synced: None,
     }
 }

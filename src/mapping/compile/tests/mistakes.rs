@@ -100,6 +100,37 @@ fn one_mistake_is_one_problem() {
 }
 
 #[test]
+fn real_time_fields_are_mapped() {
+    let listed = |name: &'static str| {
+        move |job: &mut JobConfig| {
+            job.realtime_fields = Some(vec![
+                at("Email", "realtime_fields"),
+                at(name, "realtime_fields"),
+            ]);
+        }
+    };
+    let what = "no column of the job is filled from it";
+    told(
+        listed("Firstname"),
+        "realtime_fields",
+        what,
+        "did you mean `FirstName`?",
+    );
+    told(
+        listed("first_name"),
+        "realtime_fields",
+        what,
+        "`FirstName`?",
+    );
+    told(
+        listed("Birthdate"),
+        "realtime_fields",
+        what,
+        "as `map` or `derive`",
+    );
+}
+
+#[test]
 fn identifiers_must_be_filled() {
     let identifiers = |names: &'static [&str]| {
         move |job: &mut JobConfig| {

@@ -362,6 +362,7 @@ fn published() -> Change {
         changed: Vec::new(),
         fields: Fields::new(),
         row: None,
+        synced: None,
     }
 }
 
