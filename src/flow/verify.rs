@@ -379,6 +379,7 @@ impl Verify<'_> {
             changed: Vec::new(),
             fields: row.fields.clone(),
             row: None,
+            synced: None,
         }
     }
 }
@@ -465,12 +466,13 @@ fn left_by(policy: OnExit, row: &StoredRow) -> bool {
     }
 }
 
-/// The columns that differ. Those that depend on the record's history are left out, and so are looked-up ones, which no
+/// The columns that differ. Those that depend on the record's history are left out, scheduled ones too, and so are looked-up ones, which no
 /// row of the CRM holds.
 fn columns(destination: &DestinationPlan, row: &MappedRow, there: &StoredRow) -> Vec<String> {
     let mapped = destination.columns.iter().zip(&row.cells);
     let mut differing: Vec<String> = mapped
         .filter(|(column, _)| !column.insert_only && !destination.owners.contains_key(&column.name))
+        .filter(|(column, _)| !destination.scheduled.contains(&column.name))
         .filter_map(|(column, wanted)| {
             let wanted = wanted.as_ref()?;
             let kept = column.keep_on_null && *wanted == Cell::Null;

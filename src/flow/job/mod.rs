@@ -90,7 +90,7 @@ enum Ended {
     /// The topic has another generation, which has offsets of its own.
     TopicMadeAgain,
     /// Told to apply nothing until told otherwise.
-    Paused(Order),
+    Paused(Box<Order>),
 }
 
 /// Who writes, for as long as one membership of the job's group lasts.
@@ -132,7 +132,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
             Ok(Ended::Stopped) => break,
             Ok(Ended::TopicMadeAgain) => continue,
             Ok(Ended::Paused(order)) => {
-                if !road.told_to_go_on(order, &stop).await {
+                if !road.told_to_go_on(*order, &stop).await {
                     break;
                 }
                 backoff.succeeded();
@@ -181,7 +181,7 @@ async fn run(
     let plan = road.mapping.plan();
     let order = road.order().await?;
     if order.paused {
-        return Ok(Ended::Paused(order));
+        return Ok(Ended::Paused(Box::new(order)));
     }
     lever.hear(&order);
     let (generation, since) = road.generation().await?;
@@ -232,7 +232,7 @@ async fn run(
     let pulled = lever.pulled();
     match told.or(pulled) {
         // What else was in its way, it meets again when it goes on.
-        Some(order) => Ok(Ended::Paused(order)),
+        Some(order) => Ok(Ended::Paused(Box::new(order))),
         None => ended,
     }
 }

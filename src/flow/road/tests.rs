@@ -34,6 +34,7 @@ fn schema() -> ObjectSchema {
 
 fn reading(fields: &[&str], refresh: Refresh) -> Reading {
     Reading {
+        has_scheduled: false,
         job: "job".into(),
         fields: fields.iter().copied().map(FieldName::new).collect(),
         needed: BTreeSet::new(),

@@ -248,6 +248,7 @@ impl World {
 /// One job an object, which reads all that is selected of it.
 fn readings(selected: &Selected, refresh: Refresh) -> BTreeMap<ObjectName, Vec<Reading>> {
     let reading = |fields: &BTreeSet<FieldName>| Reading {
+        has_scheduled: false,
         job: "job".into(),
         fields: fields.clone(),
         needed: BTreeSet::new(),
