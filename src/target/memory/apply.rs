@@ -417,9 +417,11 @@ impl Run<'_> {
         let is_timely = self.timely.contains(&item.row.record);
         Spared {
             foreign: self.foreign(item, gsid),
-            scheduled: is_timely
-                .then(|| plan.scheduled.clone())
-                .unwrap_or_default(),
+            scheduled: if is_timely {
+                plan.scheduled.clone()
+            } else {
+                BTreeSet::new()
+            },
         }
     }
 
