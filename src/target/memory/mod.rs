@@ -8,6 +8,7 @@ mod ledger;
 mod lookup;
 mod release;
 mod review;
+mod spared;
 mod stray;
 mod tables;
 mod transaction;
