@@ -101,12 +101,17 @@ async fn a_mass_delete_waits_for_a_yes() {
         world.commit(some).await;
     }
     let reason = braked(&daemon, "opportunity_sync").await;
-    assert!(
-        reason.contains("of 1200 rows: max_delete_percent = 10 lets 120 pass"),
-        "{reason}"
-    );
+    // The first hundred may count as the first sync's, whose end a job learns within a second.
+    let lines = [
+        "of 1200 rows: max_delete_percent = 10 lets 120 pass",
+        "of 1100 rows: max_delete_percent = 10 lets 110 pass",
+    ];
+    assert!(lines.iter().any(|line| reason.contains(line)), "{reason}");
     let stood = left(&world).await;
-    assert!(stood >= ALL - 120, "no more than a tenth went: {stood}");
+    assert!(
+        stood >= ALL - 210,
+        "a run deletes no more than a tenth: {stood}"
+    );
     daemon.kill();
 
     let daemon = world.daemon().await;
@@ -115,7 +120,7 @@ async fn a_mass_delete_waits_for_a_yes() {
     resume(&world, &daemon, "opportunity_sync", false);
     braked(&daemon, "opportunity_sync").await;
     let stood = left(&world).await;
-    assert!(stood >= ALL - 120, "{stood}");
+    assert!(stood >= ALL - 210, "{stood}");
     accept(&daemon, "opportunity_sync", async || {
         left(&world).await == 0
     })

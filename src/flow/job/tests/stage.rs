@@ -24,7 +24,7 @@ use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
 use crate::runtime::clock::VirtualClock;
 use crate::state::memory::MemoryState;
-use crate::state::port::{ObjectState, State};
+use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
 /// Ids whose topic partition is this one.
@@ -111,12 +111,6 @@ pub(super) struct Stage {
 }
 
 pub(super) async fn stage() -> Stage {
-    let stage = stage_before_ingest().await;
-    begin(&stage.state).await;
-    stage
-}
-
-pub(super) async fn stage_before_ingest() -> Stage {
     let clock = Arc::new(VirtualClock::new(
         DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
     ));
@@ -144,23 +138,6 @@ pub(super) async fn stage_before_ingest() -> Stage {
         state,
         road,
     }
-}
-
-/// What an ingest that has begun says of the topic.
-pub(super) async fn begin(state: &MemoryState) {
-    let connection = ConnectionId::new("acme");
-    let lease = TimeDelta::minutes(1).to_std().unwrap();
-    let acquired = state.acquire(&connection, "ingest", DateTime::UNIX_EPOCH, lease);
-    let term = acquired.await.unwrap().unwrap();
-    let told = ObjectState {
-        topic_since: Some(term),
-        ..ObjectState::default()
-    };
-    let object = ObjectName::new("Account");
-    state
-        .put_object(&connection, term, &object, told)
-        .await
-        .unwrap();
 }
 
 impl Stage {
