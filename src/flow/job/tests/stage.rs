@@ -16,7 +16,7 @@ use crate::log::memory::MemoryLog;
 use crate::log::port::{Bounds, Log, Record, partition_of};
 use crate::mapping::compile::Mapping;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
-use crate::model::name::{ConnectionId, JobId, ObjectName};
+use crate::model::name::{ConnectionId, JobId};
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
