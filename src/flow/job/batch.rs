@@ -40,8 +40,6 @@ pub(super) struct Work {
     pub counts: BTreeMap<&'static str, u64>,
     /// The run that it is part of.
     pub counts_for: Arc<str>,
-    /// Where its first change of a full sync or a repair lies.
-    pub first_read: Option<u64>,
     /// Records, applied or refused.
     pub records: u64,
     /// The partition.
@@ -70,12 +68,52 @@ pub(super) struct Work {
     originals: HashMap<RecordId, Letter>,
 }
 
+/// A record of the topic, and the change that it is.
+pub(super) struct Told<'a> {
+    record: &'a Record,
+    /// `None` for a tombstone: it says that the log forgot the record, whose delete came before.
+    change: Option<Result<Selected<'a>, Fault>>,
+}
+
+impl Told<'_> {
+    pub(super) const fn offset(&self) -> u64 {
+        self.record.offset
+    }
+
+    /// Whether a read told it, and which: the stream's changes are [`Origin::Stream`] and what these owed. Nothing that
+    /// can't be decoded says what it is.
+    pub(super) fn is_read(&self) -> Option<bool> {
+        let change = self.change.as_ref()?.as_ref().ok()?;
+        Some(matches!(
+            change.origin,
+            Origin::Snapshot | Origin::Reconcile
+        ))
+    }
+}
+
+/// Reads one partition's records.
+pub(super) fn decode<'a>(road: &JobRoad, records: &'a [Record]) -> Vec<Told<'a>> {
+    let read = |record: &'a Record| {
+        let change = record.value.as_ref().map(|value| {
+            let change = road.mapping.read(value);
+            change.map_err(|error| Fault::new(FaultKind::Record, "decoding change").source(error))
+        });
+        Told { record, change }
+    };
+    records.iter().map(read).collect()
+}
+
 /// Decodes, folds and maps one partition's records.
 pub(super) fn prepare(road: &JobRoad, records: &[Record], run: Run) -> Work {
+    fold(road, decode(road, records), run)
+}
+
+/// Folds and maps what one partition's records told.
+pub(super) fn fold(road: &JobRoad, told: Vec<Told<'_>>, run: Run) -> Work {
     let mut work = Work::empty(road, run);
     let now = road.clock.now();
-    let changes = work.newest(road, records);
-    work.partition = records.first().map_or(0, |record| record.partition);
+    work.partition = told.first().map_or(0, |told| told.record.partition);
+    let changes = work.newest(told);
     if work.is_first() {
         work.records = (changes.len() + work.letters.len()) as u64;
     }
@@ -126,7 +164,6 @@ impl Work {
             letters: Vec::new(),
             counts: BTreeMap::new(),
             counts_for: Arc::from(""),
-            first_read: None,
             records: 0,
             partition: 0,
             accepted_to: 0,
@@ -147,29 +184,20 @@ impl Work {
 
     /// The newest change of each record, lowest offset first. The highest version wins, not the last (a request
     /// of a dead process may land late); of equal versions the last.
-    fn newest<'a>(
-        &mut self,
-        road: &JobRoad,
-        records: &'a [Record],
-    ) -> Vec<(&'a Record, Selected<'a>)> {
+    fn newest<'a>(&mut self, told: Vec<Told<'a>>) -> Vec<(&'a Record, Selected<'a>)> {
         let mut newest: HashMap<RecordId, (&Record, Selected<'_>)> =
-            HashMap::with_capacity(records.len());
-        for record in records {
-            // A tombstone says that the log forgot the record; its delete came before.
-            let Some(value) = &record.value else { continue };
-            let change = match road.mapping.read(value) {
-                Ok(change) => change,
-                Err(error) => {
-                    let fault = Fault::new(FaultKind::Record, "decoding change").source(error);
+            HashMap::with_capacity(told.len());
+        for Told { record, change } in told {
+            let change = match change {
+                None => continue,
+                Some(Ok(change)) => change,
+                Some(Err(fault)) => {
                     self.set_aside(Letter::of(record, fault.report()));
                     continue;
                 }
             };
             if matches!(self.run, Run::First) && change.origin == Origin::Stream {
                 self.streamed.extend(change.committed_at);
-            }
-            if matches!(change.origin, Origin::Snapshot | Origin::Reconcile) {
-                self.first_read.get_or_insert(record.offset);
             }
             match newest.get(&change.id) {
                 Some((_, held)) if held.version > change.version => self.count("folded"),

@@ -452,21 +452,23 @@ impl Job {
         // After a restart of the reader the log may repeat what is committed.
         let fresh = records.partition_point(|record| record.offset < expect);
         let records = &records[fresh..];
-        let Some(last) = records.last() else {
-            return Ok(());
-        };
-        let seat = Seat {
-            partition,
-            epoch: owned.epoch,
-            expect,
-            next: last.offset + 1,
-        };
         let (road, tally) = (&self.owner.road, &self.owner.tally);
-        let mut work = batch::prepare(road, records, Run::First);
-        let begins = records.first().map_or(expect, |record| record.offset);
-        let placed = tally.place(road, partition, begins, work.first_read);
-        work.counts_for = placed.await;
-        self.lanes.put(&self.owner, seat, work);
+        let mut told = batch::decode(road, records);
+        let mut next = expect;
+        for (run, count) in tally.pieces(road, partition, &told).await {
+            let rest = told.split_off(count);
+            let piece = std::mem::replace(&mut told, rest);
+            let seat = Seat {
+                partition,
+                epoch: owned.epoch,
+                expect: next,
+                next: piece.last().map_or(next, |told| told.offset() + 1),
+            };
+            next = seat.next;
+            let mut work = batch::fold(road, piece, Run::First);
+            work.counts_for = run;
+            self.lanes.put(&self.owner, seat, work);
+        }
         Ok(())
     }
 }

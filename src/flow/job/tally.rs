@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::JobRoad;
-use super::batch::Work;
+use super::batch::{Told, Work};
 use crate::fault::{Fault, FaultKind};
 use crate::state::runs::{RunCause, RunHead, RunPart, RunsWanted};
 
@@ -62,22 +62,38 @@ impl Tally {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The run that a batch belongs to: by the place of its first change that was read, if it has one, else by its own.
-    /// The owner notes that a full sync begins before it publishes anything of it, so that a batch with changes that were
-    /// read and that no known sync holds is told of it by the state.
-    pub(super) async fn place(
+    /// The runs that changes belong to, and how many to each, in their order. What the stream told is its own, whatever
+    /// sync is under way. What a read told is the sync's that holds its place; the owner notes a sync before it publishes
+    /// anything of it, and its end before anything that comes after, so that the state is asked where no sync that is known
+    /// to have ended holds it.
+    pub(super) async fn pieces(
         &self,
         road: &JobRoad,
         partition: u32,
-        begins: u64,
-        first_read: Option<u64>,
-    ) -> Arc<str> {
-        let asks = first_read.is_some_and(|offset| !self.lock().knows(partition, offset));
+        told: &[Told<'_>],
+    ) -> Vec<(Arc<str>, usize)> {
+        let mut reads = told.iter().filter(|told| told.is_read() == Some(true));
+        let last_read = reads.next_back().map(Told::offset);
+        let asks = last_read.is_some_and(|offset| !self.lock().knows(partition, offset));
         if asks && patiently(self.hear(road)).await.is_err() {
             self.is_not_heard();
         }
-        let offset = first_read.unwrap_or(begins);
-        self.lock().place(road, partition, offset)
+        let mut inner = self.lock();
+        let stream = inner.open(RunHead::stream(road.clock.now()));
+        let mut pieces: Vec<(Arc<str>, usize)> = Vec::new();
+        for told in told {
+            let sync = || inner.sync(partition, told.offset());
+            let run = match (told.is_read(), pieces.last()) {
+                (None, Some((run, _))) => Arc::clone(run),
+                (Some(true), _) => Arc::clone(sync().map_or(&stream, |(run, _)| run)),
+                (None | Some(false), _) => Arc::clone(&stream),
+            };
+            match pieces.last_mut() {
+                Some((last, count)) if *last == run => *count += 1,
+                _ => pieces.push((run, 1)),
+            }
+        }
+        pieces
     }
 
     /// Whether the state did not answer when it was asked last.
@@ -253,20 +269,17 @@ impl Inner {
         }
     }
 
-    /// The full sync that a change is part of.
-    fn sync(&self, partition: u32, offset: u64) -> Option<&RunHead> {
-        let heads = self.runs.values().rev().map(|counted| &counted.head);
-        let mut syncs = heads.filter(|head| head.cause != RunCause::Stream);
-        syncs.find(|head| head.holds(partition, offset))
+    /// The full sync that a place of the topic is part of.
+    fn sync(&self, partition: u32, offset: u64) -> Option<(&Arc<str>, &RunHead)> {
+        let runs = self.runs.iter().rev();
+        let mut syncs = runs.filter(|(_, counted)| counted.head.cause != RunCause::Stream);
+        let found = syncs.find(|(_, counted)| counted.head.holds(partition, offset));
+        found.map(|(run, counted)| (run, &counted.head))
     }
 
     fn knows(&self, partition: u32, offset: u64) -> bool {
-        self.unheard || self.sync(partition, offset).is_some()
-    }
-
-    fn place(&mut self, road: &JobRoad, partition: u32, offset: u64) -> Arc<str> {
-        let sync = self.sync(partition, offset).cloned();
-        self.open(sync.unwrap_or_else(|| RunHead::stream(road.clock.now())))
+        let sync = self.sync(partition, offset);
+        self.unheard || sync.is_some_and(|(_, head)| head.is_closed())
     }
 
     fn open(&mut self, head: RunHead) -> Arc<str> {
@@ -278,9 +291,21 @@ impl Inner {
             noted: 0,
         });
         if self.runs.len() > OPEN {
-            self.runs.pop_first();
+            self.drop_oldest();
         }
         id
+    }
+
+    /// Makes room. Today's stream goes on counting, however many syncs there are.
+    fn drop_oldest(&mut self) {
+        let is_sync = |counted: &Counted| counted.head.cause != RunCause::Stream;
+        let syncs = self.runs.values().filter(|counted| is_sync(counted));
+        let drops_sync = syncs.count() > OPEN / 2;
+        let mut of_kind = self.runs.iter();
+        let oldest = of_kind.find(|(_, counted)| is_sync(counted) == drops_sync);
+        if let Some(run) = oldest.map(|(run, _)| Arc::clone(run)) {
+            self.runs.remove(&run);
+        }
     }
 
     /// What the state is to know now.

@@ -296,6 +296,35 @@ async fn too_many_rejections_stop_before_they_are_set_aside() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rejection_counts_once_though_its_batch_was_stopped_and_then_fenced() {
+    let stage = braked().await;
+    let running = start(&stage);
+    let all = fill(&stage, 400).await;
+    let refused = all[..60].iter().map(|id| (id.clone(), "no".to_owned()));
+    stage.target.lock().rejected.extend(refused);
+    let some: Vec<Change> = all[..60].iter().map(|id| change(id, 2, "y")).collect();
+    stage.publish(&some).await;
+    stops(&stage).await;
+    assert_eq!(stage.letters().await.len(), 0);
+    // Its letters are durable when another owner is told to have its partition: they are written again, by the batch that
+    // is committed.
+    let script = [Scripted::Heard, Scripted::Fault(FaultKind::Fenced)];
+    stage.target.lock().script.extend(script);
+    resume(&stage, true).await;
+    stage.settled().await;
+    running.end().await;
+    assert_eq!(stage.letters().await.len(), 120);
+    let told = until(&stage, "runs", |_| true).await;
+    let count = |outcome: &str| -> u64 {
+        let counts = told.iter().filter_map(|run| run.done.counts.get(outcome));
+        counts.sum()
+    };
+    assert_eq!((count("inserted"), count("rejected")), (400, 60));
+    let records: u64 = told.iter().map(|run| run.done.records).sum();
+    assert_eq!(records, 460);
+}
+
+#[tokio::test(start_paused = true)]
 async fn columns_that_lose_their_values_stop_at_a_share_of_the_rows() {
     let stage = braked().await;
     let running = start(&stage);

@@ -134,6 +134,41 @@ async fn a_full_sync_counts_for_itself_and_all_else_for_its_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_change_counts_for_the_run_that_it_says_it_is_of() {
+    let stage = stage().await;
+    let ids = ids(3, 8);
+    let day = RunHead::stream(stage.road.clock.now()).id;
+    // The job is away while all of this is published, and is given it at once.
+    let first = begin(&stage).await;
+    let told = [
+        read(&ids[0], 1, "read"),
+        change(&ids[1], 2, "told meanwhile"),
+        read(&ids[2], 3, "read"),
+        change(&ids[3], 4, "told meanwhile"),
+    ];
+    stage.publish(&told).await;
+    let first = end(&stage, first).await;
+    stage.publish(&[read(&ids[4], 5, "published again")]).await;
+    let running = start(&stage);
+    stage.settled().await;
+    // Neither what the stream tells is a sync's nor what comes after its end, whose end nobody has looked for yet.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let second = begin(&stage).await;
+    stage.publish(&[read(&ids[5], 6, "read")]).await;
+    stage.settled().await;
+    stage.publish(&[change(&ids[6], 7, "told")]).await;
+    stage.settled().await;
+    let second = end(&stage, second).await;
+    stage.publish(&[read(&ids[7], 8, "published again")]).await;
+    stage.settled().await;
+    running.end().await;
+    let told = runs(&stage).await;
+    assert_eq!(counts(of(&told, &first.id)), [("inserted", 2)], "{told:?}");
+    assert_eq!(counts(of(&told, &second.id)), [("inserted", 1)], "{told:?}");
+    assert_eq!(counts(of(&told, &day)), [("inserted", 5)], "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sync_that_finds_nothing_ends_and_one_applied_after_a_restart_too() {
     let stage = stage().await;
     let id = &ids(0, 1)[0];
@@ -199,4 +234,33 @@ async fn a_sync_whose_end_nobody_heard_ended_before_the_next_one_began() {
     for run in [first, second] {
         assert_eq!(counts(of(&told, &run.id)), [("inserted", 1)], "{told:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_of_many_syncs_goes_on_counting_its_stream() {
+    let stage = stage().await;
+    let ids = ids(3, 41);
+    let running = start(&stage);
+    for (number, id) in (1..).zip(&ids[..40]) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let begun = begin(&stage).await;
+        end(&stage, begun.clone()).await;
+        until(&stage, "the sync", |told| {
+            told.iter().any(|run| run.head.id == begun.id)
+        })
+        .await;
+        stage.publish(&[change(id, number, "told")]).await;
+        stage.settled().await;
+    }
+    stage.publish(&[change(&ids[40], 41, "told")]).await;
+    stage.settled().await;
+    running.end().await;
+    let wanted = RunsWanted {
+        limit: 100,
+        ..RunsWanted::default()
+    };
+    let told = stage.state.runs(wanted).await.unwrap();
+    assert_eq!(told.len(), 41);
+    let day = RunHead::stream(stage.road.clock.now()).id;
+    assert_eq!(counts(of(&told, &day)), [("inserted", 41)]);
 }
