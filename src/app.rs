@@ -15,6 +15,7 @@ pub mod sign_in;
 pub mod state;
 mod stores;
 mod target;
+pub mod verify;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::budget::Limits;
 use crate::config::Config;
 use crate::config::budget::BudgetConfig;
 use crate::config::connection::ConnectionConfig;
+use crate::config::job::Brakes;
 use crate::config::problem::Problems;
 use crate::control::{Control, KnownJob};
 use crate::crm::port::Crm;
@@ -236,14 +238,18 @@ impl Daemon {
                 job.connection == mapping.plan().connection && job.id == mapping.plan().job
             });
             let parked_ttl = job.map_or(TimeDelta::days(30), |job| job.parked_ttl);
-            let road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            let mut road = daemon.job_road(&config, mapping, parked_ttl, &exposition, &clock);
+            let plan = road.mapping.plan();
+            let key = (plan.connection.clone(), plan.job.clone());
+            let routine = config.routines.get(&key);
+            road.brakes = routine.map_or_else(Brakes::default, |routine| routine.brakes);
             roads.push(road.clone());
             daemon.apply(road);
         }
         let control = Control::new(
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),
-            clock,
+            Arc::clone(&clock),
             Some(Arc::clone(&daemon.stores.target) as _),
             known_jobs(&config),
             roads,
@@ -251,6 +257,7 @@ impl Daemon {
         let sources = admin::Sources {
             board: Arc::clone(&daemon.board),
             control: Arc::new(control),
+            clock,
             exposition,
             state: Arc::clone(&daemon.stores.state),
             log: Arc::clone(&daemon.stores.log),
@@ -394,6 +401,7 @@ impl Daemon {
             metrics: exposition.metrics().clone(),
             board: Arc::clone(&self.board),
             parked_ttl,
+            brakes: Brakes::default(),
             retry: (defaults.retry_first, defaults.retry_cap),
             mapping,
         }

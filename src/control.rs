@@ -92,6 +92,8 @@ pub struct Told {
     pub by: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Yes to what a brake stopped the job for.
+    pub accept: bool,
 }
 
 impl Control {
@@ -154,10 +156,11 @@ impl Control {
         self.tell(connection, job, true, told).await
     }
 
-    /// Has a job go on; whether it was paused.
+    /// Has a job go on; whether it was paused. One that a brake stopped judges again what is in the topic, unless that is
+    /// accepted.
     ///
     /// # Errors
-    /// As [`Control::pause`].
+    /// As [`Control::pause`]; `Config` for a yes to a job that no brake stopped.
     pub async fn resume(
         &self,
         connection: &ConnectionId,
@@ -304,14 +307,22 @@ impl Control {
         let known = self.known(connection, job)?;
         loop {
             let Standing { revision, order } = self.state.standing(connection, job).await?;
+            if told.accept && order.braked.is_none() {
+                let what = format!("no brake stopped job {connection}/{job}");
+                let fault = Fault::new(FaultKind::Config, what);
+                return Err(fault.remedy("have it go on without `--accept`"));
+            }
             if order.paused == paused {
                 return Ok((false, self.standing(known, order)));
             }
+            let yes = order.braked.filter(|_| told.accept);
             let order = Order {
                 paused,
                 reason: told.reason.clone(),
                 by: told.by.clone(),
                 since: Some(self.clock.now()),
+                braked: None,
+                accepted: yes.or(order.accepted),
             };
             let given = self.state.give(connection, job, revision, order.clone());
             // Whoever was quicker may have said the same.
@@ -355,7 +366,7 @@ mod tests {
     use super::*;
     use crate::runtime::clock::ManualClock;
     use crate::state::memory::MemoryState;
-    use crate::state::orders::Orders;
+    use crate::state::orders::{Orders, Seen};
     use crate::target::memory::MemoryTarget;
 
     fn control(state: &Arc<MemoryState>) -> Control {
@@ -382,6 +393,7 @@ mod tests {
         Told {
             by: Some("anna".to_owned()),
             reason: Some(reason.to_owned()),
+            accept: false,
         }
     }
 
@@ -406,6 +418,40 @@ mod tests {
         let standing = state.standing(&acme, &one).await.unwrap();
         assert_eq!((standing.revision, standing.order.paused), (2, false));
         assert_eq!(standing.order.since, Some(DateTime::UNIX_EPOCH));
+    }
+
+    #[tokio::test]
+    async fn a_yes_is_for_what_a_brake_saw_and_stays_with_later_orders() {
+        let state = Arc::new(MemoryState::default());
+        let control = control(&state);
+        let (acme, one) = (ConnectionId::new("acme"), JobId::new("one"));
+        let yes = || Told {
+            accept: true,
+            ..told("right so")
+        };
+        control.pause(&acme, &one, told("by hand")).await.unwrap();
+        let fault = control.resume(&acme, &one, yes()).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Config);
+        assert!(state.standing(&acme, &one).await.unwrap().order.paused);
+        let seen = Seen {
+            generation: "g".to_owned(),
+            ends: [(3, 9)].into(),
+            ..Seen::default()
+        };
+        let braked = Order {
+            paused: true,
+            braked: Some(seen.clone()),
+            ..Order::default()
+        };
+        assert!(state.give(&acme, &one, 1, braked).await.unwrap());
+        let (_, standing) = control.resume(&acme, &one, yes()).await.unwrap();
+        assert_eq!(standing.order.accepted, Some(seen.clone()));
+        assert_eq!(standing.order.braked, None);
+        for _ in 0..2 {
+            control.pause(&acme, &one, told("again")).await.unwrap();
+            let (_, standing) = control.resume(&acme, &one, told("go")).await.unwrap();
+            assert_eq!(standing.order.accepted, Some(seen.clone()));
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tributary::config::job::Brakes;
 use tributary::fault::Fault;
 use tributary::flow::board::Board;
 use tributary::flow::job::{self, JobRoad};
@@ -116,6 +117,7 @@ impl Road {
                 metrics: Metrics::none(),
                 board: Arc::clone(&board),
                 parked_ttl: TimeDelta::days(30),
+                brakes: Brakes::OFF,
                 retry: (Duration::from_millis(100), Duration::from_secs(10)),
             },
             topic,
@@ -237,6 +239,15 @@ impl Target for Counting {
         record: &RecordId,
     ) -> Result<Vec<Traced>, Fault> {
         self.inner.trace(connection, object, record).await
+    }
+
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        self.inner.held(connection, object, table).await
     }
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {

@@ -78,6 +78,10 @@ impl Target for Sink {
         Ok(Vec::new())
     }
 
+    async fn held(&self, _: &ConnectionId, _: &ObjectName, _: &str) -> Result<u64, Fault> {
+        Ok(0)
+    }
+
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         Ok(Vec::new())
     }

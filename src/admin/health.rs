@@ -116,6 +116,7 @@ mod tests {
         Sources {
             board,
             control: Arc::new(control),
+            clock: Arc::new(SystemClock),
             state,
             log,
             target,

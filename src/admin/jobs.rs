@@ -80,6 +80,9 @@ pub(super) async fn list(State(sources): State<Sources>) -> Result<Json<Vec<Job>
 pub(super) struct Said {
     reason: Option<String>,
     by: Option<String>,
+    /// Yes to what a brake stopped the job for.
+    #[serde(default)]
+    accept: bool,
 }
 
 impl Said {
@@ -87,6 +90,7 @@ impl Said {
         Ok(Told {
             reason: checked("reason", self.reason, MAX_REASON)?,
             by: checked("by", self.by, MAX_BY)?,
+            accept: self.accept,
         })
     }
 }

@@ -9,6 +9,7 @@ mod rematch;
 mod reply;
 mod reviews;
 mod rows;
+mod runs;
 mod syncs;
 mod webhooks;
 
@@ -31,6 +32,7 @@ use crate::crm::port::consent::Desk;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Board;
 use crate::log::port::Log;
+use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::StopSignal;
 use crate::secret::Secret;
 use crate::state::port::State as StateStore;
@@ -49,6 +51,8 @@ pub struct Sources {
     pub control: Arc<Control>,
     /// The metrics' text.
     pub exposition: Exposition,
+    /// The date.
+    pub clock: Arc<dyn Clock>,
     /// The state.
     pub state: Arc<dyn StateStore>,
     /// The log.
@@ -114,6 +118,7 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/holes", get(health::holes))
         .route("/api/v1/rows/{table}", get(rows::rows))
+        .route("/api/v1/runs", get(runs::list))
         .route("/api/v1/reviews", get(reviews::list))
         .route(
             "/api/v1/reviews/{connection}/{object}/{record}",

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::config::job::Brakes;
 use crate::config::target::TargetConfig;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::difference::{Compared, Difference, Scope, compare};
@@ -222,6 +223,7 @@ fn road(
         metrics: Metrics::none(),
         board: Arc::default(),
         parked_ttl: chrono::TimeDelta::MAX,
+        brakes: Brakes::OFF,
         retry: (defaults.retry_first, defaults.retry_cap),
     }
 }

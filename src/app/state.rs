@@ -14,7 +14,8 @@ use crate::runtime::clock::SystemClock;
 use crate::state::credentials::Credentials;
 use crate::state::port::{Hole, State};
 use crate::state::postgres::PostgresState;
-use crate::state::sqlite::{SqliteState, read_holes};
+use crate::state::runs::{Run, Runs, RunsWanted};
+use crate::state::sqlite::{SqliteState, read_holes, read_runs};
 
 /// Names a data directory, whatever it is called on its host.
 const ID_FILE: &str = "daemon.id";
@@ -83,6 +84,22 @@ pub async fn holes(config: &Config, all: bool) -> Result<Vec<Hole>, Fault> {
             let holes = state.holes(None, all).await;
             state.close().await?;
             holes.map_err(|fault| fault.context("reading `[state]`"))
+        }
+    }
+}
+
+/// Reads runs beside a daemon, those that began last first.
+///
+/// # Errors
+/// As [`holes`].
+pub async fn runs(config: &Config, wanted: RunsWanted) -> Result<Vec<Run>, Fault> {
+    match &config.state.engine {
+        StateEngine::Sqlite => read_runs(&config.daemon.data_dir, wanted).await,
+        StateEngine::Postgres(server) => {
+            let state = PostgresState::read_only(&super::postgres::server(server)?, SCHEMA)?;
+            let runs = state.runs(wanted).await;
+            state.close().await?;
+            runs.map_err(|fault| fault.context("reading `[state]`"))
         }
     }
 }

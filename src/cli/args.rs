@@ -57,10 +57,11 @@ pub(super) enum Command {
         all: bool,
     },
     /// Print the dead letters, newest first, and how many records wait for a decision.
-    Errors {
-        /// Only those of a job: CONNECTION/JOB.
-        #[arg(long)]
-        job: Option<String>,
+    Errors(ErrorsOptions),
+    /// Print the runs of jobs, those that began last first: full syncs, and the real-time changes of each day.
+    Runs {
+        /// A connection, or CONNECTION/JOB.
+        of: Option<String>,
         /// How many.
         #[arg(long, default_value_t = 20)]
         limit: usize,
@@ -82,6 +83,8 @@ pub(super) enum Command {
         #[command(flatten)]
         daemon: DaemonOptions,
     },
+    /// Compare the records of the CRM with what images and store hold of them; changes nothing.
+    Verify(VerifyOptions),
     /// Have every record read again now: a full sync of an object, or of all objects of a connection.
     Sync(SyncOptions),
     /// See how a connection's objects are described, and have the CRM describe them anew.
@@ -157,6 +160,39 @@ pub(super) struct DaemonOptions {
     /// The daemon's address, in place of the config's `[admin] listen`; its token is read from TRIBUTARY_TOKEN then.
     #[arg(long)]
     pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ErrorsOptions {
+    /// Only those of a job: CONNECTION/JOB.
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Only those of a run, as `tributary runs` prints it.
+    #[arg(long)]
+    pub run: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 20, conflicts_with = "csv")]
+    pub limit: usize,
+    /// Write all of them to a file, with the fields of each record; `-` is the standard output.
+    #[arg(long)]
+    pub csv: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyOptions {
+    /// The connection.
+    pub connection: String,
+    /// The CRM object; all that jobs select, if none is named.
+    pub object: Option<String>,
+    /// Only so many records of each object, by chance, read by id.
+    #[arg(long)]
+    pub sample: Option<usize>,
+    /// How many seconds a change may be on its way before a record that differs is looked at again.
+    #[arg(long, default_value_t = 10)]
+    pub wait: u64,
+    /// Print so many of each object's records that differ; all are counted.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
 }
 
 #[derive(Debug, Args)]
@@ -244,6 +280,9 @@ pub(super) enum JobCommand {
     Resume {
         /// CONNECTION/JOB.
         job: String,
+        /// Yes to what a brake stopped the job for: all of a full sync, else what lay in the topic then.
+        #[arg(long)]
+        accept: bool,
         #[command(flatten)]
         daemon: DaemonOptions,
     },

@@ -36,8 +36,12 @@ pub(super) async fn job(
             let told = jobs::Order::Pause { reason };
             return jobs::tell(path, daemon.url.as_deref(), &job, told, as_json).await;
         }
-        JobCommand::Resume { job, daemon } => {
-            let told = jobs::Order::Resume;
+        JobCommand::Resume {
+            job,
+            accept,
+            daemon,
+        } => {
+            let told = jobs::Order::Resume { accept };
             return jobs::tell(path, daemon.url.as_deref(), &job, told, as_json).await;
         }
         JobCommand::Rematch {

@@ -77,16 +77,16 @@ pub(super) async fn tell(
     as_json: bool,
 ) -> Result<ExitCode, Fault> {
     let (connection, id) = named(job)?;
-    let (verb, reason) = match order {
-        Order::Pause { reason } => ("pause", reason),
-        Order::Resume => ("resume", None),
+    let (verb, reason, accept) = match order {
+        Order::Pause { reason } => ("pause", reason, false),
+        Order::Resume { accept } => ("resume", None, accept),
     };
     let at = format!(
         "/api/v1/jobs/{}/{}/{verb}",
         percent(connection),
         percent(id)
     );
-    let body = json!({ "reason": reason, "by": who() });
+    let body = json!({ "reason": reason, "by": who(), "accept": accept });
     let done: Done = Daemon::at(path, url)?.post(&at, &body).await?;
     if as_json {
         output::json(&json!({ "changed": done.changed, "job": done.job }));
@@ -106,7 +106,7 @@ pub(super) async fn tell(
 /// What a job is told.
 pub(super) enum Order {
     Pause { reason: Option<String> },
-    Resume,
+    Resume { accept: bool },
 }
 
 fn name(job: &Json) -> String {

@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod demo_org;
 mod dynamics;
+mod error_file;
 mod errors;
 mod init;
 mod inspect;
@@ -20,10 +21,12 @@ mod oob;
 mod output;
 mod rematch;
 mod review;
+mod runs;
 mod salesforce;
 mod sim;
 mod sync;
 mod topics;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -78,16 +81,16 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Demo(options) => demo::demo(options).await,
         Command::Rows { object, limit } => inspect::rows(&config, &object, limit, json).await,
         Command::Holes { all } => inspect::holes(&config, all, json).await,
-        Command::Errors { job, limit } => {
-            errors::errors(&config, job.as_deref(), limit, json).await
-        }
+        Command::Errors(options) => errors::errors(&config, &options, json).await,
         Command::Review(command) => review::review(&config, command, json).await,
+        Command::Runs { of, limit } => runs::runs(&config, of.as_deref(), limit, json).await,
         Command::Explain {
             connection,
             object,
             record,
         } => inspect::explain(&config, &connection, &object, &record, json).await,
         Command::Jobs { daemon } => jobs::jobs(&config, daemon.url.as_deref(), json).await,
+        Command::Verify(options) => verify::verify(&config, &options, json).await,
         Command::Sync(options) => sync::sync(&config, &options, json).await,
         Command::Metadata(command) => metadata::metadata(&config, &command, json).await,
         Command::Job(command) => job::job(&config, command, json).await,

@@ -155,8 +155,44 @@ pub struct Routine {
     pub on_lost_field: OnLostField,
     /// `refresh`: when formulas are read.
     pub refresh: Refresh,
+    /// `brakes`.
+    pub brakes: Brakes,
     /// `[[test]]`, in the file's order.
     pub tests: Vec<MappingTest>,
+}
+
+/// `brakes`: how much a run may take away before the job stops and asks; 100 never stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brakes {
+    /// Of the rows that the store holds and the job may delete or mark, so many at most are.
+    pub max_delete_percent: u8,
+    /// Of the rows that the store holds of the job, so many at most in which a mapped column loses its value.
+    pub max_null_percent: u8,
+    /// Of the records of the run, so many refused at most.
+    pub max_rejected_percent: u8,
+    /// So many stop nothing, whatever their share.
+    pub min_rows: u64,
+}
+
+impl Brakes {
+    /// Never stop.
+    pub const OFF: Self = Self {
+        max_delete_percent: 100,
+        max_null_percent: 100,
+        max_rejected_percent: 100,
+        min_rows: 0,
+    };
+}
+
+impl Default for Brakes {
+    fn default() -> Self {
+        Self {
+            max_delete_percent: 10,
+            max_null_percent: 50,
+            max_rejected_percent: 50,
+            min_rows: 100,
+        }
+    }
 }
 
 /// Columns of a row by name.

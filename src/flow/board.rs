@@ -139,6 +139,8 @@ pub struct PausePicture {
     pub by: Option<String>,
     /// When.
     pub since: Option<DateTime<Utc>>,
+    /// It was a brake.
+    pub brake: bool,
 }
 
 /// A fault as people read it.
@@ -195,6 +197,7 @@ impl PausePicture {
             reason: order.reason,
             by: order.by,
             since: order.since,
+            brake: order.braked.is_some(),
         }
     }
 }

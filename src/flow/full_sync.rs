@@ -1,5 +1,7 @@
 //! A full sync: every record of an object through ingest, page by page, resumable, flat in memory.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +13,7 @@ use crate::model::event::{Page, Row};
 use crate::model::name::ObjectName;
 use crate::model::record_id::RecordId;
 use crate::state::port::{Evidence, ObjectState, SnapshotProgress};
+use crate::state::runs::{RunCause, RunHead};
 
 use super::gate::Gate;
 use super::ingest::{Input, Read, ReadOutcome};
@@ -95,10 +98,39 @@ pub struct FullSync<'a> {
     pub inlet: &'a Inlet,
     /// Closed while the read is sent.
     pub gate: &'a Gate,
-    /// What the changes are published as.
-    pub origin: Origin,
+    /// Why it is.
+    pub why: Why,
+}
+
+/// Why a full sync is.
+#[derive(Debug, Clone)]
+pub struct Why {
+    /// The cause.
+    pub cause: RunCause,
+    /// Who asked for it.
+    pub by: Option<String>,
     /// Pages as of this or earlier are worth nothing: a sync that they began is begun anew.
     pub later_than: Option<DateTime<Utc>>,
+}
+
+impl From<RunCause> for Why {
+    fn from(cause: RunCause) -> Self {
+        Self {
+            cause,
+            by: None,
+            later_than: None,
+        }
+    }
+}
+
+impl Why {
+    /// What the changes are published as.
+    const fn origin(&self) -> Origin {
+        match self.cause {
+            RunCause::Repair => Origin::Reconcile,
+            _ => Origin::Snapshot,
+        }
+    }
 }
 
 impl FullSync<'_> {
@@ -110,6 +142,7 @@ impl FullSync<'_> {
     pub async fn run(&self) -> Result<Evidence, Fault> {
         let (connection, name) = (&self.road.connection, &self.object.key.object);
         let mut state = self.road.state.object(connection, name).await?;
+        let mut run = self.begin_run(&mut state).await?;
         let closed = self.gate.close(name).await;
         let opened = self.open(state.snapshot.take()).await;
         drop(closed);
@@ -131,6 +164,10 @@ impl FullSync<'_> {
             None => self.road.crm.clock().await?,
         };
         let deleted = self.find_deleted(as_of).await?;
+        run.rows = progress.rows;
+        run.ends = Some(self.ends().await?);
+        run.ended = Some(self.road.clock.now());
+        state.run = Some(run);
         state.snapshot = None;
         state.synced_at = Some(self.road.clock.now());
         state.fields.clone_from(&self.object.selection.fields);
@@ -167,7 +204,7 @@ impl FullSync<'_> {
                     absent: Vec::new(),
                     as_of: page.as_of,
                     by_id: false,
-                    origin: self.origin,
+                    origin: self.why.origin(),
                 })
                 .await?;
             if outcome.again > 0 {
@@ -179,6 +216,28 @@ impl FullSync<'_> {
             }
         }
         Ok(read)
+    }
+
+    /// Notes that a run begins, before anything of it is published: jobs know by it what counts for the run. A sync
+    /// that goes on is the run that it was.
+    async fn begin_run(&self, state: &mut ObjectState) -> Result<RunHead, Fault> {
+        let (from, now) = (self.ends().await?, self.road.clock.now());
+        if let Some(run) = state.run.as_ref().filter(|run| run.goes_on(&from)) {
+            return Ok(run.clone());
+        }
+        let run = RunHead::sync(self.why.cause, self.why.by.clone(), from, now);
+        state.run = Some(run.clone());
+        self.store(state).await?;
+        Ok(run)
+    }
+
+    /// Where the topic's partitions end.
+    async fn ends(&self) -> Result<BTreeMap<u32, u64>, Fault> {
+        let bounds = self.road.log.bounds(&self.object.topic).await?;
+        let ends = bounds.into_iter();
+        Ok(ends
+            .map(|(partition, bounds)| (partition, bounds.end))
+            .collect())
     }
 
     /// Begins, up to the first page.
@@ -223,7 +282,7 @@ impl FullSync<'_> {
     fn is_worth(&self, progress: &SnapshotProgress) -> bool {
         let late = progress
             .as_of
-            .is_some_and(|as_of| self.later_than.is_none_or(|late| as_of > late));
+            .is_some_and(|as_of| self.why.later_than.is_none_or(|late| as_of > late));
         progress.resume.is_some() && progress.fields == self.object.selection.fields && late
     }
 
@@ -256,7 +315,7 @@ impl FullSync<'_> {
                 absent: Vec::new(),
                 as_of: page.as_of,
                 by_id: false,
-                origin: self.origin,
+                origin: self.why.origin(),
             })
             .await?;
         if outcome.again > 0 {

@@ -15,3 +15,4 @@ pub mod road;
 #[cfg(test)]
 mod simulation;
 pub mod trial;
+pub mod verify;

@@ -1,5 +1,6 @@
 //! Images: every record's selected fields, whole, with what a merge must know of them.
 
+pub mod beside;
 pub mod memory;
 pub mod merge;
 pub mod port;

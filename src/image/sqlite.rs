@@ -10,6 +10,7 @@ use chrono::DateTime;
 use rusqlite::{OptionalExtension, params};
 
 use crate::fault::{Fault, FaultKind};
+use crate::image::beside::ImagesBeside;
 use crate::image::merge::Image;
 use crate::image::port::{Held, ImageBatch, ImageStore, Mark};
 use crate::model::name::{ConnectionId, FieldName, ObjectKey};
@@ -94,6 +95,26 @@ impl ReadOnlyImages {
     }
 }
 
+#[async_trait]
+impl ImagesBeside for ReadOnlyImages {
+    async fn images(
+        &self,
+        object: &ObjectKey,
+        records: Vec<RecordId>,
+    ) -> Result<HashMap<RecordId, Image>, Fault> {
+        get(&self.0, object, records).await
+    }
+
+    async fn page(
+        &self,
+        object: &ObjectKey,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Image)>, Fault> {
+        scan(&self.0, object, after, limit).await
+    }
+}
+
 async fn get(
     readers: &Readers,
     object: &ObjectKey,
@@ -125,6 +146,41 @@ async fn get(
             Ok(found)
         })
         .await
+}
+
+async fn scan(
+    readers: &Readers,
+    object: &ObjectKey,
+    after: Option<RecordId>,
+    limit: usize,
+) -> Result<Vec<(RecordId, Image)>, Fault> {
+    let object = object.clone();
+    readers
+            .read(move |transaction| {
+                let mut statement = transaction.prepare_cached(
+                    "SELECT record, image FROM image
+                     WHERE connection = ?1 AND object = ?2 AND record > ?3 ORDER BY record LIMIT ?4",
+                )?;
+                let after = after.as_ref().map_or("", RecordId::as_str);
+                let rows = statement.query_map(
+                    params![
+                        object.connection.as_str(),
+                        object.object.as_str(),
+                        after,
+                        i64::try_from(limit).unwrap_or(i64::MAX)
+                    ],
+                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+                )?;
+                let mut images = Vec::new();
+                for row in rows {
+                    let (record, json) = row?;
+                    let record = RecordId::stored(record);
+                    let image = parse(&record, &json)?;
+                    images.push((record, image));
+                }
+                Ok(images)
+            })
+            .await
 }
 
 fn parse(record: &RecordId, json: &str) -> Result<Image, JobError> {
@@ -282,33 +338,7 @@ impl ImageStore for SqliteImages {
         after: Option<RecordId>,
         limit: usize,
     ) -> Result<Vec<(RecordId, Image)>, Fault> {
-        let object = object.clone();
-        self.readers
-            .read(move |transaction| {
-                let mut statement = transaction.prepare_cached(
-                    "SELECT record, image FROM image
-                     WHERE connection = ?1 AND object = ?2 AND record > ?3 ORDER BY record LIMIT ?4",
-                )?;
-                let after = after.as_ref().map_or("", RecordId::as_str);
-                let rows = statement.query_map(
-                    params![
-                        object.connection.as_str(),
-                        object.object.as_str(),
-                        after,
-                        i64::try_from(limit).unwrap_or(i64::MAX)
-                    ],
-                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-                )?;
-                let mut images = Vec::new();
-                for row in rows {
-                    let (record, json) = row?;
-                    let record = RecordId::stored(record);
-                    let image = parse(&record, &json)?;
-                    images.push((record, image));
-                }
-                Ok(images)
-            })
-            .await
+        scan(&self.readers, object, after, limit).await
     }
 
     async fn refer(&self, object: &ObjectKey, references: &[FieldName]) -> Result<(), Fault> {

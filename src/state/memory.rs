@@ -3,6 +3,7 @@
 mod credentials;
 mod descriptions;
 mod orders;
+mod runs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use crate::state::port::{
     Evidence, Hinted, Hole, HoleState, ObjectState, Owed, Progress, State, StoredPosition, end_of,
     fenced, insufficient, no_hole,
 };
+use crate::state::runs::{RunHead, RunPart};
 
 /// A record's next hint is later than its last.
 const TICK: TimeDelta = TimeDelta::microseconds(1);
@@ -43,9 +45,13 @@ struct Inner {
     syncs: BTreeMap<(ConnectionId, ObjectName), (u64, u64, Wish)>,
     descriptions: BTreeMap<(ConnectionId, ObjectName), Described>,
     refreshes: HashMap<ConnectionId, DateTime<Utc>>,
+    /// Each with what its writers did.
+    runs: BTreeMap<(ConnectionId, JobId, String), KeptRun>,
     orgs: HashMap<ConnectionId, PinnedOrg>,
     credentials: HashMap<ConnectionId, Credential>,
 }
+
+type KeptRun = (RunHead, BTreeMap<String, RunPart>);
 
 #[derive(Debug, Clone)]
 struct Lease {

@@ -1,5 +1,5 @@
-//! State: owners, positions, owed reads, holes, what is known of objects, their descriptions, orders to jobs; behind
-//! one port.
+//! State: owners, positions, owed reads, holes, what is known of objects, their descriptions, orders to jobs, their
+//! runs; behind one port.
 
 pub mod credentials;
 pub mod descriptions;
@@ -7,6 +7,7 @@ pub mod memory;
 pub mod orders;
 pub mod port;
 pub mod postgres;
+pub mod runs;
 pub mod seal;
 pub mod sqlite;
 

@@ -8,10 +8,13 @@
 //! * A write whose reply is lost may be made again and changes nothing then.
 //! * Orders outlive the jobs that they are for: a job that leaves the config and comes back is found as it was told.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::runs::Taken;
 use crate::fault::Fault;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 
@@ -71,6 +74,27 @@ pub struct Order {
     /// When, by the clock of who said so.
     #[serde(default)]
     pub since: Option<DateTime<Utc>>,
+    /// It is a brake that paused the job: what it saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub braked: Option<Seen>,
+    /// What somebody said yes to after a brake: brakes count nothing of it. Stays with later orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Seen>,
+}
+
+/// What a brake saw when it stopped a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The topic's generation.
+    pub generation: String,
+    /// The topic's next offset per partition.
+    pub ends: BTreeMap<u32, u64>,
+    /// The run that it stopped.
+    pub run: String,
+    /// Which is a full sync: a yes is for all of it. A stream has no end to wait for.
+    pub is_sync: bool,
+    /// What the run had taken.
+    pub took: Taken,
 }
 
 /// Who asks for a full sync, and of how much.

@@ -27,10 +27,11 @@ use crate::model::record_id::RecordId;
 
 use super::descriptions::Descriptions;
 use super::orders::Orders;
+use super::runs::{RunHead, Runs};
 
 /// A store of state.
 #[async_trait]
-pub trait State: Orders + Descriptions + Send + Sync {
+pub trait State: Orders + Descriptions + Runs + Send + Sync {
     /// Takes the connection over if its lease is free, expired or ours; `None` if another owner is alive.
     /// The new term is max(stored + 1, unix seconds), so that lost state never makes old versions win. `owner` names
     /// one process at a time. The lease ends `lease` after now.
@@ -323,6 +324,9 @@ pub struct ObjectState {
     pub snapshot: Option<SnapshotProgress>,
     /// When the first full sync was done; `None`: it is not.
     pub synced_at: Option<DateTime<Utc>>,
+    /// The full sync that began last, as a run of the object's jobs; no change of it is published before it stands here.
+    #[serde(default)]
+    pub run: Option<RunHead>,
     /// Where the newest owner found the ends of the object's topic.
     #[serde(default)]
     pub fence: Option<Fence>,

@@ -5,6 +5,7 @@ mod descriptions;
 mod hints;
 mod holes;
 mod orders;
+mod runs;
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::state::port::{
     Evidence, Hinted, Hole, HoleScope, ObjectState, Owed, Progress, State, StoredPosition, end_of,
     fenced, insufficient, next_term, no_hole,
 };
+use crate::state::runs::{Run, RunsWanted};
 
 /// Its schema, step by step; steps are only ever added. Instants are microseconds since 1970, UTC.
 const STEPS: &[&str] = &[
@@ -68,6 +70,7 @@ CREATE TABLE credential (
     orders::TABLE,
     orders::SYNCS,
     descriptions::TABLES,
+    runs::TABLES,
 ];
 const READERS: usize = 2;
 
@@ -127,6 +130,15 @@ pub async fn read_holes(
         all,
     )
     .await
+}
+
+/// Reads the runs of a file that another process may be writing.
+///
+/// # Errors
+/// As [`read_holes`].
+pub async fn read_runs(dir: &Path, wanted: RunsWanted) -> Result<Vec<Run>, Fault> {
+    let readers = Readers::new(Database::new(dir.join("state.db"), STEPS), 1);
+    runs::list(&readers, wanted).await
 }
 
 fn corrupt(what: impl Into<String>) -> Fault {

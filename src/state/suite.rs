@@ -3,6 +3,7 @@
 mod credentials;
 mod descriptions;
 mod orders;
+mod runs;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -21,6 +22,7 @@ use crate::state::port::{
     Evidence, Fence, Hinted, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
     Settled, SnapshotProgress, State, StoredPosition,
 };
+use crate::state::runs::{RunCause, RunHead};
 use crate::state::sqlite::SqliteState;
 
 /// A store of state to be tried, and the clock that its leases are judged by.
@@ -410,6 +412,7 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
             started_at: at(2),
         }),
         synced_at: None,
+        run: Some(RunHead::sync(RunCause::First, None, [(1, 4)].into(), at(2))),
         fence: Some(Fence {
             term: 7,
             ends: [(0, 3), (5, 1)].into(),
@@ -511,6 +514,7 @@ pub async fn conforms(bench: &dyn Bench) {
     a_takeover(bench).await;
     orders::conforms(state, &*bench.another().await).await;
     descriptions::conforms(state, &*bench.another().await).await;
+    runs::conforms(state, &*bench.another().await).await;
     let (one, other) = (bench.credentials(), bench.credentials());
     credentials::conforms(&*one, &*other).await;
 }
@@ -522,6 +526,7 @@ pub async fn has_kept<S: State + Credentials>(state: &S) {
     let described = state.described(acme()).await.unwrap();
     assert_eq!(described.len(), 2);
     assert_eq!(state.refresh_asked(acme()).await.unwrap(), Some(at(7)));
+    runs::has_kept(state).await;
     let stored = state.position(acme()).await.unwrap().unwrap();
     assert_eq!(stored.confirmed_at + TimeDelta::zero(), at(9));
     assert_eq!(

@@ -47,6 +47,7 @@
 //! * Faults with fate `Retry` left nothing behind. `Record` means that the batch holds a record which the
 //!   target refuses: the caller bisects.
 
+pub mod brake;
 pub mod review;
 
 use std::collections::HashSet;
@@ -63,6 +64,7 @@ use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 
+use brake::Brake;
 use review::Reviews;
 
 /// A store of rows with its ledger.
@@ -150,6 +152,14 @@ pub trait Target: Reviews {
         record: &RecordId,
     ) -> Result<Vec<Traced>, Fault>;
 
+    /// How many records of an object hold a row of a table, marked ones left out: what a brake measures by.
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault>;
+
     /// How many references and changes wait for a row, per job.
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault>;
 
@@ -205,6 +215,8 @@ pub struct Batch {
     /// Only to see what identifiers say of records that have rows: identities are asked anew, as under `on_move = new`,
     /// unless they were decided; and nothing is committed.
     pub rematch: bool,
+    /// How much it may take away; a batch that takes more is not committed.
+    pub brake: Option<Brake>,
     /// When this batch is applied, for `created_date` and `modified_date`.
     pub now: chrono::DateTime<chrono::Utc>,
 }
@@ -216,14 +228,26 @@ impl Batch {
         self.rematch || plan.on_move == OnMove::New
     }
 
+    /// Whether it matters which of the updated rows lose a value.
+    #[must_use]
+    pub fn asks_for_emptied(&self) -> bool {
+        self.brake.as_ref().is_some_and(Brake::asks_for_emptied)
+    }
+
     /// Whether a batch of these outcomes is to be committed; see [`Applied::committed`].
     #[must_use]
     pub fn may_commit(&self, outcomes: &[Vec<Outcome>]) -> bool {
         if self.rematch {
             return false;
         }
-        let rows = self.destinations.iter().flat_map(|part| part.rows.iter());
-        rows.zip(outcomes.iter().flatten())
+        let rows = || self.destinations.iter().flat_map(|part| part.rows.iter());
+        if let Some(brake) = &self.brake
+            && !brake.take(rows().zip(outcomes.iter().flatten()))
+        {
+            return false;
+        }
+        rows()
+            .zip(outcomes.iter().flatten())
             .all(|(row, outcome)| match outcome {
                 Outcome::Rejected(_) => false,
                 outcome => {
@@ -251,7 +275,8 @@ pub struct Applied {
     /// Whether it was committed. A batch with a [`Outcome::Rejected`] row is not: nothing is written, so that
     /// the dead letters can be acknowledged before the commit that passes their records (J1). The caller
     /// takes those records out and applies again. Nor is one with a row that the ledger outranks, unless its record
-    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch).
+    /// was [asked for again](Batch::asked_again). Nor is one that [only asks](Batch::rematch), or that takes
+    /// more than its [brake](Batch::brake) lets.
     pub committed: bool,
     /// An outcome per destination and row, in their order.
     pub outcomes: Vec<Vec<Outcome>>,
@@ -266,6 +291,8 @@ pub enum Outcome {
     Associated,
     /// Columns changed.
     Updated,
+    /// Columns changed, and a mapped one lost its value; `Updated` where no [brake](Batch::brake) asks.
+    Emptied,
     /// Nothing would have changed.
     Unchanged,
     /// The crosswalk holds a higher version; carries it, so that the caller sees a lower term (I7).
@@ -300,7 +327,7 @@ impl Outcome {
         match self {
             Self::Inserted => "inserted",
             Self::Associated => "associated",
-            Self::Updated => "updated",
+            Self::Updated | Self::Emptied => "updated",
             Self::Unchanged => "unchanged",
             Self::Stale(_) => "stale",
             Self::Deleted => "deleted",

@@ -150,6 +150,16 @@ impl Target for Watched {
         self.target.trace(connection, object, record).await
     }
 
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        let call = self.target.held(connection, object, table);
+        self.contact.watch(Does::Read, call).await
+    }
+
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.contact.watch(Does::Read, self.target.parked()).await
     }

@@ -89,6 +89,8 @@ vocabulary! {
     JOB_COMMITTED_AT = "tributary_job_committed_timestamp_seconds";
     /// 1 while a job is paused and applies nothing, 0 while it is not.
     JOB_PAUSED = "tributary_job_paused";
+    /// 1 while a job stands still because a brake stopped it, 0 while it does not.
+    JOB_BRAKED = "tributary_job_braked";
     /// 1 while the log waits for its brokers, 0 while it does not; the embedded log never waits.
     LOG_WAITING = "tributary_log_waiting";
     /// 1 while the target is waited for (it can't be reached, it refuses the daemon, its disk is full), 0 while it is not.

@@ -9,7 +9,7 @@ use crate::config::document::{Node, Report};
 use crate::config::job::destination::{
     self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT, POLICIES_OF_MOVE,
 };
-use crate::config::job::{JobConfig, Routine, paths, trial};
+use crate::config::job::{Brakes, JobConfig, Routine, paths, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
 use crate::config::objects::Objects;
@@ -84,6 +84,7 @@ pub(in crate::config) fn read(
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
     let realtime_fields = reader.texts("realtime_fields");
     idle(&mut reader, id, context);
+    let brakes = brakes(&mut reader);
     let origin = Origin {
         connection,
         source: source.as_ref().map_or("", |source| source.value.as_str()),
@@ -115,6 +116,7 @@ pub(in crate::config) fn read(
         full_sync: full_sync.map_or_else(Schedule::nightly, |schedule| schedule.value),
         on_lost_field: on_lost_field.unwrap_or_default(),
         refresh: refresh.unwrap_or_default(),
+        brakes,
         tests,
     };
     Some((job, routine))
@@ -148,7 +150,6 @@ fn source(reader: &mut Reader<'_>, id: &str, kind: Option<CrmKind>) -> Option<Lo
 
 /// Keys that are checked, so that a config written for a later version is right, and do nothing yet.
 fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
-    brakes(reader);
     depends_on(reader, id, context);
     Schedule::read(reader, "schedule");
     reader.note_idle(
@@ -166,23 +167,27 @@ fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
     notify::check_names(reader, context.names);
 }
 
-fn brakes(reader: &mut Reader<'_>) {
+fn brakes(reader: &mut Reader<'_>) -> Brakes {
     let report = reader.report;
-    let Some(mut inner) = reader
-        .take("brakes")
-        .and_then(|node| Reader::open(node, report))
-    else {
-        return;
+    let node = reader.take("brakes");
+    let Some(mut inner) = node.and_then(|node| Reader::open(node, report)) else {
+        return Brakes::default();
     };
-    for key in [
-        "max_delete_percent",
-        "max_null_percent",
-        "max_rejected_percent",
-    ] {
-        inner.integer(key, 0..=100);
-    }
+    let defaults = Brakes::default();
+    let min_rows = inner.integer("min_rows", 0..=i64::MAX);
+    let mut percent = |key| {
+        let number = inner.integer(key, 0..=100);
+        number.and_then(|number| u8::try_from(number).ok())
+    };
+    let brakes = Brakes {
+        min_rows: min_rows.map_or(defaults.min_rows, i64::cast_unsigned),
+        max_delete_percent: percent("max_delete_percent").unwrap_or(defaults.max_delete_percent),
+        max_null_percent: percent("max_null_percent").unwrap_or(defaults.max_null_percent),
+        max_rejected_percent: percent("max_rejected_percent")
+            .unwrap_or(defaults.max_rejected_percent),
+    };
     inner.close();
-    reader.note_idle("brakes", "this version stops no run by itself");
+    brakes
 }
 
 fn depends_on(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {

@@ -90,6 +90,8 @@ async fn pause(road: &Road, job: &JobId, reason: &str) -> Result<(), Fault> {
             reason: Some(reason.to_owned()),
             by: Some("tributary".to_owned()),
             since: Some(road.clock.now()),
+            braked: None,
+            accepted: order.accepted,
         };
         let given = road.state.give(&road.connection, job, revision, order);
         // Whoever was quicker may have said the same.

@@ -9,11 +9,14 @@ use chrono::{DateTime, Utc};
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::Record;
 use crate::mapping::compile::Mapped;
-use crate::mapping::plan::MappedRow;
+use crate::mapping::plan::{DestinationPlan, Life, MappedRow};
 use crate::model::change::Origin;
 use crate::model::change::selected::Selected;
 use crate::model::name::ObjectName;
+use crate::model::policy::OnExit;
 use crate::model::record_id::RecordId;
+use crate::state::runs::Taken;
+use crate::target::port::brake::{Brake, Toll};
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
 
 use super::JobRoad;
@@ -35,6 +38,20 @@ pub(super) struct Work {
     pub letters: Vec<Letter>,
     /// Records and rows by outcome.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The run that it is part of.
+    pub counts_for: Arc<str>,
+    /// Records, applied or refused.
+    pub records: u64,
+    /// The partition.
+    pub partition: u32,
+    /// Brakes count what lies at this offset or later.
+    pub accepted_to: u64,
+    /// What it took, as brakes count.
+    pub took: Toll,
+    /// And what they do not count.
+    pub accepted: Taken,
+    /// Rejected records that brakes have counted.
+    pub rejected: u64,
     /// Commit stamps of the stream's changes.
     pub streamed: Vec<DateTime<Utc>>,
     /// Rows were written that others may wait for.
@@ -51,11 +68,55 @@ pub(super) struct Work {
     originals: HashMap<RecordId, Letter>,
 }
 
+/// A record of the topic, and the change that it is.
+pub(super) struct Told<'a> {
+    record: &'a Record,
+    /// `None` for a tombstone: it says that the log forgot the record, whose delete came before.
+    change: Option<Result<Selected<'a>, Fault>>,
+}
+
+impl Told<'_> {
+    pub(super) const fn offset(&self) -> u64 {
+        self.record.offset
+    }
+
+    /// Whether a read told it, and which: the stream's changes are [`Origin::Stream`] and what these owed. Nothing that
+    /// can't be decoded says what it is.
+    pub(super) fn is_read(&self) -> Option<bool> {
+        let change = self.change.as_ref()?.as_ref().ok()?;
+        Some(matches!(
+            change.origin,
+            Origin::Snapshot | Origin::Reconcile
+        ))
+    }
+}
+
+/// Reads one partition's records.
+pub(super) fn decode<'a>(road: &JobRoad, records: &'a [Record]) -> Vec<Told<'a>> {
+    let read = |record: &'a Record| {
+        let change = record.value.as_ref().map(|value| {
+            let change = road.mapping.read(value);
+            change.map_err(|error| Fault::new(FaultKind::Record, "decoding change").source(error))
+        });
+        Told { record, change }
+    };
+    records.iter().map(read).collect()
+}
+
 /// Decodes, folds and maps one partition's records.
 pub(super) fn prepare(road: &JobRoad, records: &[Record], run: Run) -> Work {
+    fold(road, decode(road, records), run)
+}
+
+/// Folds and maps what one partition's records told.
+pub(super) fn fold(road: &JobRoad, told: Vec<Told<'_>>, run: Run) -> Work {
     let mut work = Work::empty(road, run);
     let now = road.clock.now();
-    let changes = work.newest(road, records);
+    work.partition = told.first().map_or(0, |told| told.record.partition);
+    let changes = work.newest(told);
+    if work.is_first() {
+        work.records = (changes.len() + work.letters.len()) as u64;
+    }
     let mut rows: Vec<Vec<MappedRow>> = Vec::new();
     rows.resize_with(work.destinations.len(), || {
         Vec::with_capacity(changes.len())
@@ -102,6 +163,13 @@ impl Work {
         Self {
             letters: Vec::new(),
             counts: BTreeMap::new(),
+            counts_for: Arc::from(""),
+            records: 0,
+            partition: 0,
+            accepted_to: 0,
+            took: Toll::default(),
+            accepted: Taken::default(),
+            rejected: 0,
             streamed: Vec::new(),
             wrote: false,
             settled: 0,
@@ -116,20 +184,14 @@ impl Work {
 
     /// The newest change of each record, lowest offset first. The highest version wins, not the last (a request
     /// of a dead process may land late); of equal versions the last.
-    fn newest<'a>(
-        &mut self,
-        road: &JobRoad,
-        records: &'a [Record],
-    ) -> Vec<(&'a Record, Selected<'a>)> {
+    fn newest<'a>(&mut self, told: Vec<Told<'a>>) -> Vec<(&'a Record, Selected<'a>)> {
         let mut newest: HashMap<RecordId, (&Record, Selected<'_>)> =
-            HashMap::with_capacity(records.len());
-        for record in records {
-            // A tombstone says that the log forgot the record; its delete came before.
-            let Some(value) = &record.value else { continue };
-            let change = match road.mapping.read(value) {
-                Ok(change) => change,
-                Err(error) => {
-                    let fault = Fault::new(FaultKind::Record, "decoding change").source(error);
+            HashMap::with_capacity(told.len());
+        for Told { record, change } in told {
+            let change = match change {
+                None => continue,
+                Some(Ok(change)) => change,
+                Some(Err(fault)) => {
                     self.set_aside(Letter::of(record, fault.report()));
                     continue;
                 }
@@ -191,6 +253,7 @@ impl Work {
         reader: &ReaderKey,
         seat: Seat,
         part: Option<&HashSet<RecordId>>,
+        brake: Option<Brake>,
         now: DateTime<Utc>,
     ) -> Batch {
         let destinations = match part {
@@ -212,6 +275,7 @@ impl Work {
             since: self.since,
             asked_again: self.asked_again.clone(),
             rematch: false,
+            brake,
             now,
         }
     }
@@ -247,11 +311,15 @@ impl Work {
         part: Option<&HashSet<RecordId>>,
     ) -> Result<(), Fault> {
         self.check_shape(&applied, part)?;
+        let (took, accepted) = self.toll(&applied, part);
+        self.took = self.took.and(took);
+        self.accepted.gone += accepted.gone;
+        self.accepted.emptied += accepted.emptied;
         for outcome in applied.outcomes.iter().flatten() {
             self.count(outcome.label());
             let wrote = matches!(
                 outcome,
-                Outcome::Inserted | Outcome::Associated | Outcome::Updated
+                Outcome::Inserted | Outcome::Associated | Outcome::Updated | Outcome::Emptied
             );
             self.wrote |= wrote;
             self.settled += u64::from(!matches!(outcome, Outcome::Parked | Outcome::Review));
@@ -260,6 +328,43 @@ impl Work {
             self.drop_records(part);
         }
         Ok(())
+    }
+
+    /// Whether nothing is to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.destinations
+            .iter()
+            .all(|destination| destination.rows.is_empty())
+    }
+
+    /// Whether these are changes that come for the first time.
+    pub(super) const fn is_first(&self) -> bool {
+        matches!(self.run, Run::First)
+    }
+
+    /// Whether it may delete or mark a row that brakes count.
+    pub(super) fn may_take(&self) -> bool {
+        let takes = |plan: &DestinationPlan, row: &MappedRow| match row.life {
+            Life::Present => false,
+            Life::Deleted => plan.on_delete != OnExit::Keep,
+            Life::Filtered => plan.on_filter_exit != OnExit::Keep,
+        };
+        let counts = |row: &&MappedRow| row.place.1 >= self.accepted_to;
+        self.is_first()
+            && self.destinations.iter().any(|destination| {
+                let mut rows = destination.rows.iter().filter(counts);
+                rows.any(|row| takes(&destination.plan, row))
+            })
+    }
+
+    /// What a batch of these outcomes takes, as brakes count; and what they do not count.
+    pub(super) fn toll(&self, applied: &Applied, part: Option<&HashSet<RecordId>>) -> (Toll, Toll) {
+        let destinations = self.destinations.iter().zip(&applied.outcomes);
+        let rows = destinations.flat_map(|(destination, outcomes)| {
+            let rows = destination.rows.iter().filter(|row| is_in(part, row));
+            rows.zip(outcomes)
+        });
+        Toll::of(rows, self.accepted_to)
     }
 
     /// Takes the rejected records out that a batch was not committed for, and says what else kept it back. Outranked
@@ -273,14 +378,15 @@ impl Work {
         part: Option<&HashSet<RecordId>>,
     ) -> Result<HeldUp, Fault> {
         self.check_shape(applied, part)?;
-        let mut reasons: BTreeMap<RecordId, String> = BTreeMap::new();
+        let mut reasons: BTreeMap<RecordId, (String, String)> = BTreeMap::new();
         let mut outranked: BTreeSet<RecordId> = BTreeSet::new();
         for (destination, outcomes) in self.destinations.iter().zip(&applied.outcomes) {
             let rows = destination.rows.iter().filter(|row| is_in(part, row));
             for (row, outcome) in rows.zip(outcomes) {
                 if let Outcome::Rejected(reason) = outcome {
-                    let reason = format!("{}: {reason}", destination.plan.label);
-                    reasons.entry(row.record.clone()).or_insert(reason);
+                    let label = &destination.plan.label;
+                    let reasons = reasons.entry(row.record.clone());
+                    reasons.or_insert_with(|| (label.clone(), format!("{label}: {reason}")));
                 } else if outcome.outranks(row.version, self.since)
                     && !self.asked_again.contains(&row.record)
                 {
@@ -296,7 +402,11 @@ impl Work {
         let gone: HashSet<RecordId> = reasons.keys().cloned().collect();
         let letters = reasons
             .into_iter()
-            .filter_map(|(record, reason)| self.letter(&record, reason))
+            .filter_map(|(record, (destination, reason))| {
+                let mut letter = self.letter(&record, reason)?;
+                letter.destination = Some(destination);
+                Some(letter)
+            })
             .collect();
         self.drop_records(&gone);
         Ok(HeldUp {

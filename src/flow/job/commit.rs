@@ -31,15 +31,25 @@ enum Answer {
 }
 
 impl Owner {
-    /// Applies until it is committed. Letters of what could not be mapped come first.
+    /// Applies until it is committed, or a brake keeps it out.
     pub(super) async fn commit(&self, seat: Seat, work: &mut Work) -> Result<(), Fault> {
         work.since = self.since;
+        self.heed(work, seat.partition);
+        let committed = self.commit_whole(seat, work).await;
+        if committed.is_err() {
+            self.lever.take_back(work);
+        }
+        committed
+    }
+
+    /// Letters of what could not be mapped come first.
+    async fn commit_whole(&self, seat: Seat, work: &mut Work) -> Result<(), Fault> {
         let letters = std::mem::take(&mut work.letters);
         self.set_aside(work, &letters).await?;
         loop {
-            let answer = self
-                .attempt(|now| work.batch(&self.reader, seat, None, now))
-                .await?;
+            let Some(answer) = self.offer(seat, work, None).await? else {
+                continue;
+            };
             match answer {
                 Answer::Applied(applied) if applied.committed => return work.settle(applied, None),
                 Answer::Applied(applied) => self.make_way(work, &applied, None).await?,
@@ -68,9 +78,10 @@ impl Owner {
                 continue;
             }
             let part: HashSet<RecordId> = records.iter().cloned().collect();
-            let answer = self
-                .attempt(|now| work.batch(&self.reader, still, Some(&part), now))
-                .await?;
+            let Some(answer) = self.offer(still, work, Some(&part)).await? else {
+                parts.push(records);
+                continue;
+            };
             match (answer, records.len()) {
                 (Answer::Applied(applied), _) if applied.committed => {
                     work.settle(applied, Some(&part))?;
@@ -93,6 +104,39 @@ impl Owner {
         Ok(())
     }
 
+    /// Offers a batch until the target answers, under the brakes of its run. If it is they that keep it out, the job
+    /// stops; `None`, if it is to be offered again: the store is larger than was known, or somebody has said yes.
+    async fn offer(
+        &self,
+        seat: Seat,
+        work: &mut Work,
+        part: Option<&HashSet<RecordId>>,
+    ) -> Result<Option<Answer>, Fault> {
+        let brake = self.brake(work).await;
+        let answer = self
+            .attempt(|now| work.batch(&self.reader, seat, part, brake.clone(), now))
+            .await;
+        let Some(brake) = brake else {
+            return answer.map(Some);
+        };
+        match answer {
+            Ok(Answer::Applied(applied)) if applied.committed => Ok(Some(Answer::Applied(applied))),
+            answer => {
+                brake.let_go();
+                let answer = answer?;
+                if matches!(answer, Answer::Refused(_)) || !brake.is_crossed() {
+                    return Ok(Some(answer));
+                }
+                brake.measure(self.held().await?);
+                if let Some(crossed) = brake.crossed() {
+                    let reason = format!("run {} {crossed}", work.counts_for);
+                    self.pull(work, reason).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
     /// Nothing was written: letters come first, and what the ledger outranks is asked for. Then the rest is applied
     /// (J1, I7).
     async fn make_way(
@@ -109,8 +153,9 @@ impl Owner {
     }
 
     /// Writes letters. Parked changes that they tell of are forgotten then, so that none is told twice.
-    async fn set_aside(&self, work: &Work, letters: &[Letter]) -> Result<(), Fault> {
-        letters::write(&self.road, letters).await?;
+    async fn set_aside(&self, work: &mut Work, letters: &[Letter]) -> Result<(), Fault> {
+        self.count_rejected(work, letters).await?;
+        letters::write(&self.road, &work.counts_for, letters).await?;
         self.forget(&work.parked(letters)).await?;
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! Batches under way: one per partition, several side by side; one more is made ready meanwhile.
+//! Batches under way: one per partition, several side by side; what one more delivery holds is made ready meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -25,8 +25,8 @@ pub(super) struct Lanes {
     under_way: FuturesUnordered<BoxFuture<'static, Landed>>,
     /// The partitions of [`Lanes::under_way`].
     busy: BTreeMap<u32, Seat>,
-    /// Mapped already; its turn comes when its partition and a lane are free.
-    held: Option<(Seat, Work)>,
+    /// Mapped already, of one partition; their turns come when that and a lane are free.
+    held: VecDeque<(Seat, Work)>,
 }
 
 impl Lanes {
@@ -35,13 +35,13 @@ impl Lanes {
             most: most.max(1),
             under_way: FuturesUnordered::new(),
             busy: BTreeMap::new(),
-            held: None,
+            held: VecDeque::new(),
         }
     }
 
-    /// Whether one more batch may be read: nothing is held beyond what the lanes and one batch take.
-    pub(super) const fn admits(&self) -> bool {
-        self.held.is_none()
+    /// Whether more may be read: nothing is held beyond what the lanes and one delivery take.
+    pub(super) fn admits(&self) -> bool {
+        self.held.is_empty()
     }
 
     pub(super) fn is_busy(&self, partition: u32) -> bool {
@@ -54,15 +54,15 @@ impl Lanes {
 
     /// The offset at which a partition will be once all that is under way has landed.
     pub(super) fn end_of(&self, partition: u32) -> Option<u64> {
-        let held = self.held.as_ref().map(|(seat, _)| seat);
+        let held = self.held.back().map(|(seat, _)| seat);
         let held = held.filter(|seat| seat.partition == partition);
         held.or_else(|| self.busy.get(&partition))
             .map(|seat| seat.next)
     }
 
-    /// Takes a batch: starts it, or holds it until its turn comes.
+    /// Takes a batch: starts it, or holds it until its turn comes. What is held is of the same partition.
     pub(super) fn put(&mut self, owner: &Arc<Owner>, seat: Seat, work: Work) {
-        self.held = Some((seat, work));
+        self.held.push_back((seat, work));
         self.start_held(owner);
     }
 
@@ -82,13 +82,13 @@ impl Lanes {
         if self.under_way.len() == self.most {
             return;
         }
-        let (busy, free) = (&self.busy, self.held.take());
-        let (seat, mut work) = match free {
-            Some((seat, work)) if !busy.contains_key(&seat.partition) => (seat, work),
-            held => {
-                self.held = held;
-                return;
-            }
+        let busy = &self.busy;
+        let is_free = |(seat, _): &(Seat, Work)| !busy.contains_key(&seat.partition);
+        if !self.held.front().is_some_and(is_free) {
+            return;
+        }
+        let Some((seat, mut work)) = self.held.pop_front() else {
+            return;
         };
         self.busy.insert(seat.partition, seat);
         let owner = Arc::clone(owner);
@@ -100,7 +100,7 @@ impl Lanes {
 
     /// Drops what has not begun, and waits for what has: no batch is left in the middle. What came to its end.
     pub(super) async fn drain(&mut self) -> Vec<Landed> {
-        self.held = None;
+        self.held.clear();
         let mut all = Vec::new();
         while let Some(landed) = self.under_way.next().await {
             all.push(landed);

@@ -20,6 +20,8 @@ pub(super) struct Letter {
     pub key: Bytes,
     pub value: Option<Bytes>,
     pub reason: String,
+    /// The destination that refused it; `None` if it did not get that far.
+    pub destination: Option<String>,
     pub partition: u32,
     pub offset: u64,
 }
@@ -30,6 +32,7 @@ impl Letter {
             key: record.key.clone(),
             value: record.value.clone(),
             reason: reason.into(),
+            destination: None,
             partition: record.partition,
             offset: record.offset,
         }
@@ -37,7 +40,7 @@ impl Letter {
 }
 
 /// Writes letters and waits until they are durable: the commit that passes the records comes after.
-pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Fault> {
+pub(super) async fn write(road: &JobRoad, run: &str, letters: &[Letter]) -> Result<(), Fault> {
     if letters.is_empty() {
         return Ok(());
     }
@@ -45,7 +48,7 @@ pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Faul
     let topic: Arc<str> = format!("{}.dead", road.topic).into();
     let entries = letters
         .iter()
-        .map(|letter| entry(road, &topic, letter))
+        .map(|letter| entry(road, &topic, run, letter))
         .collect();
     road.log.append(entries).await?;
     road.metrics
@@ -64,7 +67,7 @@ pub(super) async fn write(road: &JobRoad, letters: &[Letter]) -> Result<(), Faul
 }
 
 /// A letter as a log entry. A value that would make it too large stays behind: the topic still has it.
-fn entry(road: &JobRoad, topic: &Arc<str>, letter: &Letter) -> Entry {
+fn entry(road: &JobRoad, topic: &Arc<str>, run: &str, letter: &Letter) -> Entry {
     let job = &road.mapping.plan().job;
     let reason: String = letter.reason.chars().take(MAX_REASON).collect();
     let mut entry = Entry {
@@ -74,6 +77,7 @@ fn entry(road: &JobRoad, topic: &Arc<str>, letter: &Letter) -> Entry {
         headers: vec![
             ("tributary_reason".to_owned(), reason.into_bytes()),
             ("tributary_job".to_owned(), job.as_str().as_bytes().to_vec()),
+            ("tributary_run".to_owned(), run.as_bytes().to_vec()),
             ("tributary_topic".to_owned(), road.topic.as_bytes().to_vec()),
             (
                 "tributary_partition".to_owned(),
@@ -85,6 +89,12 @@ fn entry(road: &JobRoad, topic: &Arc<str>, letter: &Letter) -> Entry {
             ),
         ],
     };
+    if let Some(destination) = &letter.destination {
+        let label = destination.as_bytes().to_vec();
+        entry
+            .headers
+            .push(("tributary_destination".to_owned(), label));
+    }
     if entry.size() > MAX_ENTRY_BYTES
         && let Some(value) = entry.value.take()
     {
@@ -108,6 +118,7 @@ pub(super) fn of_expired(road: &JobRoad, expired: &[Expired]) -> Vec<Letter> {
                 spell(road.parked_ttl),
                 expired.waited_for
             ),
+            destination: None,
             partition: expired.key.place.0,
             offset: expired.key.place.1,
         })

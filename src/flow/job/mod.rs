@@ -1,6 +1,7 @@
 //! A job: topic in, rows out. Stateless; its offsets lie in the target's ledger (J1).
 
 mod batch;
+mod brake;
 mod commit;
 mod lanes;
 mod letters;
@@ -9,6 +10,7 @@ mod release;
 pub mod rematch;
 pub mod replay;
 mod show;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
+use crate::config::job::Brakes;
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::log::port::{Delivery, From, Log, Reader, Record};
 use crate::mapping::compile::Mapping;
@@ -30,8 +33,10 @@ use crate::telemetry::metrics::Metrics;
 
 use super::board::{Board, Life};
 use batch::{Run, Work};
+use brake::Lever;
 use commit::Seat;
 use lanes::{Landed, Lanes};
+use tally::Tally;
 
 const MAX_RECORDS: usize = 1000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -65,6 +70,8 @@ pub struct JobRoad {
     pub board: Arc<Board>,
     /// How long a missing parent is waited for.
     pub parked_ttl: TimeDelta,
+    /// When it stops by itself.
+    pub brakes: Brakes,
     /// Waits after faults that pass: first and longest.
     pub retry: (Duration, Duration),
 }
@@ -82,7 +89,7 @@ enum Ended {
     /// The topic has another generation, which has offsets of its own.
     TopicMadeAgain,
     /// Told to apply nothing until told otherwise.
-    Paused(Order),
+    Paused(Box<Order>),
 }
 
 /// Who writes, for as long as one membership of the job's group lasts.
@@ -91,6 +98,8 @@ struct Owner {
     reader: ReaderKey,
     /// The term since which the topic is what it is: versions before it were read from a topic that was lost.
     since: u64,
+    tally: Arc<Tally>,
+    lever: Arc<Lever>,
     stop: StopSignal,
 }
 
@@ -113,14 +122,15 @@ enum News {
 /// shown as `failed` and looked at again now and then, since an operator may have acted.
 pub async fn keep(road: JobRoad, stop: StopSignal) {
     let mut backoff = road.attempts();
+    let (tally, lever) = (Arc::new(Tally::new()), Arc::new(Lever::new(road.brakes)));
     road.show_pause(None);
     while !stop.is_stopping() {
         let began = Instant::now();
-        let fault = match run(&road, &stop).await {
+        let fault = match run(&road, &tally, &lever, &stop).await {
             Ok(Ended::Stopped) => break,
             Ok(Ended::TopicMadeAgain) => continue,
             Ok(Ended::Paused(order)) => {
-                if !road.told_to_go_on(order, &stop).await {
+                if !road.told_to_go_on(*order, &stop).await {
                     break;
                 }
                 backoff.succeeded();
@@ -160,12 +170,18 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
 }
 
 /// One membership of the job's group. A job that is told to pause does not join it, or leaves it.
-async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
+async fn run(
+    road: &JobRoad,
+    tally: &Arc<Tally>,
+    lever: &Arc<Lever>,
+    stop: &StopSignal,
+) -> Result<Ended, Fault> {
     let plan = road.mapping.plan();
     let order = road.order().await?;
     if order.paused {
-        return Ok(Ended::Paused(order));
+        return Ok(Ended::Paused(Box::new(order)));
     }
+    lever.hear(&order);
     let (generation, since) = road.generation().await?;
     road.log
         .ensure(&super::road::dead_spec(&road.topic))
@@ -180,6 +196,8 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
         },
         road: road.clone(),
         since,
+        tally: Arc::clone(tally),
+        lever: Arc::clone(lever),
         stop: stop.child(),
     };
     let mut job = Job {
@@ -198,6 +216,7 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             halt.stop();
             (reading.as_mut().await, Some(order))
         }
+        never = tally.keep(road) => match never {},
     };
     drop(reading);
     // Whatever ended it: batches in hand end as a whole before anybody else is given their partitions.
@@ -207,9 +226,11 @@ async fn run(road: &JobRoad, stop: &StopSignal) -> Result<Ended, Fault> {
             job.owner.show_commit(&landed.work);
         }
     }
-    match told {
+    tally.close(road).await;
+    let pulled = lever.pulled();
+    match told.or(pulled) {
         // What else was in its way, it meets again when it goes on.
-        Some(order) => Ok(Ended::Paused(order)),
+        Some(order) => Ok(Ended::Paused(Box::new(order))),
         None => ended,
     }
 }
@@ -281,13 +302,14 @@ impl Job {
                     wrote |= self.note(landed)?;
                 }
                 self.owned.remove(&partition);
+                self.owner.tally.at(partition, None);
                 reader.release(partition).await?;
                 if wrote {
                     self.release().await?;
                 }
                 Ok(())
             }
-            Delivery::Batch(records) => self.begin(records),
+            Delivery::Batch(records) => self.begin(records).await,
             Delivery::Idle => {
                 self.owner.road.show_streaming();
                 Ok(())
@@ -301,6 +323,7 @@ impl Job {
         result?;
         if let Some(owned) = self.owned.get_mut(&seat.partition) {
             owned.next = seat.next;
+            self.owner.tally.at(seat.partition, Some(seat.next));
         }
         self.owner.show_commit(&work);
         Ok(work.wrote)
@@ -329,6 +352,7 @@ impl Job {
             epoch: assignment.epoch,
         };
         self.owned.insert(partition, owned);
+        self.owner.tally.at(partition, Some(owned.next));
         match reader.start(partition, owned.next).await {
             Err(fault) if fault.kind() == FaultKind::PositionLost => {
                 self.rewind(reader, partition, fault).await?;
@@ -414,7 +438,7 @@ impl Job {
     }
 
     /// One partition's records: mapped now, applied when it is their turn.
-    fn begin(&mut self, records: Vec<Record>) -> Result<(), Fault> {
+    async fn begin(&mut self, records: Vec<Record>) -> Result<(), Fault> {
         let Some(partition) = records.first().map(|record| record.partition) else {
             return Ok(());
         };
@@ -428,17 +452,23 @@ impl Job {
         // After a restart of the reader the log may repeat what is committed.
         let fresh = records.partition_point(|record| record.offset < expect);
         let records = &records[fresh..];
-        let Some(last) = records.last() else {
-            return Ok(());
-        };
-        let seat = Seat {
-            partition,
-            epoch: owned.epoch,
-            expect,
-            next: last.offset + 1,
-        };
-        let work = batch::prepare(&self.owner.road, records, Run::First);
-        self.lanes.put(&self.owner, seat, work);
+        let (road, tally) = (&self.owner.road, &self.owner.tally);
+        let mut told = batch::decode(road, records);
+        let mut next = expect;
+        for (run, count) in tally.pieces(road, partition, &told).await {
+            let rest = told.split_off(count);
+            let piece = std::mem::replace(&mut told, rest);
+            let seat = Seat {
+                partition,
+                epoch: owned.epoch,
+                expect: next,
+                next: piece.last().map_or(next, |told| told.offset() + 1),
+            };
+            next = seat.next;
+            let mut work = batch::fold(road, piece, Run::First);
+            work.counts_for = run;
+            self.lanes.put(&self.owner, seat, work);
+        }
         Ok(())
     }
 }

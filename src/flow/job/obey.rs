@@ -69,6 +69,10 @@ impl JobRoad {
         self.metrics
             .gauge(metrics::JOB_PAUSED, &self.labels())
             .set(if pause.is_some() { 1.0 } else { 0.0 });
+        let braked = pause.as_ref().is_some_and(|pause| pause.brake);
+        self.metrics
+            .gauge(metrics::JOB_BRAKED, &self.labels())
+            .set(if braked { 1.0 } else { 0.0 });
         self.board.job(&plan.connection, &plan.job, |entry| {
             entry.state = if pause.is_some() {
                 Life::Paused

@@ -80,7 +80,9 @@ impl Job {
             expect: owned.next,
             next: owned.next,
         };
-        let mut work = batch::prepare(&self.owner.road, &records, Run::Again(parked));
+        let (road, tally) = (&self.owner.road, &self.owner.tally);
+        let mut work = batch::prepare(road, &records, Run::Again(parked));
+        work.counts_for = tally.stream(road);
         self.owner.commit(seat, &mut work).await?;
         self.owner.show_commit(&work);
         Ok(work.settled > 0 || work.counts.contains_key("rejected"))
@@ -98,11 +100,8 @@ impl Job {
                 .target
                 .expired(connection, job, &partitions, older, EXPIRE_SOME)
                 .await?;
-            letters::write(
-                &self.owner.road,
-                &letters::of_expired(&self.owner.road, &expired),
-            )
-            .await?;
+            let (road, run) = (&self.owner.road, self.owner.tally.stream(&self.owner.road));
+            letters::write(road, &run, &letters::of_expired(road, &expired)).await?;
             let keys: Vec<_> = expired.into_iter().map(|expired| expired.key).collect();
             let gone = self.owner.forget(&keys).await?;
             if gone == 0 || keys.len() < EXPIRE_SOME {

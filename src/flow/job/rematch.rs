@@ -169,7 +169,7 @@ async fn moves(road: &JobRoad, partition: u32, records: &[Record]) -> Result<Vec
         expect: assigned.next,
         next: assigned.next,
     };
-    let mut batch = work.batch(&reader, seat, None, road.clock.now());
+    let mut batch = work.batch(&reader, seat, None, None, road.clock.now());
     batch.rematch = true;
     let offered = batch.destinations.clone();
     let applied = road.target.apply(batch).await?;

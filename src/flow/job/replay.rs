@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::config::job::Brakes;
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::{Bounds, Delivery, Entry, From, Log, Place, Reader, Record, TopicSpec};
 use crate::runtime::shutdown::StopSignal;
 use crate::target::port::ReaderKey;
 
+use super::brake::Lever;
 use super::lanes::Lanes;
+use super::tally::Tally;
 use super::{Job, JobRoad, MAX_BYTES, MAX_RECORDS, Owned, Owner, WAIT};
 
 /// How long a topic may be silent before its end.
@@ -104,6 +107,8 @@ impl Replay {
             road,
             reader,
             since: 0,
+            tally: Arc::new(Tally::new()),
+            lever: Arc::new(Lever::new(Brakes::OFF)),
             stop,
         });
         let job = Job {
@@ -190,7 +195,7 @@ impl Replay {
         // What came after the ends were taken is not part of the replay.
         records.retain(|record| record.offset < end);
         self.replayed.read += records.len() as u64;
-        self.job.begin(records)?;
+        self.job.begin(records).await?;
         while !self.job.lanes.admits() {
             let landed = self.job.lanes.landed(&self.job.owner).await;
             if self.job.note(landed)? {

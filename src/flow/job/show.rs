@@ -13,6 +13,7 @@ impl Owner {
         let now = self.road.clock.now();
         let plan = self.road.mapping.plan();
         let labels = self.road.labels();
+        self.tally.add(&self.road, work);
         for (outcome, count) in &work.counts {
             let labels = [labels[0], labels[1], ("outcome", *outcome)];
             self.road

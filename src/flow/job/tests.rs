@@ -1,8 +1,10 @@
 //! The job engine against a scripted target: order, letters, refusals, faults, fencing, parking, lost positions.
 
+mod brakes;
 mod fake;
 mod orders;
 mod positions;
+mod runs;
 mod stage;
 mod waiting;
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::fault::{Fault, FaultKind};
 use crate::flow::board::Life;
-use crate::flow::full_sync::{FullSync, ReadInput};
+use crate::flow::full_sync::{FullSync, ReadInput, Why};
 use crate::flow::joins::parents_first;
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
@@ -16,6 +16,7 @@ use crate::state::orders::Asked;
 use crate::state::port::{
     Evidence, Hole, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress,
 };
+use crate::state::runs::RunCause;
 
 use super::Repair;
 
@@ -54,7 +55,7 @@ impl Repair {
         self.show_life(name, Life::Snapshotting);
         self.wait_for_clock(self.covered(name)).await?;
         let started = tokio::time::Instant::now();
-        let evidence = self.full_sync(object, Origin::Snapshot, None).await?;
+        let evidence = self.full_sync(object, RunCause::First.into()).await?;
         tracing::info!(
             %connection, object = %name, rows = evidence.rows,
             seconds = started.elapsed().as_secs_f64(), "first full sync done"
@@ -153,10 +154,7 @@ impl Repair {
         }
         let evidence = match window_of(&due) {
             Some(from) => self.mend_window(object, from, end).await?,
-            None => {
-                let origin = Origin::Reconcile;
-                self.full_sync(object, origin, Some(end)).await?
-            }
+            None => self.full_sync(object, repair(end)).await?,
         };
         self.show_life(&object.key.object, Life::Streaming);
         let mut wait = wait;
@@ -210,34 +208,23 @@ impl Repair {
     }
 
     pub(super) async fn sample(&self, object: &ObjectRoad, limit: u64) -> Result<u64, Fault> {
-        self.sync_of(object, Origin::Snapshot, None)
+        self.sync_of(object, RunCause::Asked.into())
             .sample(limit)
             .await
     }
 
-    pub(super) async fn full_sync(
-        &self,
-        object: &ObjectRoad,
-        origin: Origin,
-        later_than: Option<DateTime<Utc>>,
-    ) -> Result<Evidence, Fault> {
-        self.sync_of(object, origin, later_than).run().await
+    pub(super) async fn full_sync(&self, object: &ObjectRoad, why: Why) -> Result<Evidence, Fault> {
+        self.sync_of(object, why).run().await
     }
 
-    const fn sync_of<'a>(
-        &'a self,
-        object: &'a ObjectRoad,
-        origin: Origin,
-        later_than: Option<DateTime<Utc>>,
-    ) -> FullSync<'a> {
+    const fn sync_of<'a>(&'a self, object: &'a ObjectRoad, why: Why) -> FullSync<'a> {
         FullSync {
             road: &self.road,
             term: self.term,
             object,
             inlet: &self.inlet,
             gate: &self.gate,
-            origin,
-            later_than,
+            why,
         }
     }
 
@@ -287,7 +274,7 @@ impl Repair {
             Ok(deleted) => deleted,
             Err(fault) if fault.kind() == FaultKind::PositionLost => {
                 tracing::warn!(object = %object.key, error = %fault, "delete log is too short: comparing ids");
-                return self.full_sync(object, Origin::Reconcile, Some(end)).await;
+                return self.full_sync(object, repair(end)).await;
             }
             Err(fault) => return Err(fault),
         };
@@ -298,6 +285,14 @@ impl Repair {
             evidence.as_of = evidence.as_of.min(read.as_of);
         }
         Ok(evidence)
+    }
+}
+
+/// Reads as of before a hole's end prove nothing.
+fn repair(end: DateTime<Utc>) -> Why {
+    Why {
+        later_than: Some(end),
+        ..RunCause::Repair.into()
     }
 }
 

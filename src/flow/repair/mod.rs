@@ -79,7 +79,8 @@ impl Repair {
                 self.show().await?;
                 Ok(wait.unwrap_or(IDLE))
             };
-            let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
+            let attempt = Box::pin(self.attempt(work, &mut trouble, &stop));
+            let Some(wait) = attempt.await? else {
                 return Ok(());
             };
             tokio::select! {
@@ -110,13 +111,15 @@ impl Repair {
                 let mended = Priority::Repair.scope(self.mend_holes()).await;
                 synced?;
                 polled?;
-                self.while_afforded(full, self.scheduled_syncs()).await?;
+                let syncs = Box::pin(self.scheduled_syncs());
+                self.while_afforded(full, syncs).await?;
                 let wait = mended?;
                 let probed = Box::pin(self.probe(&mut probes, &untold));
                 self.while_afforded(Priority::Incremental, probed).await?;
                 Ok(wait.unwrap_or(IDLE))
             };
-            let Some(wait) = self.attempt(work, &mut trouble, &stop).await? else {
+            let attempt = Box::pin(self.attempt(work, &mut trouble, &stop));
+            let Some(wait) = attempt.await? else {
                 return Ok(());
             };
             tokio::select! {

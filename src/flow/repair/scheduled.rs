@@ -4,9 +4,10 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::Fault;
 use crate::flow::board::Life;
+use crate::flow::full_sync::Why;
 use crate::flow::road::ObjectRoad;
-use crate::model::change::Origin;
 use crate::state::orders::Asked;
+use crate::state::runs::RunCause;
 
 use super::Repair;
 
@@ -54,9 +55,8 @@ impl Repair {
             self.show_life(name, Life::Streaming);
             return Ok(());
         }
-        // One that stopped on its way read pages before anybody asked.
-        let later_than = asked.and_then(|asked| asked.wish.at);
-        let evidence = self.full_sync(object, Origin::Snapshot, later_than).await?;
+        let why = asked.map_or_else(|| RunCause::Scheduled.into(), wished);
+        let evidence = self.full_sync(object, why).await?;
         tracing::info!(
             %connection, object = %name, rows = evidence.rows, deleted = evidence.deleted,
             asked_by = asked.and_then(|asked| asked.wish.by.as_deref()).unwrap_or_default(),
@@ -77,5 +77,14 @@ impl Repair {
             .iter()
             .filter_map(|table| table.next_after(synced_at))
             .min()
+    }
+}
+
+/// One that stopped on its way read pages before anybody asked.
+fn wished(asked: &Asked) -> Why {
+    Why {
+        cause: RunCause::Asked,
+        by: asked.wish.by.clone(),
+        later_than: asked.wish.at,
     }
 }

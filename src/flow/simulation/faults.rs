@@ -2,6 +2,7 @@
 
 mod descriptions;
 mod orders;
+mod runs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

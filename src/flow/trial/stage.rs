@@ -310,6 +310,7 @@ impl Job {
             since: 0,
             asked_again: HashSet::new(),
             rematch: false,
+            brake: None,
             now,
         }
     }

@@ -9,6 +9,7 @@ mod descriptions;
 mod lease;
 mod orders;
 mod read;
+mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;

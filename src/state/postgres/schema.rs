@@ -60,6 +60,16 @@ CREATE TABLE {s}.description (
     PRIMARY KEY (connection, object)
 );
 CREATE TABLE {s}.refresh_asked (connection text COLLATE \"C\" PRIMARY KEY, at timestamptz NOT NULL);
+", "
+CREATE TABLE {s}.run (
+    connection text COLLATE \"C\", job text COLLATE \"C\", id text COLLATE \"C\", began timestamptz NOT NULL,
+    body jsonb NOT NULL, PRIMARY KEY (connection, job, id)
+);
+CREATE INDEX run_by_age ON {s}.run (began, id);
+CREATE TABLE {s}.run_part (
+    connection text COLLATE \"C\", job text COLLATE \"C\", id text COLLATE \"C\", writer text COLLATE \"C\",
+    body jsonb NOT NULL, PRIMARY KEY (connection, job, id, writer)
+) WITH (fillfactor = 50);
 "];
 
 /// One daemon at a time makes tables.

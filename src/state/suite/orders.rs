@@ -1,7 +1,8 @@
 //! What the port of orders promises.
 
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::state::orders::{Asked, Order, Orders, Standing, Wish};
+use crate::state::orders::{Asked, Order, Orders, Seen, Standing, Wish};
+use crate::state::runs::Taken;
 
 use super::at;
 
@@ -11,6 +12,18 @@ fn pause(reason: &str) -> Order {
         reason: Some(reason.to_owned()),
         by: Some("anna".to_owned()),
         since: Some(at(3)),
+        braked: Some(Seen {
+            generation: "g".to_owned(),
+            ends: [(3, 9)].into(),
+            run: "20270115-stream".to_owned(),
+            is_sync: true,
+            took: Taken {
+                gone: 7,
+                emptied: 8,
+                rejected: 9,
+            },
+        }),
+        accepted: None,
     }
 }
 

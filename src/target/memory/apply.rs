@@ -1,6 +1,6 @@
 //! A batch of the memory target: destinations in order, rows by offset, all or nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -14,11 +14,11 @@ use super::ledger::{
     WaitingChange,
 };
 use super::lookup::{self, Found};
+use super::spared::Spared;
 use super::tables::{CREATED, Cells, STATE, STATE_AT, fits, plain};
 use super::transaction::{Store, Transaction};
 use crate::fault::Fault;
 use crate::mapping::plan::{Cell, DerivePlan, Life, MappedRow, Reference};
-use crate::model::name::ConnectionId;
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnNone};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
@@ -58,7 +58,7 @@ pub(super) struct Run<'a> {
     /// Records that an earlier destination kept out.
     settled: HashMap<RecordId, Outcome>,
     /// Records whose scheduled columns stay as they are.
-    timely: HashSet<RecordId>,
+    pub timely: HashSet<RecordId>,
     /// Since when a record's change waited before this batch.
     waited: HashMap<RecordId, (Version, DateTime<Utc>)>,
 }
@@ -81,20 +81,6 @@ pub(super) enum Hindrance {
 
 /// A derived column's new value; `None` leaves it.
 type Derived = Vec<(usize, Option<Found>)>;
-
-/// Columns of a row that a record leaves alone.
-struct Spared {
-    /// Another connection's, since a record of it holds the row.
-    foreign: BTreeSet<String>,
-    /// Written by full syncs.
-    scheduled: BTreeSet<String>,
-}
-
-impl Spared {
-    fn has(&self, column: &str) -> bool {
-        self.foreign.contains(column) || self.scheduled.contains(column)
-    }
-}
 
 impl Run<'_> {
     /// Applies the rows; then their look-ups into the same table, which see all of them. A look-up that keeps
@@ -242,7 +228,8 @@ impl Run<'_> {
             places.map(|place| cells[*place].clone()).collect()
         };
         let found_by = before.as_ref().map(keys);
-        let mut cells = self.write_cells(item, before, &spared)?;
+        let mut cells = self.write_cells(item, before.clone(), &spared)?;
+        let emptied = before.is_some_and(|before| empties(item, &before, &cells));
         self.write_derived(item, &derived, &mut cells, &spared);
         if found_by.is_some_and(|before| before != keys(&cells)) {
             self.tx.leave(item.own.connection.clone(), gsid);
@@ -252,6 +239,7 @@ impl Run<'_> {
         Ok(match (inserted, was_there, changed) {
             (true, _, _) => Outcome::Inserted,
             (false, false, _) => Outcome::Associated,
+            (false, true, true) if emptied && self.batch.asks_for_emptied() => Outcome::Emptied,
             (false, true, true) => Outcome::Updated,
             (false, true, false) => Outcome::Unchanged,
         })
@@ -337,7 +325,11 @@ impl Run<'_> {
         for (index, (item, outcome)) in items.iter().zip(outcomes).enumerate() {
             let written = matches!(
                 outcome,
-                Outcome::Inserted | Outcome::Associated | Outcome::Updated | Outcome::Unchanged
+                Outcome::Inserted
+                    | Outcome::Associated
+                    | Outcome::Updated
+                    | Outcome::Emptied
+                    | Outcome::Unchanged
             );
             if !written || item.row.life != Life::Present {
                 continue;
@@ -403,35 +395,6 @@ impl Run<'_> {
         };
         self.tx
             .put_change(self.change_key(&item.row.record), Some(waiting));
-    }
-
-    /// The columns of a row that the record leaves alone.
-    fn spared(&self, item: &Item, gsid: Uuid) -> Spared {
-        let plan = item.layout.plan;
-        let is_timely = self.timely.contains(&item.row.record);
-        Spared {
-            foreign: self.foreign(item, gsid),
-            scheduled: if is_timely {
-                plan.scheduled.clone()
-            } else {
-                BTreeSet::new()
-            },
-        }
-    }
-
-    fn foreign(&self, item: &Item, gsid: Uuid) -> BTreeSet<String> {
-        let owners = &item.layout.plan.owners;
-        if owners.is_empty() {
-            return BTreeSet::new();
-        }
-        let row = (Arc::clone(&item.own.table), gsid);
-        let holders = self.tx.store.ledger.holders.get(&row);
-        let holds = |connection: &ConnectionId| {
-            let mut holders = holders.into_iter().flatten();
-            holders.any(|holder| holder.connection == *connection)
-        };
-        let foreign = owners.iter().filter(|(_, owners)| owners.iter().any(holds));
-        foreign.map(|(column, _)| column.clone()).collect()
     }
 
     /// The mapped columns over what the row held.
@@ -597,4 +560,14 @@ impl Item<'_> {
         });
         misfits.next()
     }
+}
+
+/// Whether a mapped column lost its value.
+fn empties(item: &Item, before: &Cells, after: &Cells) -> bool {
+    let mut mapped = item
+        .layout
+        .columns
+        .iter()
+        .take(item.layout.plan.columns.len());
+    mapped.any(|position| before[*position] != Cell::Null && after[*position] == Cell::Null)
 }

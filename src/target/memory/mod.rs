@@ -8,6 +8,7 @@ mod ledger;
 mod lookup;
 mod release;
 mod review;
+mod spared;
 mod stray;
 mod tables;
 mod transaction;
@@ -199,6 +200,21 @@ impl Target for MemoryTarget {
             });
         }
         Ok(traced)
+    }
+
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        let store = self.open()?;
+        let own = store.ledger.entries.iter().filter(|(key, entry)| {
+            (&key.connection, &key.object, &*key.table) == (connection, object, table)
+                && entry.gsid.is_some()
+                && entry.standing == Standing::Present
+        });
+        Ok(own.count() as u64)
     }
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {

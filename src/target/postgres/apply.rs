@@ -310,7 +310,13 @@ impl<'a> Run<'a> {
             .into_iter()
             .map(|told| match told {
                 Told::Is(outcome) => outcome,
-                Told::ByStatement(gsid) if changed.contains(&gsid) => Outcome::Updated,
+                Told::ByStatement(gsid) | Told::Updated(gsid)
+                    if changed.get(&gsid) == Some(&true) =>
+                {
+                    Outcome::Emptied
+                }
+                Told::Updated(_) => Outcome::Updated,
+                Told::ByStatement(gsid) if changed.contains_key(&gsid) => Outcome::Updated,
                 Told::ByStatement(_) | Told::Open => Outcome::Unchanged,
             })
             .collect();
@@ -322,7 +328,7 @@ impl<'a> Run<'a> {
                 self.settled.insert(&row.record, outcome.clone());
             }
         }
-        touched.extend(changed);
+        touched.extend(changed.into_keys());
         if !touched.is_empty() {
             self.touched.entry(table).or_default().extend(touched);
         }

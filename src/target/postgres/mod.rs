@@ -358,6 +358,21 @@ impl Target for PostgresTarget {
         self.reader.run(order).await
     }
 
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        let order = orders::Held {
+            schemas: self.schemas(),
+            connection: connection.clone(),
+            object: object.clone(),
+            table: table.to_owned(),
+        };
+        self.reader.run(order).await
+    }
+
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         let order = orders::Parked {
             schemas: self.schemas(),

@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use super::release::Share;
-use super::{Schemas, expired, ledger, read, release, review, schema, scratch, stray, wake};
+use super::{
+    Schemas, expired, ledger, read, read_held, release, review, schema, scratch, stray, wake,
+};
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
@@ -62,6 +64,8 @@ order!(Rows { table: String, page: RowsPage } -> Vec<StoredRow> =
     |own, session| read::rows(session, &own.schemas, &own.table, &own.page));
 order!(Trace { connection: ConnectionId, object: ObjectName, record: RecordId } -> Vec<Traced> =
     |own, session| read::trace(session, &own.schemas, &own.connection, &own.object, &own.record));
+order!(Held { connection: ConnectionId, object: ObjectName, table: String } -> u64 =
+    |own, session| read_held::count(session, &own.schemas, &own.connection, &own.object, &own.table));
 order!(ListStrays { connection: ConnectionId } -> Strays =
     |own, session| stray::list(session, &own.schemas, &own.connection));
 order!(ForgetStrays { marks: Vec<u64> } -> () =

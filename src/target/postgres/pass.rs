@@ -27,6 +27,8 @@ pub(super) enum Told {
     Is(Outcome),
     /// Updated or unchanged, as the statement that writes the row will tell.
     ByStatement(Uuid),
+    /// Updated; the statement will tell whether a value was lost.
+    Updated(Uuid),
     /// Something is not known yet.
     Open,
 }
@@ -255,7 +257,10 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
         Ok(match (written, held == Some(gsid)) {
             (Written::Inserted, _) => self.tell(gsid, Outcome::Inserted),
             (_, false) => self.tell(gsid, Outcome::Associated),
-            (Written::Changed, true) => self.tell(gsid, Outcome::Updated),
+            (Written::Changed, true) => {
+                self.touched.insert(gsid);
+                Told::Updated(gsid)
+            }
             (Written::Same, true) => Told::Is(Outcome::Unchanged),
             (Written::StatementTells, true) => Told::ByStatement(gsid),
         })

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Schemas;
@@ -119,4 +120,26 @@ pub(super) async fn holders(
         });
     }
     Ok(found)
+}
+
+/// How many records hold a row, marked ones left out.
+pub(super) async fn count(
+    session: &mut Session,
+    schemas: &Schemas,
+    connection: &ConnectionId,
+    object: &ObjectName,
+    table: &str,
+) -> Result<u64, OrderError> {
+    let sql = format!(
+        "SELECT count(*) FROM {} WHERE connection = $1 AND destination = $2 AND object = $3
+            AND gsid IS NOT NULL AND NOT gone AND crm_state IS NULL",
+        schemas.ledger("crosswalk")
+    );
+    let params: [&(dyn ToSql + Sync); 3] = [&connection.as_str(), &table, &object.as_str()];
+    let rows = session.query(&sql, &params).await?;
+    let count = rows
+        .first()
+        .map(|row| row.try_get::<_, i64>(0))
+        .transpose()?;
+    Ok(count.unwrap_or(0).cast_unsigned())
 }

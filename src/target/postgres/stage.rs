@@ -22,7 +22,10 @@ const MASK: usize = 62;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Insert,
-    Update,
+    Update {
+        /// Whether a changed row tells if a mapped column of it lost its value.
+        tells_emptied: bool,
+    },
 }
 
 /// Rows of one kind of write, column by column.
@@ -42,7 +45,7 @@ impl<'l, 'v> Stage<'l, 'v> {
     pub(super) fn new(layout: &'l Layout<'l>, table: &'l str, kind: Kind, capacity: usize) -> Self {
         let masks = match kind {
             Kind::Insert => 0,
-            Kind::Update => layout.written.div_ceil(MASK),
+            Kind::Update { .. } => layout.written.div_ceil(MASK),
         };
         let columns = layout.columns.iter().take(layout.written);
         Self {
@@ -81,7 +84,8 @@ impl<'l, 'v> Stage<'l, 'v> {
         }
     }
 
-    /// Writes the rows; the GSIDs of those that were inserted or changed, and of the latter whether others may have lost them.
+    /// Writes the rows; the GSIDs of those that were inserted or changed, and of the latter whether a column lost its value
+    /// and whether others may find the row no more.
     pub(super) async fn write(
         &self,
         session: &mut Session,
@@ -127,7 +131,7 @@ impl<'l, 'v> Stage<'l, 'v> {
     fn sql(&self, source: &str) -> String {
         match self.kind {
             Kind::Insert => self.insert_sql(source),
-            Kind::Update => self.update_sql(source),
+            Kind::Update { tells_emptied } => self.update_sql(source, tells_emptied),
         }
     }
 
@@ -145,28 +149,11 @@ impl<'l, 'v> Stage<'l, 'v> {
         )
     }
 
-    /// Whether a column has changed by which others find the row: in what a statement returns, a query of its own sees
-    /// the row before.
-    fn moved(&self) -> String {
-        let keys = self.layout.plan.keys.iter().map(|key| {
-            let key = quote(key);
-            format!("o.{key} IS DISTINCT FROM t.{key}")
-        });
-        let keys: Vec<String> = keys.collect();
-        if keys.is_empty() {
-            return "false".to_owned();
-        }
-        format!(
-            "EXISTS (SELECT 1 FROM {} o WHERE o.\"gsid\" = t.\"gsid\" AND ({}))",
-            self.table,
-            keys.join(" OR ")
-        )
-    }
-
     /// `ANY` of one GSID leaves the planner one way to go: from GSIDs to rows. By a plain `=` it may read all rows of
     /// a table that it believes to be small.
-    fn update_sql(&self, source: &str) -> String {
+    fn update_sql(&self, source: &str, tells_emptied: bool) -> String {
         let (mut set, mut differs) = (String::new(), String::new());
+        let mut nulls = Vec::new();
         for (place, name, class) in self.classes() {
             let (name, value) = (quote(name), class.arrived(&format!("s.c{place}")));
             let given = format!("s.m{} & {} <> 0", place / MASK, 1_i64 << (place % MASK));
@@ -176,15 +163,55 @@ impl<'l, 'v> Stage<'l, 'v> {
             differs.push_str(&format!(
                 " OR ({given} AND t.{name} IS DISTINCT FROM {value})"
             ));
+            if tells_emptied && place < self.layout.plan.columns.len() {
+                nulls.push((format!("({given} AND s.c{place} IS NULL)"), name));
+            }
         }
         format!(
             "UPDATE {} t SET \"modified_date\" = $1, \"crm_state\" = s.state, \"crm_state_at\" = s.at{set}
              FROM {source}
              WHERE t.\"gsid\" = ANY(ARRAY[s.g]) AND (t.\"crm_state\" IS DISTINCT FROM s.state
                 OR t.\"crm_state_at\" IS DISTINCT FROM s.at{differs})
-             RETURNING t.\"gsid\", {}",
+             RETURNING t.\"gsid\", {}, {}",
             self.table,
-            self.moved()
+            self.emptied_sql(&nulls),
+            self.moved_sql()
+        )
+    }
+
+    /// Whether a column lost its value, of those that are given as null. A query in `RETURNING` reads the row as it was before
+    /// the statement.
+    fn emptied_sql(&self, nulls: &[(String, String)]) -> String {
+        if nulls.is_empty() {
+            return "false".to_owned();
+        }
+        let any: Vec<&str> = nulls.iter().map(|(is_null, _)| is_null.as_str()).collect();
+        let had = nulls
+            .iter()
+            .map(|(is_null, name)| format!("({is_null} AND o.{name} IS NOT NULL)"));
+        let had: Vec<String> = had.collect();
+        format!(
+            "CASE WHEN {} THEN coalesce((SELECT {} FROM {} o WHERE o.\"gsid\" = ANY(ARRAY[s.g])), false) ELSE false END",
+            any.join(" OR "),
+            had.join(" OR "),
+            self.table
+        )
+    }
+
+    /// Whether a column has changed by which others find the row.
+    fn moved_sql(&self) -> String {
+        let keys = self.layout.plan.keys.iter().map(|key| {
+            let key = quote(key);
+            format!("o.{key} IS DISTINCT FROM t.{key}")
+        });
+        let keys: Vec<String> = keys.collect();
+        if keys.is_empty() {
+            return "false".to_owned();
+        }
+        format!(
+            "EXISTS (SELECT 1 FROM {} o WHERE o.\"gsid\" = ANY(ARRAY[s.g]) AND ({}))",
+            self.table,
+            keys.join(" OR ")
         )
     }
 }

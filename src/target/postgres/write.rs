@@ -1,6 +1,6 @@
 //! What a destination came to, written: crosswalk first, then rows, in the order of their keys.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::ToSql;
@@ -146,7 +146,8 @@ fn complete(written: u64, due: usize) -> Result<(), OrderError> {
 /// Rows that were changed.
 #[derive(Default)]
 pub(super) struct Written {
-    pub changed: HashSet<Uuid>,
+    /// And whether a column of theirs lost its value.
+    pub changed: HashMap<Uuid, bool>,
     /// Those of them that others may find no more.
     pub moved: BTreeSet<Uuid>,
 }
@@ -166,7 +167,10 @@ pub(super) async fn rows(
         let sql = format!("DELETE FROM {table} WHERE \"gsid\" = ANY($1)");
         session.execute(&sql, &[&gone]).await?;
     }
-    let mut changed = Stage::new(layout, &table, Kind::Update, view.rows.len());
+    let update = Kind::Update {
+        tells_emptied: batch.asks_for_emptied(),
+    };
+    let mut changed = Stage::new(layout, &table, update, view.rows.len());
     let mut new = Stage::new(layout, &table, Kind::Insert, 0);
     for (gsid, row) in view.rows.iter().filter(|(_, row)| row.is_there) {
         if row.is_new {
@@ -178,8 +182,8 @@ pub(super) async fn rows(
     let mut written = Written::default();
     for row in changed.write(session, batch.now).await? {
         let gsid = row.try_get(0)?;
-        written.changed.insert(gsid);
-        if row.try_get(1)? {
+        written.changed.insert(gsid, row.try_get(1)?);
+        if row.try_get(2)? {
             written.moved.insert(gsid);
         }
     }

@@ -64,7 +64,7 @@ impl<'a> Destination<'a> {
         let derives = plan.derives.iter();
         Ok(Self {
             plan,
-            rows: Rows::new(transaction, plan, run.now),
+            rows: Rows::new(transaction, plan, run.now, run.batch.asks_for_emptied()),
             references: References::new(transaction, run.batch, &plan.table)?,
             derives: derives
                 .map(|derive| Derive::new(transaction, &plan.table, derive))
@@ -148,6 +148,7 @@ impl<'a> Destination<'a> {
             (Written::Missing, _) => Outcome::Inserted,
             (_, false) => Outcome::Associated,
             (Written::Changed, true) => Outcome::Updated,
+            (Written::Emptied, true) => Outcome::Emptied,
             (Written::Same, true) => Outcome::Unchanged,
         };
         let after = Entry {

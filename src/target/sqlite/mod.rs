@@ -263,6 +263,20 @@ impl Target for SqliteTarget {
         self.store.trace(connection, object, record).await
     }
 
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        let (connection, object) = (connection.clone(), object.clone());
+        let table = table.to_owned();
+        self.store
+            .0
+            .read(move |transaction| read_held::count(transaction, &connection, &object, &table))
+            .await
+    }
+
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.store.parked().await
     }

@@ -90,3 +90,20 @@ pub(super) fn holders(
     }
     Ok(found)
 }
+
+/// How many records hold a row, marked ones left out.
+pub(super) fn count(
+    transaction: &Transaction<'_>,
+    connection: &ConnectionId,
+    object: &ObjectName,
+    table: &str,
+) -> Result<u64, JobError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT count(*) FROM tributary_crosswalk WHERE connection = ?1 AND destination = ?2 AND object = ?3
+            AND gsid IS NOT NULL AND NOT gone AND crm_state IS NULL",
+    )?;
+    let count: i64 = statement.query_row([connection.as_str(), table, object.as_str()], |row| {
+        row.get(0)
+    })?;
+    Ok(count.cast_unsigned())
+}

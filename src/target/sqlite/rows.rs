@@ -1,5 +1,6 @@
 //! The rows of one destination: inserted, changed where they differ, marked, deleted.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Transaction};
 
 use super::cell::Stored;
@@ -11,6 +12,8 @@ use crate::sqlite::error::JobError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     Changed,
+    /// And a mapped column lost its value.
+    Emptied,
     Same,
     /// There is no such row.
     Missing,
@@ -23,6 +26,8 @@ pub(super) type Values<'a> = Vec<Option<Stored<'a>>>;
 /// which columns a row lacks: what it leaves alone is read and written back.
 pub(super) struct Rows<'tx> {
     now: &'tx str,
+    /// Which columns lose their value when null is written; none, if nobody asks.
+    loses: Vec<bool>,
     insert: Prepared<'tx>,
     update: Prepared<'tx>,
     select: Prepared<'tx>,
@@ -62,6 +67,7 @@ impl<'tx> Rows<'tx> {
         transaction: &'tx Transaction<'tx>,
         plan: &DestinationPlan,
         now: &'tx str,
+        asks_for_emptied: bool,
     ) -> Self {
         let table = quote(&plan.table);
         let derived = plan.derives.iter().map(|derive| &derive.column);
@@ -75,8 +81,11 @@ impl<'tx> Rows<'tx> {
         let selected: String = names.iter().map(|name| format!(", t.{name}")).collect();
         let prepared = |sql| Prepared::new(transaction, sql);
         let link = |column: &str| prepared(link_sql(&plan.table, column));
+        let columns = plan.columns.iter();
+        let loses = columns.map(|column| !column.insert_only && !column.keep_on_null);
         Self {
             now,
+            loses: loses.filter(|_| asks_for_emptied).collect(),
             insert: prepared(insert_sql(&table, &names)),
             update: prepared(update_sql(&table, &names, plan)),
             select: prepared(format!("SELECT 1{selected} FROM {table} t WHERE t.\"gsid\" = ?1")),
@@ -106,16 +115,41 @@ impl<'tx> Rows<'tx> {
         if values.iter().any(Option::is_none) && !self.fill(gsid, values)? {
             return Ok(Written::Missing);
         }
+        let empties = self.empties(gsid, values)?;
         let statement = self.update.get()?;
         bind(statement, gsid, self.now, values)?;
         if statement.raw_execute()? > 0 {
-            return Ok(Written::Changed);
+            return Ok(if empties {
+                Written::Emptied
+            } else {
+                Written::Changed
+            });
         }
         Ok(if self.has(gsid)? {
             Written::Same
         } else {
             Written::Missing
         })
+    }
+
+    /// Whether a mapped column that has a value is to be null.
+    fn empties(&mut self, gsid: &str, values: &Values<'_>) -> Result<bool, JobError> {
+        let places = self.loses.iter().zip(values).enumerate();
+        let nulls = places.filter(|(_, (loses, value))| **loses && **value == Some(Stored::Null));
+        let nulls: Vec<usize> = nulls.map(|(place, _)| place).collect();
+        if nulls.is_empty() {
+            return Ok(false);
+        }
+        let mut rows = self.select.get()?.query([gsid])?;
+        let Some(row) = rows.next()? else {
+            return Ok(false);
+        };
+        for place in nulls {
+            if row.get_ref(place + 1)? != ValueRef::Null {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether values that are to be written change a column by which others find the row.

@@ -1,5 +1,6 @@
 //! What every target must do: one suite, run on each by `target_suite!`.
 
+pub mod braking;
 pub mod committing;
 pub mod deciding;
 pub mod expiring;
@@ -45,6 +46,7 @@ macro_rules! target_suite {
                 a_rejected_row_keeps_the_batch_out a_probe_does_not_move_the_offset
                 a_batch_may_move_its_offset_back an_empty_batch_moves_the_offset a_dropped_apply_is_whole a_restart_sees_everything
                 a_refused_batch_leaves_nothing_behind a_closed_target_says_so;
+            braking: a_batch_takes_no_more_rows_than_it_may a_batch_empties_no_more_rows_than_it_may;
             ordering: lower_versions_are_skipped equal_versions_are_applied
                 stale_rows_stay_stale_after_a_restart a_replay_changes_nothing
                 a_deleted_record_keeps_its_version versions_are_per_table

@@ -100,6 +100,7 @@ impl Writer {
             since: 0,
             asked_again: HashSet::new(),
             rematch: false,
+            brake: None,
             now: self.now + TimeDelta::seconds(1),
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::daemon::Daemon;
 use super::data::{id, tables};
+use super::jobs::COMPANY_JOB;
 use super::world::World;
 use crate::dice::Dice;
 
@@ -34,6 +35,9 @@ async fn kills_during_the_first_sync_lose_nothing() {
 async fn kills_during_a_stream_lose_nothing() {
     let mut dice = Dice::rolled();
     let world = World::of(&tables(10, 300, 300)).await;
+    // Nearly every company loses its industry, and nobody is to be asked.
+    let job = format!("brakes = {{ max_null_percent = 100 }}\n{COMPANY_JOB}");
+    world.put("jobs/acme/company_sync.toml", &job);
     let daemon = world.daemon().await;
     daemon.synced().await;
     // A stream that has told no position yet begins anew after a kill: its events come again and are published again.

@@ -3,6 +3,7 @@
 mod asked;
 mod authorised;
 mod both;
+mod braked;
 mod budget;
 mod bulk;
 mod catching_up;
@@ -32,4 +33,5 @@ mod store_away;
 mod storm;
 mod told;
 mod two;
+mod verified;
 mod world;

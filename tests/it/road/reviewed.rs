@@ -103,6 +103,33 @@ async fn synced(daemon: &Daemon) {
         .await;
 }
 
+/// The run of the partners that counts a record that waits.
+async fn run_that_asks(world: &World) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let runs = world.command(&["runs", "acme/partner_sync", "--json"]);
+        let asks = |run: &&Json| run["rows"]["review"].as_u64() == Some(1);
+        if let Some(run) = runs.as_array().unwrap().iter().find(asks) {
+            return text(&run["id"]);
+        }
+        assert!(Instant::now() < until, "no run asks: {runs:#}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The run's error file has the record, with its candidates.
+fn error_file_tells(world: &World, run: &str, record: &str, candidates: &[Json]) {
+    let file = world.config().join("errors.csv");
+    let (job, to) = ("acme/partner_sync", file.to_str().unwrap());
+    let told = world.command(&["errors", "--job", job, "--run", run, "--csv", to, "--json"]);
+    let rows = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(told["records"], 1, "{rows}");
+    assert!(rows.contains(record), "{rows}");
+    for candidate in candidates {
+        assert!(rows.contains(&text(&candidate["gsid"])), "{rows}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let world = world().await;
@@ -114,6 +141,7 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let metrics = daemon.get("/metrics").await.1;
     let gauge = "tributary_in_review{connection=\"acme\",sync_job=\"partner_sync\"} 1";
     assert!(metrics.contains(gauge), "{metrics}");
+    let run = run_that_asks(&world).await;
     daemon.kill();
 
     let daemon = world.daemon().await;
@@ -130,6 +158,7 @@ async fn a_record_that_fits_several_rows_waits_for_a_person() {
     let errors = world.command(&["errors", "--json", "--job", "acme/partner_sync"]);
     assert_eq!(errors.as_array().unwrap().len(), 1, "{errors:#}");
     assert!(text(&errors[0]["reason"]).contains("several rows"));
+    error_file_tells(&world, &run, &record, candidates);
     let decide = |word: &'static str, record: &str, gsid: Option<&str>| {
         let mut told = vec!["review", word, "acme", "Partner__c", record];
         told.extend(gsid);

@@ -72,6 +72,23 @@ impl Store {
         }
     }
 
+    /// Changes rows past the daemon; `set` follows the table's name in an `UPDATE`.
+    pub async fn tamper(&self, table: &str, set: &str) {
+        match self {
+            Self::Sqlite(file) => {
+                let connection = rusqlite::Connection::open(file).unwrap();
+                connection.busy_timeout(Duration::from_secs(10)).unwrap();
+                let sql = format!("UPDATE \"{table}\" {set}");
+                assert_eq!(connection.execute(&sql, []).unwrap(), 1, "{sql}");
+            }
+            Self::Postgres { server, database } => {
+                let client = server.client(database).await;
+                let sql = format!("UPDATE store.\"{table}\" {set}");
+                assert_eq!(client.execute(&sql, &[]).await.unwrap(), 1, "{sql}");
+            }
+        }
+    }
+
     /// All rows of a table; none while there is no such table.
     pub async fn rows(&self, table: &str) -> Vec<Row> {
         match self {

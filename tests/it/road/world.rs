@@ -304,6 +304,7 @@ pub fn command(config: &Path, arguments: &[&str]) -> Json {
     let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
         .args(arguments)
         .env(STORE_PASSWORD_IN, STORE_PASSWORD)
+        .env("ACME_SECRET", SECRET)
         .arg("--config")
         .arg(config)
         .output()

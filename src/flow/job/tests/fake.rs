@@ -162,6 +162,21 @@ impl Inner {
         Ok(gone)
     }
 
+    /// What a row that is there comes to.
+    fn changes(&self, row: &MappedRow, batch: &Batch) -> Outcome {
+        let (Some((_, held)), now) = (self.names.get(&row.record), &row.cells[0]) else {
+            return Outcome::Unchanged;
+        };
+        let is_empty = |name: &Option<Cell>| name.as_ref().is_none_or(|name| *name == Cell::Null);
+        match held == now {
+            true => Outcome::Unchanged,
+            false if batch.asks_for_emptied() && is_empty(now) && !is_empty(held) => {
+                Outcome::Emptied
+            }
+            false => Outcome::Updated,
+        }
+    }
+
     /// What would become of a batch's rows, written at once if all goes well.
     fn write(&mut self, batch: &Batch) -> Applied {
         let rows = &batch.destinations[0].rows;
@@ -169,7 +184,8 @@ impl Inner {
             Some((held, _)) if *held > row.version => Outcome::Stale(*held),
             _ => match self.rejected.get(&row.record) {
                 Some(reason) => Outcome::Rejected(reason.clone()),
-                None => Outcome::Unchanged,
+                None if row.life == Life::Deleted => Outcome::Deleted,
+                None => self.changes(row, batch),
             },
         };
         let outcomes = vec![rows.iter().map(first_look).collect()];
@@ -205,7 +221,7 @@ impl Inner {
                     _ if row.life == Life::Filtered => Outcome::Ignored,
                     None => Outcome::Inserted,
                     Some((_, name)) if *name == now.1 => Outcome::Unchanged,
-                    Some(_) => Outcome::Updated,
+                    Some(_) => self.changes(row, batch),
                 };
                 self.names.insert(row.record.clone(), now);
                 outcome
@@ -336,6 +352,12 @@ impl Target for FakeTarget {
         _: &RecordId,
     ) -> Result<Vec<Traced>, Fault> {
         Ok(Vec::new())
+    }
+
+    async fn held(&self, _: &ConnectionId, _: &ObjectName, _: &str) -> Result<u64, Fault> {
+        let inner = self.lock();
+        let held = inner.names.values().filter(|(_, name)| name.is_some());
+        Ok(held.count() as u64)
     }
 
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {

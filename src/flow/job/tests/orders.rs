@@ -11,7 +11,7 @@ async fn tell(stage: &Stage, paused: bool) {
         paused,
         reason: Some("month's end".to_owned()),
         by: Some("anna".to_owned()),
-        since: None,
+        ..Order::default()
     };
     let given = stage.state.give(&acme, &job, standing.revision, order);
     assert!(given.await.unwrap());

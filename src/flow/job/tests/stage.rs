@@ -7,13 +7,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta};
 
 use super::fake::{DEAD, FakeTarget, Inner, TOPIC};
-use crate::config::job::{DestinationConfig, JobConfig, MapEntry, MapSource};
+use crate::config::job::{Brakes, DestinationConfig, JobConfig, MapEntry, MapSource};
 use crate::config::problem::{Located, Spot};
 use crate::flow::board::{Board, JobPicture};
 use crate::flow::job::JobRoad;
 use crate::flow::road::{entry_of, topic_spec};
 use crate::log::memory::MemoryLog;
-use crate::log::port::{Bounds, Log, partition_of};
+use crate::log::port::{Bounds, Log, Record, partition_of};
 use crate::mapping::compile::Mapping;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::name::{ConnectionId, JobId};
@@ -24,6 +24,7 @@ use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
 use crate::runtime::clock::VirtualClock;
 use crate::state::memory::MemoryState;
+use crate::state::port::State;
 use crate::telemetry::metrics::Metrics;
 
 /// Ids whose topic partition is this one.
@@ -91,7 +92,7 @@ fn mapping() -> Mapping {
         realtime: true,
         realtime_fields: None,
         filter: None,
-        on_delete: OnExit::Keep,
+        on_delete: OnExit::Delete,
         on_filter_exit: OnExit::Keep,
         on_empty_identifier: OnEmptyIdentifier::Reject,
         on_move: OnMove::Update,
@@ -128,6 +129,7 @@ pub(super) async fn stage() -> Stage {
         metrics: Metrics::none(),
         board: Arc::new(Board::default()),
         parked_ttl: TimeDelta::hours(1),
+        brakes: Brakes::OFF,
         retry: (Duration::from_millis(100), Duration::from_secs(10)),
     };
     Stage {
@@ -165,8 +167,38 @@ impl Stage {
             .await;
     }
 
+    /// The term of an owner of the connection that begins now.
+    pub(super) async fn term(&self) -> u64 {
+        let (acme, now) = (ConnectionId::new("acme"), self.road.clock.now());
+        let term = self
+            .state
+            .acquire(&acme, "owner", now, Duration::from_secs(30));
+        term.await.unwrap().unwrap()
+    }
+
     /// Reasons and offsets of the letters.
     pub(super) async fn letters(&self) -> Vec<(String, u64)> {
+        let letters = self.dead().await.into_iter();
+        let mut letters: Vec<(String, u64)> = letters
+            .map(|record| {
+                let offset = header(&record, "tributary_offset").parse().unwrap();
+                (header(&record, "tributary_reason"), offset)
+            })
+            .collect();
+        letters.sort();
+        letters
+    }
+
+    /// The runs that the letters name.
+    pub(super) async fn letter_runs(&self) -> Vec<String> {
+        let letters = self.dead().await;
+        letters
+            .iter()
+            .map(|record| header(record, "tributary_run"))
+            .collect()
+    }
+
+    async fn dead(&self) -> Vec<Record> {
         use crate::log::port::{Delivery, From};
         let ends = self.log.bounds(DEAD).await.unwrap();
         let total: u64 = ends.values().map(|ends| ends.end).sum();
@@ -181,24 +213,16 @@ impl Stage {
             let Delivery::Batch(records) = delivery else {
                 continue;
             };
-            for record in records {
-                let header = |name: &str| {
-                    let found = record
-                        .headers
-                        .iter()
-                        .find(|(header, _)| header == name)
-                        .unwrap();
-                    String::from_utf8(found.1.clone()).unwrap()
-                };
-                letters.push((
-                    header("tributary_reason"),
-                    header("tributary_offset").parse().unwrap(),
-                ));
-            }
+            letters.extend(records);
         }
-        letters.sort();
         letters
     }
+}
+
+fn header(record: &Record, name: &str) -> String {
+    let mut headers = record.headers.iter();
+    let found = headers.find(|(header, _)| header == name).unwrap();
+    String::from_utf8(found.1.clone()).unwrap()
 }
 
 fn reached(inner: &Inner, ends: &BTreeMap<u32, Bounds>) -> bool {

@@ -255,6 +255,16 @@ impl Target for SimTarget {
         self.inner.trace(connection, object, record).await
     }
 
+    async fn held(
+        &self,
+        connection: &ConnectionId,
+        object: &ObjectName,
+        table: &str,
+    ) -> Result<u64, Fault> {
+        let work = self.inner.held(connection, object, table);
+        self.process.pass("target.held", AWAY, work).await
+    }
+
     async fn parked(&self) -> Result<Vec<(ConnectionId, JobId, u64)>, Fault> {
         self.process.alive().await;
         self.inner.parked().await

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::task::JoinHandle;
 
+use crate::config::job::Brakes;
 use crate::flow::board::Board;
 use crate::flow::job::{JobRoad, keep};
 use crate::flow::simulation::faults::{Guarded, Process};
@@ -110,6 +111,7 @@ impl Store {
                 metrics: Metrics::none(),
                 board: Arc::<Board>::default(),
                 parked_ttl: self.parked_ttl,
+                brakes: Brakes::OFF,
                 retry: (Duration::from_millis(250), Duration::from_secs(4)),
             };
             tokio::spawn(keep(road, stop.clone()))

@@ -97,6 +97,7 @@ person_id = { type = "gsid", references = "Person" }
         r#"
 source = "account"
 on_delete = "delete"
+brakes = { max_delete_percent = 100, max_null_percent = 100 }
 [to.Company]
 identifiers = ["dynamics_account_id"]
 [to.Company.map]
@@ -117,6 +118,7 @@ parent_company = { from = "Company", match = { "@id" = "parentaccountid" }, on_n
         r#"
 source = "contact"
 on_delete = "delete"
+brakes = { max_delete_percent = 100, max_null_percent = 100 }
 [to.Person]
 identifiers = ["dynamics_contact_id"]
 [to.Person.map]
@@ -137,6 +139,7 @@ company_id = { from = "Company", match = { "@id" = "parentcustomerid:account" },
         r#"
 source = "new_plan"
 on_delete = "delete"
+brakes = { max_delete_percent = 100, max_null_percent = 100 }
 [to.Plan]
 identifiers = ["plan_id"]
 [to.Plan.map]

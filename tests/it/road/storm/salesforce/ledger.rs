@@ -283,7 +283,7 @@ impl Object {
         let mut object =
             format!("label = \"{label}\"\n[fields]\n{key} = {{ type = \"string\" }}\n");
         let mut job = format!(
-            "source = \"{}\"\non_delete = \"delete\"\n[to.{label}]\nidentifiers = [\"{key}\"]\n[to.{label}.map]\n{key} = \"Id\"\n",
+            "source = \"{}\"\non_delete = \"delete\"\nbrakes = {{ max_delete_percent = 100, max_null_percent = 100 }}\n[to.{label}]\nidentifiers = [\"{key}\"]\n[to.{label}.map]\n{key} = \"Id\"\n",
             self.name
         );
         for field in self.fields {
