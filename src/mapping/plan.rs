@@ -58,6 +58,8 @@ pub struct DestinationPlan {
     pub scheduled: BTreeSet<String>,
     /// Columns that it writes and by which look-ups of any job find its rows: who found one is told when they change.
     pub keys: BTreeSet<String>,
+    /// Whether look-ups of any job find its rows: who found one is told when its record lets go of it.
+    pub is_looked_up: bool,
 }
 
 impl JobPlan {

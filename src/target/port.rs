@@ -126,9 +126,9 @@ pub trait Target: Reviews {
         parked: &[ParkedKey],
     ) -> Result<u64, Fault>;
 
-    /// What may refer to the wrong row, since a record of the connection is another row than before, or changed columns
-    /// by which look-ups find its row ([`DestinationPlan::keys`]): who holds a row that refers to that row, whatever the
-    /// connection. Noted in the transaction that did it; told until [`Target::forget_strays`].
+    /// What may refer to the wrong row, since a record of the connection is another row than before, or none any more, or
+    /// changed columns by which look-ups find its row ([`DestinationPlan::keys`]): who holds a row that refers to that
+    /// row, whatever the connection. Noted in the transaction that did it; told until [`Target::forget_strays`].
     async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
         let _ = connection;
         Ok(Strays::default())

@@ -43,6 +43,7 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(500);
 const RELEASE_EVERY: Duration = Duration::from_mins(1);
 const LAG_EVERY: Duration = Duration::from_secs(1);
+const TOPIC_EVERY: Duration = Duration::from_millis(500);
 const PARKED_EVERY: Duration = Duration::from_secs(10);
 /// What it takes until a decision of a person is carried out.
 const REVIEWS_EVERY: Duration = Duration::from_secs(2);
@@ -124,6 +125,7 @@ pub async fn keep(road: JobRoad, stop: StopSignal) {
     let mut backoff = road.attempts();
     let (tally, lever) = (Arc::new(Tally::new()), Arc::new(Lever::new(road.brakes)));
     road.show_pause(None);
+    road.topic_known(&stop).await;
     while !stop.is_stopping() {
         let began = Instant::now();
         let fault = match run(&road, &tally, &lever, &stop).await {
@@ -515,6 +517,29 @@ impl JobRoad {
             Some(term) => (format!("{generation}/{term}"), term),
             None => (generation, 0),
         })
+    }
+
+    /// Waits, while the topic is empty, until ingest has said since when it is what it is, or for the stop signal:
+    /// once that is said offsets count anew, and whoever began before would read everything a second time.
+    async fn topic_known(&self, stop: &StopSignal) {
+        loop {
+            match self.is_topic_known().await {
+                Ok(false) => {}
+                // A fault is met again by who reads.
+                Ok(true) | Err(_) => return,
+            }
+            if stop.or(tokio::time::sleep(TOPIC_EVERY)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn is_topic_known(&self) -> Result<bool, Fault> {
+        if self.generation().await?.1 > 0 {
+            return Ok(true);
+        }
+        let bounds = self.log.bounds(&self.topic).await?;
+        Ok(bounds.values().any(|bounds| bounds.end > 0))
     }
 
     fn attempts(&self) -> Attempts {

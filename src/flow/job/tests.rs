@@ -21,7 +21,7 @@ use crate::model::value::Value;
 use crate::model::version::Version;
 
 use fake::{Commit, DEAD, Inner, Scripted, TOPIC};
-use stage::{Stage, change, ids, stage};
+use stage::{Stage, begin, change, ids, stage, stage_before_ingest};
 
 /// Runs the job beside the test, and stops it at the end.
 struct Running {

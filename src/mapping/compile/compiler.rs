@@ -219,6 +219,7 @@ impl<'a> Compiler<'a> {
             owners: BTreeMap::new(),
             scheduled: BTreeSet::new(),
             keys: BTreeSet::new(),
+            is_looked_up: true,
         };
         let rules = Rules {
             filter,

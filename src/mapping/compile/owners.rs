@@ -1,5 +1,5 @@
 //! What jobs have to know of one another: whose a column is that two connections fill (it belongs to the one listed first
-//! that maps it), and by which columns others look rows up.
+//! that maps it), and whose rows others look up, by which columns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,10 +42,11 @@ pub fn settle(mappings: &mut [Mapping], order: &[ConnectionId]) {
 }
 
 fn settle_keys(mappings: &mut [Mapping]) {
-    let mut looked_up = BTreeSet::new();
+    let (mut tables, mut looked_up) = (BTreeSet::new(), BTreeSet::new());
     for plan in mappings.iter().map(Mapping::plan) {
         let derives = plan.destinations.iter().flat_map(|plan| &plan.derives);
         for derive in derives {
+            tables.insert(derive.table.clone());
             let DeriveBy::Match(keys) = &derive.by else {
                 continue;
             };
@@ -66,6 +67,7 @@ fn settle_keys(mappings: &mut [Mapping]) {
                 *table == destination.table && written(destination, column)
             });
             destination.keys = keys.map(|(_, column)| column.clone()).collect();
+            destination.is_looked_up = tables.contains(&destination.table);
         }
     }
 }

@@ -64,6 +64,9 @@ pub(super) fn leave(
         OnExit::Delete => {
             run.associate(item, gsid, Standing::Gone);
             show_standing(run, item, gsid);
+            if item.layout.plan.is_looked_up {
+                run.tx.leave(item.own.connection.clone(), gsid);
+            }
             Outcome::Deleted
         }
     }

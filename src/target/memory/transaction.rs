@@ -171,7 +171,7 @@ impl<'a> Transaction<'a> {
         self.undo.push(Undo::Change(key, before));
     }
 
-    /// Notes that a record has left a row.
+    /// Notes that a record has left a row, or has changed what finds it.
     pub(super) fn leave(&mut self, connection: ConnectionId, gsid: Uuid) {
         self.store.marks += 1;
         let mark = self.store.marks;

@@ -559,6 +559,9 @@ impl<'g, 'a: 'g> Pass<'g, 'a> {
             OnExit::Delete => Outcome::Deleted,
         };
         self.settle(gsid)?;
+        if after.gone && self.given.layout.plan.is_looked_up {
+            self.left.insert(gsid);
+        }
         Ok(Told::Is(outcome))
     }
 }

@@ -401,6 +401,9 @@ impl<'a> Destination<'a> {
         if outcome != Outcome::Ignored {
             self.settle(gsid)?;
         }
+        if after.gone && self.plan.is_looked_up {
+            stray::note(run.transaction, &run.batch.reader.connection, gsid)?;
+        }
         Ok(outcome)
     }
 }

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
 
 use super::Bench;
-use super::plans::{Row, company, deleted, filtered, person, row, text};
+use super::plans::{Row, by_id, company, deleted, filtered, person, row, text};
 use super::world::{Writer, begin, start};
 use crate::mapping::plan::{Cell, DestinationPlan};
-use crate::model::policy::OnExit;
+use crate::model::policy::{OnExit, OnNone};
 use crate::model::version::Version;
-use crate::target::port::Outcome::{self, Associated, Deleted, Ignored, Inserted, Marked};
+use crate::target::port::Outcome::{
+    self, Associated, Deleted, Ignored, Inserted, Marked, Parked, Skipped, Unchanged, Updated,
+};
+use crate::target::port::Strays;
 
 /// What the policies do to one kind of exit.
 type Exit = fn(&Arc<DestinationPlan>, &str, u64) -> Row;
@@ -241,4 +245,121 @@ pub async fn a_kept_record_holds_its_row(bench: &mut dyn Bench) {
     assert_eq!(other.one(deleted(&deleting, "a", 2)).await, Deleted);
     assert_eq!(keeper.all("company").await.len(), 1);
     assert_eq!(state(&keeper, "company", "a").await, PRESENT);
+}
+
+/// A person whose company is looked up by record id.
+fn child(on_none: OnNone, record: &str, version: u64, company: &str) -> Row {
+    let derive = by_id("company", "company").on_none(on_none);
+    let plan = Arc::new(person().derive(derive));
+    let row = row(&plan, record, version).text("email", &format!("{record}@x.example"));
+    row.to("company", &[company])
+}
+
+async fn strays(writer: &Writer) -> Strays {
+    let strays = writer.target.strays(&writer.reader.connection);
+    strays.await.unwrap()
+}
+
+/// The records that are told, once.
+async fn told(writer: &Writer) -> Vec<String> {
+    let strays = strays(writer).await;
+    writer.target.forget_strays(&strays.marks).await.unwrap();
+    let records = strays.records.iter();
+    records.map(|(.., record)| record.to_string()).collect()
+}
+
+/// Published again it is what its policy says, as if it came for the first time; and once more when the row is back.
+pub async fn what_refers_to_a_row_that_went_is_told(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let fallback = Uuid::from_u128(7);
+    for (exit, name) in EXITS {
+        let companies = leaving(name, OnExit::Delete);
+        let company = |version: u64| row(&companies, name, version).text("external_id", name);
+        let policies = [
+            ("default", OnNone::Default(fallback)),
+            ("null", OnNone::Null),
+            ("reject", OnNone::Reject),
+            ("skip", OnNone::Skip),
+        ];
+        let key = |policy: &str| format!("{policy} {name}");
+        let children =
+            |version| policies.map(|(of, policy)| child(policy, &key(of), version, name));
+        writer.one(company(1)).await;
+        let gsid = Cell::Gsid(writer.gsid_of("company", name).await);
+        for row in children(1) {
+            assert_eq!(writer.one(row).await, Inserted);
+        }
+        assert_eq!(strays(&writer).await, Strays::default());
+        assert_eq!(writer.one(exit(&companies, name, 2)).await, Deleted);
+        bench.reopen().await;
+        writer = writer.again(bench).await;
+        assert_eq!(told(&writer).await, policies.map(|(of, _)| key(of)));
+        // It went once.
+        assert_eq!(writer.one(exit(&companies, name, 3)).await, Ignored);
+        assert_eq!(strays(&writer).await, Strays::default());
+        let mut outcomes = Vec::new();
+        for row in children(2) {
+            outcomes.push(writer.one(row).await);
+        }
+        assert_eq!(outcomes, [Updated, Updated, Parked, Skipped]);
+        let cell =
+            async |writer: &Writer, of: &str| writer.cell_of("person", &key(of), "company").await;
+        assert_eq!(cell(&writer, "default").await, Cell::Gsid(fallback));
+        assert_eq!(cell(&writer, "null").await, Cell::Null);
+        assert_eq!(writer.parked().await, 2);
+        // It is back, and so are they.
+        assert_eq!(writer.one(company(4)).await, Inserted);
+        let released = writer.release().await;
+        assert_eq!((released.filled, released.changes.len()), (1, 1));
+        let parked = child(OnNone::Reject, &key("reject"), 2, name);
+        assert_eq!(writer.one(parked).await, Unchanged);
+        for of in ["null", "reject", "skip"] {
+            assert_eq!(cell(&writer, of).await, gsid, "{of}");
+        }
+        assert_eq!(writer.parked().await, 0);
+        assert_eq!(strays(&writer).await, Strays::default());
+    }
+}
+
+/// The row is still there, and is that record's no more.
+pub async fn what_found_a_shared_row_by_a_record_that_went_is_told(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    let companies = Arc::new(company());
+    let with = |record: &str| row(&companies, record, 1).text("external_id", "x");
+    writer.send([with("a"), with("b")]).await;
+    for of in ["a", "b"] {
+        writer.one(child(OnNone::Null, of, 1, of)).await;
+    }
+    let gsid = Cell::Gsid(writer.gsid_of("company", "b").await);
+    assert_eq!(writer.one(deleted(&companies, "a", 2)).await, Deleted);
+    assert_eq!(told(&writer).await, ["a", "b"]);
+    let again = ["a", "b"].map(|of| child(OnNone::Null, of, 2, of));
+    let [first, second] = again;
+    assert_eq!(writer.one(first).await, Updated);
+    assert_eq!(writer.one(second).await, Unchanged);
+    assert_eq!(writer.cell_of("person", "a", "company").await, Cell::Null);
+    assert_eq!(writer.cell_of("person", "b", "company").await, gsid);
+    // Where nobody looks rows up, nothing is to be said.
+    let mut alone = company();
+    alone.is_looked_up = false;
+    let alone = Arc::new(alone);
+    assert_eq!(writer.one(deleted(&alone, "b", 2)).await, Deleted);
+    assert_eq!(strays(&writer).await, Strays::default());
+}
+
+/// Such a row is found as before.
+pub async fn what_refers_to_a_row_that_is_kept_or_marked_is_right(bench: &mut dyn Bench) {
+    let mut writer = begin(bench).await;
+    for exit in [OnExit::Keep, OnExit::Mark] {
+        let companies = Arc::new(company().exits(exit, exit));
+        let key = format!("{exit:?}");
+        let parent = row(&companies, &key, 1).text("external_id", &key);
+        writer.one(parent).await;
+        writer.one(child(OnNone::Null, &key, 1, &key)).await;
+        writer.one(filtered(&companies, &key, 2)).await;
+        writer.one(deleted(&companies, &key, 3)).await;
+        assert_eq!(strays(&writer).await, Strays::default());
+        let again = child(OnNone::Null, &key, 2, &key);
+        assert_eq!(writer.one(again).await, Unchanged, "{exit:?}");
+    }
 }

@@ -88,7 +88,9 @@ macro_rules! target_suite {
                 mark_says_so_at_a_filter_exit a_mark_without_a_source_time_has_the_batchs
                 delete_takes_the_row_and_undelete_brings_it_back
                 a_filter_exit_takes_the_row_and_a_return_brings_it_back a_delete_may_come_first
-                a_shared_row_is_marked_with_its_last_record a_kept_record_holds_its_row;
+                a_shared_row_is_marked_with_its_last_record a_kept_record_holds_its_row
+                what_refers_to_a_row_that_went_is_told what_found_a_shared_row_by_a_record_that_went_is_told
+                what_refers_to_a_row_that_is_kept_or_marked_is_right;
             recalling: a_found_row_that_another_takes_away_is_missing a_merged_row_is_found_by_the_master_only
                 a_found_row_is_missing_in_the_batch_that_takes_it a_second_row_of_a_record_id_is_found
                 a_row_that_was_not_committed_is_not_found_later a_found_row_is_the_connections_own;

@@ -342,7 +342,11 @@ pub async fn what_refers_to_a_row_that_was_left_is_told(bench: &mut dyn Bench) {
             .moving(OnMove::New)
             .exits(OnExit::Keep, OnExit::Keep),
     );
-    let persons = Arc::new(person().derive(by_id("company", "company")));
+    let persons = person().derive(by_id("company", "company"));
+    let persons = Arc::new(DestinationPlan {
+        is_looked_up: false,
+        ..persons
+    });
     let with = |plan: &Plan, record: &str, version: u64, id: &str| {
         row(plan, record, version).text("external_id", id)
     };
@@ -391,6 +395,8 @@ pub async fn what_refers_to_a_row_that_was_left_is_told(bench: &mut dyn Bench) {
     let b = writer.gsid_of("company", "b").await;
     let bound = super::deciding::binding(&writer, "a", "company", Bond::Row(b));
     writer.one(deleted(&plain, "a", 3)).await;
+    let told = strays(&writer).await;
+    writer.target.forget_strays(&told.marks).await.unwrap();
     writer.target.decide(&bound).await.unwrap();
     assert_eq!(writer.one(with(&plain, "a", 4, "a")).await, Associated);
     let told = strays(&writer).await;

@@ -84,6 +84,7 @@ pub fn plan(table: &str, columns: &[(&str, StoredType)]) -> DestinationPlan {
         owners: BTreeMap::new(),
         scheduled: BTreeSet::new(),
         keys: BTreeSet::new(),
+        is_looked_up: true,
     }
 }
 

@@ -196,3 +196,26 @@ async fn a_parent_that_no_job_reads_comes_with_the_childs_reads() {
     world.command(&ask);
     world.like(&daemon).await;
 }
+
+/// Who refers to a record that is deleted refers to nothing, and to the same row once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn children_of_a_deleted_parent_are_asked_anew() {
+    let world = World::of(&tables(4, 5, 20)).await;
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    let account = id("001", 1);
+    let before = world.rows("opportunity", "external_id").await;
+    for op in ["delete", "undelete"] {
+        let deed = json!({ "op": op, "object": "Account", "id": account });
+        world.commit(&[vec![deed]]).await;
+        world.settled(&daemon).await;
+        let deals = world.truth("Opportunity").await;
+        let mut deals = deals.values();
+        assert!(deals.any(|deal| deal["AccountId"] == json!(account)));
+    }
+    let after = world.rows("opportunity", "external_id").await;
+    for (id, row) in &before {
+        assert_eq!(after[id]["company_id"], row["company_id"], "{id}");
+    }
+}

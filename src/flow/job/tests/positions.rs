@@ -117,6 +117,33 @@ async fn a_topic_made_again_is_noticed_though_it_grew_past_the_old_offsets() {
     running.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_empty_topic_is_left_until_ingest_begins() {
+    let stage = stage_before_ingest().await;
+    let all = ids(2, 4);
+    let changes: Vec<_> = all.iter().map(|id| change(id, 1, "x")).collect();
+    let running = start(&stage);
+    tokio::time::sleep(RELEASE_EVERY).await;
+    assert!(stage.target.lock().offsets.is_empty());
+    begin(&stage.state).await;
+    stage.publish(&changes).await;
+    stage.settled().await;
+    // As long again as it takes to look at the topic anew.
+    tokio::time::sleep(RELEASE_EVERY * 2).await;
+    running.end().await;
+    assert_eq!(moves(&stage.target.lock().commits, 2), [(0, 4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lies_in_a_topic_is_applied_though_no_ingest_begins() {
+    let stage = stage_before_ingest().await;
+    stage.publish(&[change(&ids(2, 1)[0], 1, "x")]).await;
+    let running = start(&stage);
+    stage.settled().await;
+    running.end().await;
+    assert_eq!(moves(&stage.target.lock().commits, 2), [(0, 1)]);
+}
+
 /// A log whose partitions begin at 5.
 struct Beheaded(Arc<MemoryLog>);
 

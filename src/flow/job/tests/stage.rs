@@ -16,7 +16,7 @@ use crate::log::memory::MemoryLog;
 use crate::log::port::{Bounds, Log, Record, partition_of};
 use crate::mapping::compile::Mapping;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
-use crate::model::name::{ConnectionId, JobId};
+use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::policy::{OnEmptyIdentifier, OnExit, OnMove};
 use crate::model::record_id::RecordId;
 use crate::model::stored::{StoredField, StoredObject, StoredType};
@@ -24,7 +24,7 @@ use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
 use crate::runtime::clock::VirtualClock;
 use crate::state::memory::MemoryState;
-use crate::state::port::State;
+use crate::state::port::{ObjectState, State};
 use crate::telemetry::metrics::Metrics;
 
 /// Ids whose topic partition is this one.
@@ -111,6 +111,12 @@ pub(super) struct Stage {
 }
 
 pub(super) async fn stage() -> Stage {
+    let stage = stage_before_ingest().await;
+    begin(&stage.state).await;
+    stage
+}
+
+pub(super) async fn stage_before_ingest() -> Stage {
     let clock = Arc::new(VirtualClock::new(
         DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
     ));
@@ -138,6 +144,23 @@ pub(super) async fn stage() -> Stage {
         state,
         road,
     }
+}
+
+/// What an ingest that has begun says of the topic.
+pub(super) async fn begin(state: &MemoryState) {
+    let connection = ConnectionId::new("acme");
+    let lease = TimeDelta::minutes(1).to_std().unwrap();
+    let acquired = state.acquire(&connection, "ingest", DateTime::UNIX_EPOCH, lease);
+    let term = acquired.await.unwrap().unwrap();
+    let told = ObjectState {
+        topic_since: Some(term),
+        ..ObjectState::default()
+    };
+    let object = ObjectName::new("Account");
+    state
+        .put_object(&connection, term, &object, told)
+        .await
+        .unwrap();
 }
 
 impl Stage {

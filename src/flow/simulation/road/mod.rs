@@ -114,3 +114,13 @@ fn a_target_that_lets_a_zombie_write_is_caught() {
     });
     assert!(caught >= 3, "only {caught} of 20 schedules caught it");
 }
+
+#[test]
+fn children_that_are_not_asked_anew_are_caught() {
+    let caught = wrong(Profile {
+        flaw: Flaw::LeavesChildren,
+        deeds: 50,
+        ..Profile::default()
+    });
+    assert!(caught >= 3, "only {caught} of 20 schedules caught it");
+}

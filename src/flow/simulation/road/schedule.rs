@@ -199,6 +199,7 @@ impl Run {
         Excuses {
             damaged: !self.road.world.damaged.is_empty(),
             expires: self.profile.expires,
+            unheard: false,
             flaw: self.profile.flaw,
         }
     }
@@ -240,6 +241,7 @@ impl Run {
         let replay = Replay::run(&self.road, &mut rng).await?;
         let excuses = Excuses {
             expires: false,
+            unheard: true,
             ..self.excuses()
         };
         let judged = self.judged(&replay.store, excuses).await;

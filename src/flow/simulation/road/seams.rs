@@ -101,6 +101,8 @@ pub enum Flaw {
     OffsetsFirst,
     /// Whoever writes is let in.
     NoFence,
+    /// Nobody hears who refers to a row that was left.
+    LeavesChildren,
 }
 
 /// The target behind its seam.
@@ -118,7 +120,7 @@ impl SimTarget {
     async fn commit(&self, mut batch: Batch) -> Result<Applied, Fault> {
         let mut told = batch.clone();
         match self.flaw {
-            Flaw::None => {}
+            Flaw::None | Flaw::LeavesChildren => {}
             Flaw::ForgetsVersions => {
                 let rows = told.destinations.iter_mut();
                 for row in rows.flat_map(|to| Arc::make_mut(&mut to.rows)) {
@@ -272,6 +274,9 @@ impl Target for SimTarget {
 
     async fn strays(&self, connection: &ConnectionId) -> Result<Strays, Fault> {
         self.process.alive().await;
+        if self.flaw == Flaw::LeavesChildren {
+            return Ok(Strays::default());
+        }
         self.inner.strays(connection).await
     }
 
