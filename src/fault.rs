@@ -195,6 +195,19 @@ impl Fault {
         self.remedy.as_deref()
     }
 
+    /// Whether an error of this type is among the causes.
+    #[must_use]
+    pub fn is_caused_by<T: Error + 'static>(&self) -> bool {
+        let mut cause = Error::source(self);
+        while let Some(inner) = cause {
+            if inner.is::<T>() {
+                return true;
+            }
+            cause = inner.source();
+        }
+        false
+    }
+
     /// The whole text on one line: what, causes, remedy.
     #[must_use]
     pub fn report(&self) -> String {

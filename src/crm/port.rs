@@ -229,7 +229,17 @@ pub enum LostCause {
     NotCaptured,
     /// The org was restored to an earlier state, and every other object with this one.
     Restored,
+    /// The org delivers no more events for a while; the stream's place is kept, and it goes on from there.
+    DeliveryLimit {
+        /// To when it was told so before.
+        since: Option<DateTime<Utc>>,
+    },
 }
+
+/// Why a stream is refused for hours while its place is kept: the cause of a [`Listener`]'s fault.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the org's event delivery limit of 24 hours is spent")]
+pub struct DeliverySpent;
 
 /// Where a stream starts.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,7 @@ mod allowance;
 mod beginning;
 mod lost;
 mod metadata;
+mod spent;
 
 use beginning::{Begun, begin};
 
@@ -73,7 +74,7 @@ pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
                 .unwrap_or_default()
                 .max(road.settings.refused_wait),
         };
-        show_fault(&road, life, &fault, wait);
+        show_fault(&road, life, &fault, wait, "connection ended");
         tokio::select! {
             biased;
             () = stop.stopped() => break,
@@ -84,7 +85,7 @@ pub async fn keep(road: Road, selected: Selected, stop: StopSignal) {
     show(&road, Life::Stopped);
 }
 
-fn show_fault(road: &Road, life: Life, fault: &Fault, wait: Duration) {
+fn show_fault(road: &Road, life: Life, fault: &Fault, wait: Duration, what: &str) {
     let picture = FaultPicture::of(fault, road.clock.now());
     let labels = [
         ("connection", road.connection.as_str()),
@@ -93,7 +94,7 @@ fn show_fault(road: &Road, life: Life, fault: &Fault, wait: Duration) {
     road.metrics.counter(metrics::FAULTS, &labels).increment(1);
     tracing::error!(
         connection = %road.connection, kind = picture.kind, state = life.label(),
-        error = picture.text, again_in_seconds = wait.as_secs_f64(), "connection ended"
+        error = picture.text, again_in_seconds = wait.as_secs_f64(), "{what}"
     );
     // The reason comes before the state that asks for one.
     road.board
@@ -112,6 +113,12 @@ fn show(road: &Road, life: Life) {
         let value = if state == life { 1.0 } else { 0.0 };
         road.metrics.gauge(metrics::STATE, &labels).set(value);
     }
+}
+
+fn show_streaming(road: &Road) {
+    road.board
+        .connection(&road.connection, |entry| entry.fault = None);
+    show(road, Life::Streaming);
 }
 
 /// One life under one term.
@@ -236,6 +243,9 @@ async fn start(
         *covered = (*covered).max(*since);
     }
     let owed = Arc::clone(&beginning.owed);
+    // Before anything runs that may know better.
+    show_streaming(road);
+    tracing::info!(connection = %road.connection, term, org, "listening");
     let ingest = Ingest::new(road.clone(), Arc::clone(&objects), beginning);
     let (inlet, inputs) = mpsc::channel(QUEUE);
     family.spawn("ingest", ingest.run(inputs, family.stop().clone()));
@@ -280,10 +290,6 @@ async fn start(
         "asking what is left",
         allowance::look(road.clone(), family.stop().clone()),
     );
-    road.board
-        .connection(&road.connection, |entry| entry.fault = None);
-    show(road, Life::Streaming);
-    tracing::info!(connection = %road.connection, term, org, "listening");
     Ok(())
 }
 

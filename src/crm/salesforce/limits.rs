@@ -1,8 +1,11 @@
 //! What is left of the org's allowances (REST API Developer Guide, "Limits"): its calls, and the events it delivers.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::budget::Usage;
+use crate::crm::port::DeliverySpent;
 use crate::fault::{Fault, FaultKind};
 
 use super::rest::Rest;
@@ -53,4 +56,16 @@ pub async fn look(rest: &Rest) -> Result<(), Fault> {
         rest.budget().deliveries(events.into());
     }
     Ok(())
+}
+
+/// The fault of a stream that is refused because the org's event deliveries of a day are spent.
+#[must_use]
+pub fn delivery_spent(shown: &str) -> Fault {
+    Fault::new(FaultKind::Throttled, shown)
+        .retry_after(Duration::from_hours(1))
+        .source(DeliverySpent)
+        .remedy(
+            "raise it, or let fewer subscribers listen; objects are read by windows meanwhile, and events come \
+             later, as they are held for three days",
+        )
 }

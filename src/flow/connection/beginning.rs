@@ -21,7 +21,7 @@ use crate::state::port::{
     Fence, HoleCause, HoleScope, NewHole, ObjectState, Progress, StoredPosition,
 };
 
-use super::{Selected, lost};
+use super::{Selected, lost, spent};
 
 /// All that a life needs.
 pub(super) struct Begun {
@@ -321,7 +321,7 @@ async fn open_stream(
             (Start::Earliest, Some(HoleCause::NoPosition))
         }
     };
-    let listener = match road.crm.listen(&selections, start).await {
+    let listener = match road.crm.listen(&selections, start.clone()).await {
         Err(fault) if fault.kind() == FaultKind::PositionLost => {
             tracing::warn!(
                 connection = %road.connection, error = %fault,
@@ -330,7 +330,7 @@ async fn open_stream(
             broken = Some(HoleCause::ExpiredPosition);
             road.crm.listen(&selections, Start::Earliest).await?
         }
-        listener => listener?,
+        opened => spent::outlive(road, selections, start, opened)?,
     };
     // What is committed from `since` on is told: the stream was open before the clock was looked at.
     let opened = Opened {

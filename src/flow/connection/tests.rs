@@ -244,3 +244,40 @@ async fn a_restored_org_is_read_anew_and_its_lower_numbers_count() {
     world.settle().await;
     world.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_delivered_is_read_and_the_stream_goes_on_from_its_place() {
+    let mut world = World::new();
+    world.org.put("a", "one");
+    world.start();
+    world.settle().await;
+    world.org.spend_deliveries(true);
+    for name in ["not delivered", "nor this", "nor that"] {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        world.org.put("a", name);
+        world.settle().await;
+    }
+    // Windows that follow one another, each read once; the newest is told first.
+    let holes = world.holes(true).await;
+    let windows: Vec<_> = holes
+        .iter()
+        .map(|hole| match hole.scope {
+            HoleScope::Window { from, to } if hole.cause == HoleCause::DeliveryLimit => (from, to),
+            _ => panic!("{hole:?}"),
+        })
+        .collect();
+    assert!(windows.len() >= 3, "{windows:?}");
+    assert!(
+        windows.windows(2).all(|pair| pair[1].1 == pair[0].0),
+        "{windows:?}"
+    );
+    world.org.spend_deliveries(false);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    world.settle().await;
+    let (holes, reads) = (world.holes(true).await.len(), world.org.whole_reads());
+    world.org.put("b", "delivered");
+    world.settle().await;
+    assert_eq!(world.holes(true).await.len(), holes);
+    assert_eq!(world.org.whole_reads(), reads);
+    world.stop().await;
+}

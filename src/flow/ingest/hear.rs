@@ -103,7 +103,8 @@ impl Ingest {
         }
     }
 
-    /// A lost stream's hole: the object's next read of everything begins its stream anew.
+    /// A lost stream's hole: the object's next read of everything begins its stream anew. Of one that goes on from its
+    /// place it is a window.
     fn hole_of_lost(&self, lost: &Lost) -> NewHole {
         tracing::warn!(
             connection = %self.road.connection, object = %lost.object, cause = ?lost.cause,
@@ -116,8 +117,15 @@ impl Ingest {
                 LostCause::PermissionLost => HoleCause::PermissionLost,
                 LostCause::NotCaptured => HoleCause::NotCaptured,
                 LostCause::Restored => HoleCause::OrgRestored,
+                LostCause::DeliveryLimit { .. } => HoleCause::DeliveryLimit,
             },
-            scope: HoleScope::Object { to: lost.to },
+            scope: match lost.cause {
+                LostCause::DeliveryLimit { since } => HoleScope::Window {
+                    from: since.unwrap_or(self.confirmed_at),
+                    to: lost.to,
+                },
+                _ => HoleScope::Object { to: lost.to },
+            },
             opened_at: self.road.clock.now(),
         }
     }

@@ -281,6 +281,25 @@ impl Stage {
         self.holes = self.holes().len();
     }
 
+    /// Waits until org, images and store agree, whatever the stream does.
+    async fn agree(&self, what: &str) {
+        let until = Instant::now() + PATIENCE;
+        for look in 1.. {
+            let left = self.differences().await;
+            if left.is_empty() {
+                break;
+            }
+            let tail = self.daemon().tail();
+            assert!(Instant::now() < until, "{what}: {left:#?}\n{tail}");
+            if look % LOOKS == 0 {
+                self.world
+                    .control("time", json!({ "advance_seconds": 75 }))
+                    .await;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// What is not as it should be.
     async fn left(&self, holes: &[&str]) -> Vec<String> {
         let scripts = sim::told(&self.world.http, &self.world.org.url, "faults").await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::crm::salesforce::limits::delivery_spent;
 use crate::fault::{Fault, FaultKind};
 use crate::http::answer::status_kind;
 
@@ -77,21 +78,14 @@ pub fn classify(
 }
 
 fn limit(words: &str, shown: &str) -> Option<Fault> {
-    let (wait, remedy) = if words.contains("daily limit") {
-        (
-            Duration::from_hours(1),
-            "the org's event delivery limit of 24 hours is spent: raise it, or let fewer subscribers listen; what \
-             is missed comes later, as events are held for three days",
-        )
-    } else if words.contains("limit") {
-        (
-            Duration::from_mins(5),
-            "too many streaming clients are signed in to the org: sessions that were not closed end after minutes",
-        )
-    } else {
+    if words.contains("daily limit") {
+        return Some(delivery_spent(shown));
+    }
+    if !words.contains("limit") {
         return None;
-    };
-    let fault = Fault::new(FaultKind::Throttled, shown).retry_after(wait);
+    }
+    let fault = Fault::new(FaultKind::Throttled, shown).retry_after(Duration::from_mins(5));
+    let remedy = "too many streaming clients are signed in to the org: sessions that were not closed end after minutes";
     Some(fault.remedy(remedy))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
+use crate::crm::salesforce::limits::delivery_spent;
 use crate::fault::{Fault, FaultKind};
 
 /// What an error code begins with, in the trailer that bears it.
@@ -32,6 +33,7 @@ impl From<Fault> for Trouble {
 enum Fate {
     DeadToken,
     Cut,
+    Spent,
     Wait(FaultKind, Duration, Option<&'static str>),
     Fault(FaultKind, Option<&'static str>),
 }
@@ -51,6 +53,7 @@ pub fn classify(what: &str, status: &Status) -> Trouble {
     match fate {
         Fate::DeadToken => Trouble::DeadToken(shown),
         Fate::Cut => Trouble::Cut(shown),
+        Fate::Spent => Trouble::Fault(delivery_spent(&shown)),
         Fate::Wait(kind, wait, remedy) => {
             let fault = Fault::new(kind, shown).retry_after(wait);
             Trouble::Fault(match remedy {
@@ -89,11 +92,7 @@ fn of_suffix(suffix: &str) -> Option<Fate> {
             let remedy = "too many subscriptions are open in the org: let fewer subscribers listen";
             Fate::Wait(Throttled, 5 * minute, Some(remedy))
         }
-        "subscription.limit.exceeded" => {
-            let remedy = "the org's event delivery limit of 24 hours is spent: raise it, or let fewer \
-                 subscribers listen; what is missed comes later, as events are held for three days";
-            Fate::Wait(Throttled, 60 * minute, Some(remedy))
-        }
+        "subscription.limit.exceeded" => Fate::Spent,
         "service.tenant.license" => Fate::Fault(
             Permission,
             Some("the org's licence does not include the Pub/Sub API: ask its admin"),

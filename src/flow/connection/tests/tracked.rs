@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::crm::dynamics::merge::DynamicsTable;
 use crate::crm::port::{
-    Crm, Heard, Listener, Lost, LostCause, OrgIdentity, Pages, Selection, Start,
+    Crm, DeliverySpent, Heard, Listener, Lost, LostCause, OrgIdentity, Pages, Selection, Start,
 };
 use crate::fault::{Fault, FaultKind};
 use crate::image::merge::MergeTable;
@@ -55,6 +55,8 @@ struct Inner {
     reads_by_id: usize,
     /// The stream tells nothing.
     is_silent: bool,
+    /// No event is delivered any more today.
+    is_spent: bool,
     is_poor: bool,
     /// Whole reads begin no stream: records may be read by id at any time.
     is_ungated: bool,
@@ -122,6 +124,10 @@ impl Org {
 
     pub fn ungate(&self) {
         self.lock().is_ungated = true;
+    }
+
+    pub fn spend_deliveries(&self, is_spent: bool) {
+        self.lock().is_spent = is_spent;
     }
 
     pub fn silence(&self) {
@@ -503,6 +509,11 @@ impl Listener for Changes {
             }
             {
                 let mut inner = self.org.lock();
+                if inner.is_spent {
+                    return Err(Fault::new(FaultKind::Throttled, "nothing is delivered")
+                        .retry_after(Duration::from_hours(1))
+                        .source(DeliverySpent));
+                }
                 if !std::mem::replace(&mut self.begun, true) {
                     return Ok(Heard {
                         position: Some(written(&inner)),

@@ -23,6 +23,31 @@ impl Stage {
         self.again().await;
         self.settle(what, &[]).await;
     }
+
+    /// The org delivers nothing for a day: what is committed meanwhile is read, by a daemon that listened and by one that
+    /// starts; then the stream goes on from its place.
+    async fn outlives_the_limit(&mut self) {
+        let what = "the delivery limit";
+        let spent = json!({ "do": { "kind": "limit_events", "events": 1 } });
+        self.world.control("faults", spent).await;
+        for starts in [false, true] {
+            if starts {
+                self.again().await;
+            }
+            self.does(Deed::Changes).await;
+            self.daemon()
+                .wait_for(what, |health| {
+                    let connection = &health["connections"]["acme"];
+                    connection["state"] == "retrying" && connection["fault"]["kind"] == "throttled"
+                })
+                .await;
+            self.does(Deed::Changes).await;
+            self.agree(what).await;
+        }
+        self.clear().await;
+        self.again().await;
+        self.settle(what, &["delivery_limit"]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,10 +63,6 @@ async fn what_cometd_has_to_wait_for_keeps_the_place() {
         let forget = json!({ "do": { "kind": "forget_clients" } });
         stage.waits(reason, kind, &[deny, forget]).await;
     }
-    let spent = json!({ "do": { "kind": "limit_events", "events": 1 } });
-    stage
-        .waits("the delivery limit", "throttled", &[spent])
-        .await;
     stage.end();
 }
 
@@ -56,9 +77,14 @@ async fn what_pubsub_has_to_wait_for_keeps_the_place() {
         let end = json!({ "on": { "rpc": "Subscribe" }, "forever": true, "do": end });
         stage.waits(code, "throttled", &[end]).await;
     }
-    let spent = json!({ "do": { "kind": "limit_events", "events": 1 } });
-    stage
-        .waits("the delivery limit", "throttled", &[spent])
-        .await;
     stage.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_delivered_is_read_by_windows() {
+    for transport in [Transport::Cometd, Transport::PubSub] {
+        let mut stage = Stage::begin(transport, "poll_interval = \"1s\"\n").await;
+        stage.outlives_the_limit().await;
+        stage.end();
+    }
 }
