@@ -22,7 +22,7 @@ use crate::model::value::Fields;
 use crate::model::version::Version;
 
 /// Dates of answers come in whole seconds, less a round trip.
-const ROUNDING: TimeDelta = TimeDelta::seconds(2);
+pub(super) const ROUNDING: TimeDelta = TimeDelta::seconds(2);
 /// How much later than its own time stamp a row may have been committed and told. Only images that were rebuilt from a
 /// topic need it: they hold a row whose number is not known.
 const UNKNOWN: TimeDelta = TimeDelta::minutes(15);

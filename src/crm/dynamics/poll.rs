@@ -15,6 +15,7 @@ use crate::model::value::Fields;
 
 use super::canary::Canaries;
 use super::describe::Describer;
+use super::merge::ROUNDING;
 use super::place::{Link, Modified, Place, Way};
 use super::plan::Plan;
 use super::read::{REACH, prefer, window};
@@ -23,8 +24,6 @@ use super::row::{Item, PageAnswer};
 
 /// Rows of a page are told as of a second after the answer's date, which is cut to whole seconds.
 const SECOND: TimeDelta = TimeDelta::seconds(1);
-/// Dates of answers come in whole seconds, less a round trip.
-const ROUNDING: TimeDelta = TimeDelta::seconds(2);
 
 /// A question under way.
 pub struct Poll {
