@@ -115,6 +115,85 @@ async fn replays(world: World) {
     assert!(status.success(), "{lines}");
 }
 
+/// Every record of a sales org, replayed: nothing differs, and after a change of mappings just the columns of these do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_a_sales_org_tells_no_difference_and_then_the_changed_fields() {
+    const RECORDS: [(&str, &str, u64); 3] = [
+        ("user_sync", "User", 35),
+        ("company_sync", "Account", 265),
+        ("opportunity_sync", "Opportunity", 1200),
+    ];
+    let world = World::of(&tables(35, 265, 1200)).await;
+    world.store.let_schemas_be_made().await;
+    let daemon = world.daemon().await;
+    daemon.synced().await;
+    world.settled(&daemon).await;
+    let replay = ["job", "replay", "acme", "--into", "again", "--json"];
+    let (code, all) = world.ran(&replay);
+    assert_eq!(code, Some(0), "beside the daemon, no difference: {all}");
+    let (status, lines) = daemon.stop();
+    assert!(status.success(), "{lines}");
+
+    // Nobody calls from here on but who replays.
+    let calls = world.counts().await["calls"].clone();
+    let replace = [&replay[..], &["--replace"]].concat();
+    let (code, all) = world.ran(&replace);
+    assert_eq!(code, Some(0), "{all}");
+    for (job, _, records) in RECORDS {
+        let report = of(&all, job);
+        assert_eq!(report["refused"], 0, "{report}");
+        let told = &report["destinations"][0];
+        assert_eq!(told["equal"], records, "{told}");
+        assert_eq!(
+            (&told["columns"], &told["differences"]),
+            (&json!({}), &json!([]))
+        );
+    }
+    let (code, refused) = world.ran(&replay);
+    assert_eq!((code, &refused["kind"]), (Some(2), &json!("config")));
+
+    world.edit(
+        "jobs/acme/company_sync.toml",
+        "= \"Industry\"",
+        "= \"BillingCountry\"",
+    );
+    let stage = ("stage = \"StageName\"", "stage = \"Type\"");
+    world.edit("jobs/acme/opportunity_sync.toml", stage.0, stage.1);
+    let (code, all) = world.ran(&replace);
+    assert_eq!(code, Some(3), "there are differences: {all}");
+    let differ = async |object: &str, one: &str, other: &str| {
+        let truth = world.truth(object).await;
+        truth.values().filter(|it| it[one] != it[other]).count() as u64
+    };
+    let expected = [
+        None,
+        Some((
+            "industry",
+            differ("Account", "Industry", "BillingCountry").await,
+        )),
+        Some(("stage", differ("Opportunity", "StageName", "Type").await)),
+    ];
+    for ((job, object, records), changed) in RECORDS.into_iter().zip(expected) {
+        let told = &of(&all, job)["destinations"][0];
+        let (columns, different) = match changed {
+            Some((column, count)) => (json!({ column: count }), count),
+            None => (json!({}), 0),
+        };
+        assert!(
+            different > 0 || changed.is_none(),
+            "{object} tells too little"
+        );
+        assert_eq!(told["columns"], columns, "{object}: {told}");
+        assert_eq!(told["different"], different, "{object}: {told}");
+        assert_eq!(told["equal"], records - different, "{object}: {told}");
+        for none in ["live_only", "replay_only", "moved_on"] {
+            assert_eq!(told[none], 0, "{object}: {told}");
+        }
+    }
+    let after = &world.counts().await["calls"];
+    assert_eq!(*after, calls, "a replay asks the CRM for nothing");
+}
+
 fn of<'a>(report: &'a Json, job: &str) -> &'a Json {
     let mut jobs = report["jobs"]
         .as_array()

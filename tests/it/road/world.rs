@@ -132,6 +132,13 @@ impl World {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Replaces a text in a file of the config.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config().join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no `{from}`");
+        self.put(name, &text.replace(from, to));
+    }
+
     /// `connections/acme.toml`, by a transport.
     pub fn connection(&self, org: &str, transport: &str) -> String {
         format!(
@@ -208,6 +215,11 @@ impl World {
     /// What a command prints as JSON.
     pub fn command(&self, arguments: &[&str]) -> Json {
         command(&self.config(), arguments)
+    }
+
+    /// The exit code of a command, and what it prints as JSON.
+    pub fn ran(&self, arguments: &[&str]) -> (Option<i32>, Json) {
+        ran(&self.config(), arguments)
     }
 
     /// The stored rows of a table by the column that holds the CRM's id.
@@ -301,6 +313,11 @@ pub fn main_section(prefix: &str, store: &Store) -> String {
 
 /// What a command prints as JSON.
 pub fn command(config: &Path, arguments: &[&str]) -> Json {
+    ran(config, arguments).1
+}
+
+/// The exit code of a command, and what it prints as JSON.
+pub fn ran(config: &Path, arguments: &[&str]) -> (Option<i32>, Json) {
     let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
         .args(arguments)
         .env(STORE_PASSWORD_IN, STORE_PASSWORD)
@@ -310,12 +327,13 @@ pub fn command(config: &Path, arguments: &[&str]) -> Json {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| {
+    let told = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!(
             "{error}: {text}\n{}",
             String::from_utf8_lossy(&output.stderr)
         )
-    })
+    });
+    (output.status.code(), told)
 }
 
 /// A world's own name, for topics and databases.
