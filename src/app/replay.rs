@@ -1,6 +1,6 @@
 //! A job's topic replayed into a scratch store of its own, beside the daemon, and what differs from the live one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -147,33 +147,42 @@ fn asked(mappings: &[Arc<Mapping>], order: &Order) -> Result<Vec<Arc<Mapping>>, 
 }
 
 /// The jobs asked for, and those whose rows theirs depend on: the jobs that fill the same tables, and the tables
-/// that are looked up, and so on. Feeders come first.
+/// that are looked up, and so on. Who is looked up comes first, unless jobs look one another up.
 fn with_feeders(mappings: &[Arc<Mapping>], asked: &[Arc<Mapping>]) -> Vec<Arc<Mapping>> {
-    let mut tables: BTreeSet<String> = BTreeSet::new();
-    let mut open: VecDeque<Arc<Mapping>> = asked.iter().cloned().collect();
-    let mut found: Vec<Arc<Mapping>> = Vec::new();
-    while let Some(mapping) = open.pop_front() {
-        if found.iter().any(|known| Arc::ptr_eq(known, &mapping)) {
-            continue;
-        }
-        for destination in &mapping.plan().destinations {
-            tables.insert(destination.table.clone());
-            tables.extend(
-                destination
-                    .derives
-                    .iter()
-                    .map(|derive| derive.table.clone()),
-            );
-        }
-        found.push(mapping);
-        let feeds = |mapping: &&Arc<Mapping>| {
-            let mut destinations = mapping.plan().destinations.iter();
-            destinations.any(|destination| tables.contains(&destination.table))
-        };
-        open.extend(mappings.iter().filter(feeds).cloned());
+    let (mut met, mut found) = (Vec::new(), Vec::new());
+    for mapping in asked {
+        visit(mappings, mapping, &mut met, &mut found);
     }
-    found.reverse();
     found
+}
+
+fn visit<'a>(
+    mappings: &'a [Arc<Mapping>],
+    mapping: &'a Arc<Mapping>,
+    met: &mut Vec<&'a Arc<Mapping>>,
+    found: &mut Vec<Arc<Mapping>>,
+) {
+    if met.iter().any(|known| Arc::ptr_eq(known, mapping)) {
+        return;
+    }
+    met.push(mapping);
+    let destinations = &mapping.plan().destinations;
+    let derives = destinations.iter().flat_map(|plan| &plan.derives);
+    let looked_up: BTreeSet<&str> = derives.map(|derive| derive.table.as_str()).collect();
+    let filled: BTreeSet<&str> = destinations
+        .iter()
+        .map(|plan| plan.table.as_str())
+        .collect();
+    for tables in [looked_up, filled] {
+        let feeds = |other: &&Arc<Mapping>| {
+            let mut destinations = other.plan().destinations.iter();
+            destinations.any(|plan| tables.contains(plan.table.as_str()))
+        };
+        for feeder in mappings.iter().filter(feeds) {
+            visit(mappings, feeder, met, found);
+        }
+    }
+    found.push(Arc::clone(mapping));
 }
 
 async fn run_all(
@@ -312,6 +321,36 @@ impl Scratch {
                 target.close().await?;
                 removed
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// However the files are named, and whichever of them is asked for.
+    #[test]
+    fn who_is_looked_up_is_replayed_first() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/crm-sales");
+        let config = crate::app::load(&path).unwrap();
+        let mut mappings = compile(&config).unwrap();
+        let is_last = |run: &[Arc<Mapping>]| {
+            let last = run.last().map(|mapping| mapping.plan().job.as_str());
+            run.len() == 3 && last == Some("opportunity_sync")
+        };
+        for turn in 0..6 {
+            mappings.rotate_left(1);
+            if turn == 3 {
+                mappings.reverse();
+            }
+            let asked = mappings.iter();
+            let asked = asked.filter(|mapping| mapping.plan().job.as_str() == "opportunity_sync");
+            let asked: Vec<_> = asked.cloned().collect();
+            assert!(is_last(&with_feeders(&mappings, &asked)));
+            assert!(is_last(&with_feeders(&mappings, &mappings)));
         }
     }
 }
