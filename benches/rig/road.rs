@@ -23,6 +23,7 @@ use tributary::runtime::shutdown::StopSignal;
 use tributary::state::memory::MemoryState;
 use tributary::state::port::State;
 use tributary::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use tributary::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use tributary::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Target, Traced,
@@ -275,5 +276,28 @@ impl Reviews for Counting {
 
     async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
         self.inner.decide(binding).await
+    }
+}
+
+#[async_trait]
+impl Sweeps for Counting {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        self.inner.begin_replay(of, tables).await
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        self.inner.met(of, records).await
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        self.inner.unmet(of, limit).await
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        self.inner.swept(of, swept).await
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        self.inner.end_replay(of).await
     }
 }

@@ -8,6 +8,7 @@ use tributary::model::name::{ConnectionId, JobId, ObjectName};
 use tributary::model::record_id::RecordId;
 use tributary::model::stored::StoredObject;
 use tributary::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use tributary::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use tributary::target::port::{
     Applied, Assignment, Batch, Expired, Outcome, ParkedKey, ReaderKey, Released, RowsPage,
     StoredRow, Target, Traced,
@@ -110,5 +111,28 @@ impl Reviews for Sink {
             before: None,
             waits: false,
         })
+    }
+}
+
+#[async_trait]
+impl Sweeps for Sink {
+    async fn begin_replay(&self, _: &SweepKey, _: &[String]) -> Result<u64, Fault> {
+        Ok(0)
+    }
+
+    async fn met(&self, _: &SweepKey, _: &[RecordId]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn unmet(&self, _: &SweepKey, _: usize) -> Result<Vec<Unmet>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn swept(&self, _: &SweepKey, _: &[Unmet]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn end_replay(&self, _: &SweepKey) -> Result<(), Fault> {
+        Ok(())
     }
 }

@@ -49,6 +49,7 @@
 
 pub mod brake;
 pub mod review;
+pub mod sweep;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -66,10 +67,11 @@ use crate::model::version::Version;
 
 use brake::Brake;
 use review::Reviews;
+use sweep::Sweeps;
 
 /// A store of rows with its ledger.
 #[async_trait]
-pub trait Target: Reviews {
+pub trait Target: Reviews + Sweeps {
     /// Creates missing tables, columns and ledger; drops nothing. A column of another type is `Config`.
     async fn ensure(&self, objects: &[StoredObject]) -> Result<(), Fault>;
 

@@ -20,6 +20,7 @@ use crate::model::stored::StoredObject;
 use crate::model::waiting::Waiting;
 use crate::runtime::clock::Clock;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Strays, Target, Traced,
@@ -197,6 +198,34 @@ impl Reviews for Watched {
     async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
         // What is asked for may not be there; that says nothing of the target.
         self.target.decide(binding).await
+    }
+}
+
+#[async_trait]
+impl Sweeps for Watched {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        let call = self.target.begin_replay(of, tables);
+        self.contact.watch(Does::Write, call).await
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        let call = self.target.met(of, records);
+        self.contact.watch(Does::Write, call).await
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        let call = self.target.unmet(of, limit);
+        self.contact.watch(Does::Read, call).await
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        let call = self.target.swept(of, swept);
+        self.contact.watch(Does::Write, call).await
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        let call = self.target.end_replay(of);
+        self.contact.watch(Does::Write, call).await
     }
 }
 

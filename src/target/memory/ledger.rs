@@ -7,12 +7,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::sweep::Noted;
 use crate::fault::{Fault, FaultKind};
 use crate::mapping::plan::{DerivePlan, Reference};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::version::Version;
 use crate::target::port::review::Binding;
+use crate::target::port::sweep::SweepKey;
 use crate::target::port::{Assignment, Batch, ReaderKey};
 
 /// What a target remembers besides its rows. Its order makes ranges of a record's entries.
@@ -26,6 +28,8 @@ pub(super) struct Ledger {
     pub bindings: BTreeMap<Association, Binding>,
     /// Rows that records of a connection have left, in their order.
     pub left: BTreeMap<u64, (ConnectionId, Uuid)>,
+    /// Who held a row when a replay began, and was not met since.
+    pub unmet: BTreeMap<SweepKey, Noted>,
     offsets: HashMap<(ReaderKey, u32), Assignment>,
 }
 
@@ -117,6 +121,18 @@ impl Ledger {
             .or_insert(Assignment { next: 0, epoch: 0 });
         held.epoch += 1;
         *held
+    }
+
+    /// Forgets what readers of a job have of every topic.
+    pub(super) fn forget_offsets(
+        &mut self,
+        connection: &ConnectionId,
+        job: &JobId,
+        reader: impl Fn(&str) -> bool,
+    ) {
+        self.offsets.retain(|(held, _), _| {
+            (&held.connection, &held.job) != (connection, job) || !reader(&held.reader)
+        });
     }
 
     /// The compare of a batch's compare-and-set.

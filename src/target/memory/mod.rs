@@ -10,6 +10,7 @@ mod release;
 mod review;
 mod spared;
 mod stray;
+mod sweep;
 mod tables;
 mod transaction;
 
@@ -31,6 +32,7 @@ use crate::model::name::{ConnectionId, JobId, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::stored::StoredObject;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Strays, Target, Traced,
@@ -266,6 +268,32 @@ impl Reviews for MemoryTarget {
 
     async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
         review::decide(&mut *self.open()?, binding)
+    }
+}
+
+#[async_trait]
+impl Sweeps for MemoryTarget {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        Ok(sweep::begin(&mut self.open()?.ledger, of, tables))
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        sweep::met(&mut self.open()?.ledger, of, records);
+        Ok(())
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        Ok(sweep::unmet(&self.open()?.ledger, of, limit))
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        sweep::swept(&mut self.open()?.ledger, of, swept);
+        Ok(())
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        sweep::end(&mut self.open()?.ledger, of);
+        Ok(())
     }
 }
 

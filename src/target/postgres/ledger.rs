@@ -18,7 +18,8 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 /// transaction sees: whoever wants the same claim waits for the end of who has it. `feed` has the objects whose records
 /// hold rows of a table, and counts the batches in which such a record let go of its row (`recall.rs`). `owners` are the
 /// connections to which a column belongs where they hold the row. `stray` has the rows that records are not any more, until
-/// what refers to them was asked for again.
+/// what refers to them was asked for again. `unmet` has who held a row when a replay into the live tables began, and was not
+/// met since.
 const STEPS: &[&str] = &["
 CREATE TABLE {l}.\"offset\" (
     connection text COLLATE \"C\", job text COLLATE \"C\", reader text COLLATE \"C\", generation text COLLATE \"C\",
@@ -94,6 +95,12 @@ CREATE TABLE {l}.stray (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, connection text COLLATE \"C\" NOT NULL, gsid uuid NOT NULL
 );
 CREATE INDEX stray_of ON {l}.stray (connection, id);
+", "
+CREATE TABLE {l}.unmet (
+    connection text COLLATE \"C\", job text COLLATE \"C\", replay text COLLATE \"C\", record text COLLATE \"C\",
+    destination text COLLATE \"C\", version text COLLATE \"C\" NOT NULL,
+    PRIMARY KEY (connection, job, replay, record, destination)
+);
 "];
 
 /// Makes both schemas and brings the ledger up to date; within a transaction that holds the lock of `ensure`.

@@ -42,6 +42,7 @@ mod schema;
 mod scratch;
 mod stage;
 mod stray;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -69,6 +70,7 @@ use crate::postgres::worker::Worker;
 use crate::postgres::{Server, Settings};
 use crate::runtime::clock::Clock;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Strays, Target, Traced,
@@ -434,6 +436,53 @@ impl Reviews for PostgresTarget {
         let order = orders::Decide {
             schemas: self.schemas(),
             binding: binding.clone(),
+        };
+        self.keeper.run(order).await
+    }
+}
+
+#[async_trait]
+impl Sweeps for PostgresTarget {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        let order = orders::BeginReplay {
+            schemas: self.schemas(),
+            of: of.clone(),
+            tables: tables.to_vec(),
+        };
+        self.smith.run(order).await
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        let order = orders::Met {
+            schemas: self.schemas(),
+            of: of.clone(),
+            records: records.to_vec(),
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        let order = orders::ListUnmet {
+            schemas: self.schemas(),
+            of: of.clone(),
+            limit,
+        };
+        self.reader.run(order).await
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        let order = orders::Swept {
+            schemas: self.schemas(),
+            of: of.clone(),
+            swept: swept.to_vec(),
+        };
+        self.keeper.run(order).await
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        let order = orders::EndReplay {
+            schemas: self.schemas(),
+            of: of.clone(),
         };
         self.keeper.run(order).await
     }

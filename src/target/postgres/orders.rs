@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::release::Share;
 use super::{
-    Schemas, expired, ledger, read, read_held, release, review, schema, scratch, stray, wake,
+    Schemas, expired, ledger, read, read_held, release, review, schema, scratch, stray, sweep, wake,
 };
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
@@ -19,6 +19,7 @@ use crate::postgres::error::OrderError;
 use crate::postgres::session::Session;
 use crate::postgres::worker::Order;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Which};
+use crate::target::port::sweep::{SweepKey, Unmet};
 use crate::target::port::{
     Assignment, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow, Strays, Traced,
 };
@@ -70,6 +71,16 @@ order!(ListStrays { connection: ConnectionId } -> Strays =
     |own, session| stray::list(session, &own.schemas, &own.connection));
 order!(ForgetStrays { marks: Vec<u64> } -> () =
     |own, session| stray::forget(session, &own.schemas, &own.marks));
+order!(BeginReplay { of: SweepKey, tables: Vec<String> } -> u64 =
+    |own, session| sweep::begin(session, &own.schemas, &own.of, &own.tables));
+order!(Met { of: SweepKey, records: Vec<RecordId> } -> () =
+    |own, session| sweep::met(session, &own.schemas, &own.of, &own.records));
+order!(ListUnmet { of: SweepKey, limit: usize } -> Vec<Unmet> =
+    |own, session| sweep::unmet(session, &own.schemas, &own.of, own.limit));
+order!(Swept { of: SweepKey, swept: Vec<Unmet> } -> () =
+    |own, session| sweep::swept(session, &own.schemas, &own.of, &own.swept));
+order!(EndReplay { of: SweepKey } -> () =
+    |own, session| sweep::end(session, &own.schemas, &own.of));
 order!(Parked {} -> Vec<(ConnectionId, JobId, u64)> =
     |own, session| read::parked(session, &own.schemas));
 order!(Reviews { which: Which } -> Vec<Review> =

@@ -13,6 +13,7 @@ use crate::target::port::{Assignment, Batch, ReaderKey};
 /// awaited one, 2 when several were found where that is an error, 3 when a person is waited for; so a release looks at
 /// nothing that waits in vain. `owners` are the connections, as JSON, to which the column belongs where they hold the row.
 /// `tributary_left` has the rows that records are not any more, until what refers to them was asked for again.
+/// `tributary_unmet` has who held a row when a replay into the live tables began, and was not met since.
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE tributary_column (
     \"table\" TEXT NOT NULL, \"column\" TEXT NOT NULL, type TEXT NOT NULL,
@@ -78,6 +79,12 @@ CREATE TABLE tributary_left (
     id INTEGER PRIMARY KEY AUTOINCREMENT, connection TEXT NOT NULL, gsid TEXT NOT NULL
 ) STRICT;
 CREATE INDEX tributary_left_of ON tributary_left (connection, id);
+", "
+CREATE TABLE tributary_unmet (
+    connection TEXT NOT NULL, job TEXT NOT NULL, replay TEXT NOT NULL, record TEXT NOT NULL,
+    destination TEXT NOT NULL, version TEXT NOT NULL,
+    PRIMARY KEY (connection, job, replay, record, destination)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// The compare-and-set of (epoch, next): the first statement of a batch.

@@ -30,6 +30,7 @@ mod review;
 mod rows;
 mod schema;
 mod stray;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,7 @@ use crate::sqlite::readers::Readers;
 use crate::sqlite::writer::Writer;
 use crate::target::beside::{HeldRow, Holder, StoreBeside};
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Strays, Target, Traced,
@@ -322,6 +324,41 @@ impl Reviews for SqliteTarget {
     async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
         let binding = binding.clone();
         self.write(move |transaction| review::decide(transaction, &binding))
+            .await
+    }
+}
+
+#[async_trait]
+impl Sweeps for SqliteTarget {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        let (of, tables) = (of.clone(), tables.to_vec());
+        self.write(move |transaction| sweep::begin(transaction, &of, &tables))
+            .await
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        let (of, records) = (of.clone(), records.to_vec());
+        self.write(move |transaction| sweep::met(transaction, &of, &records))
+            .await
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        let of = of.clone();
+        self.store
+            .0
+            .read(move |transaction| sweep::unmet(transaction, &of, limit))
+            .await
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        let (of, swept) = (of.clone(), swept.to_vec());
+        self.write(move |transaction| sweep::swept(transaction, &of, &swept))
+            .await
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        let of = of.clone();
+        self.write(move |transaction| sweep::end(transaction, &of))
             .await
     }
 }

@@ -16,6 +16,7 @@ pub mod references;
 pub mod repeating;
 pub mod scheduling;
 pub mod streams;
+pub mod sweeping;
 pub mod values;
 pub mod waiting;
 pub mod world;
@@ -103,6 +104,8 @@ macro_rules! target_suite {
             scheduling: scheduled_columns_wait_for_a_full_sync a_full_sync_that_was_not_met_is_made_up_for
                 what_comes_to_a_row_writes_all_of_it scheduled_look_ups_wait_for_a_full_sync
                 a_full_sync_that_was_kept_out_is_made_up_for;
+            sweeping: who_holds_a_row_is_noted_until_it_is_met what_was_swept_is_struck_out_per_table
+                a_sweep_spares_what_moved_on a_replay_that_ended_leaves_nothing_in_the_ledger;
             values: every_type_comes_back_as_it_went numbers_are_equal_by_value
                 empty_and_null_are_two_things
                 an_absent_cell_leaves_its_column insert_only_columns_are_written_once

@@ -18,6 +18,7 @@ use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 use crate::state::port::State;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, Outcome, ParkedChange, ParkedKey, ReaderKey, Released,
     RowsPage, StoredRow, Target, Traced,
@@ -82,6 +83,8 @@ pub(super) struct Inner {
     /// Batches wait before they are looked at, until they are let go; and how many waited.
     pub holds: bool,
     pub held: usize,
+    /// Who held a row when a replay began, and was not met since.
+    pub unmet: BTreeMap<RecordId, Version>,
 }
 
 pub(super) struct FakeTarget {
@@ -386,6 +389,53 @@ impl Reviews for FakeTarget {
 
     async fn decide(&self, _: &Binding) -> Result<Decided, Fault> {
         Err(fault(FaultKind::Missing))
+    }
+}
+
+#[async_trait]
+impl Sweeps for FakeTarget {
+    async fn begin_replay(&self, _: &SweepKey, _: &[String]) -> Result<u64, Fault> {
+        let mut inner = self.lock();
+        let held = inner.names.iter().filter(|(_, (_, name))| name.is_some());
+        let held = held.map(|(record, (version, _))| (record.clone(), *version));
+        inner.unmet = held.collect();
+        Ok(inner.unmet.len() as u64)
+    }
+
+    async fn met(&self, _: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        self.lock()
+            .unmet
+            .retain(|record, _| !records.contains(record));
+        self.tell();
+        Ok(())
+    }
+
+    async fn unmet(&self, _: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        let inner = self.lock();
+        let unmet = inner.unmet.iter().take(limit);
+        let unmet = unmet.map(|(record, version)| Unmet {
+            record: record.clone(),
+            table: "company".to_owned(),
+            version: *version,
+        });
+        Ok(unmet.collect())
+    }
+
+    async fn swept(&self, _: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        for one in swept {
+            inner.unmet.remove(&one.record);
+        }
+        Ok(())
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.unmet.clear();
+        inner
+            .offsets
+            .retain(|(held, _), _| held.reader != of.reader());
+        Ok(())
     }
 }
 

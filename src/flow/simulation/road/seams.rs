@@ -19,6 +19,7 @@ use crate::model::stored::StoredObject;
 use crate::model::version::Version;
 use crate::target::memory::MemoryTarget;
 use crate::target::port::review::{Binding, Decided, InReview, Review, Reviews, Which};
+use crate::target::port::sweep::{SweepKey, Sweeps, Unmet};
 use crate::target::port::{
     Applied, Assignment, Batch, Expired, ParkedKey, ReaderKey, Released, RowsPage, StoredRow,
     Strays, Target, Traced,
@@ -307,5 +308,33 @@ impl Reviews for SimTarget {
 
     async fn decide(&self, binding: &Binding) -> Result<Decided, Fault> {
         self.inner.decide(binding).await
+    }
+}
+
+#[async_trait]
+impl Sweeps for SimTarget {
+    async fn begin_replay(&self, of: &SweepKey, tables: &[String]) -> Result<u64, Fault> {
+        self.process.alive().await;
+        self.inner.begin_replay(of, tables).await
+    }
+
+    async fn met(&self, of: &SweepKey, records: &[RecordId]) -> Result<(), Fault> {
+        self.process.alive().await;
+        self.inner.met(of, records).await
+    }
+
+    async fn unmet(&self, of: &SweepKey, limit: usize) -> Result<Vec<Unmet>, Fault> {
+        self.process.alive().await;
+        self.inner.unmet(of, limit).await
+    }
+
+    async fn swept(&self, of: &SweepKey, swept: &[Unmet]) -> Result<(), Fault> {
+        self.process.alive().await;
+        self.inner.swept(of, swept).await
+    }
+
+    async fn end_replay(&self, of: &SweepKey) -> Result<(), Fault> {
+        self.process.alive().await;
+        self.inner.end_replay(of).await
     }
 }
