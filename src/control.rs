@@ -2,6 +2,7 @@
 //! connections read their orders in the state and obey, on every daemon that shares it.
 
 pub mod rematch;
+pub mod replay;
 pub mod reviews;
 
 use std::collections::BTreeSet;
@@ -323,6 +324,7 @@ impl Control {
                 since: Some(self.clock.now()),
                 braked: None,
                 accepted: yes.or(order.accepted),
+                replay: order.replay,
             };
             let given = self.state.give(connection, job, revision, order.clone());
             // Whoever was quicker may have said the same.

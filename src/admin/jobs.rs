@@ -13,6 +13,7 @@ use crate::flow::board::{FaultPicture, Life, PausePicture};
 use crate::model::name::{ConnectionId, JobId, ObjectName};
 
 use super::Sources;
+use super::replays::Shown;
 use super::reply::Failure;
 
 /// The longest reason, and the longest name of who gives an order.
@@ -39,16 +40,19 @@ pub(super) struct Job {
     /// Records that wait for a person to say which row they are.
     in_review: u64,
     fault: Option<FaultPicture>,
+    /// The replay into the live tables that was asked for last.
+    replay: Option<Shown>,
 }
 
 impl From<JobStanding> for Job {
     fn from(standing: JobStanding) -> Self {
         let JobStanding {
             known,
-            order,
+            mut order,
             picture,
         } = standing;
         let picture = picture.unwrap_or_default();
+        let replay = order.replay.take();
         Self {
             connection: known.connection,
             job: known.job,
@@ -64,6 +68,7 @@ impl From<JobStanding> for Job {
             dead_letters: picture.dead_letters,
             in_review: picture.in_review,
             fault: picture.fault,
+            replay: replay.map(|replay| Shown::of(replay, picture.replay)),
         }
     }
 }
@@ -119,6 +124,13 @@ pub(super) struct Done {
     job: Job,
 }
 
+impl Done {
+    pub(super) fn new(changed: bool, standing: JobStanding) -> Self {
+        let job = standing.into();
+        Self { changed, job }
+    }
+}
+
 /// `POST /api/v1/jobs/{connection}/{job}/pause`.
 pub(super) async fn pause(
     State(sources): State<Sources>,
@@ -127,8 +139,7 @@ pub(super) async fn pause(
 ) -> Result<Json<Done>, Failure> {
     let told = said.told()?;
     let (changed, job) = sources.control.pause(&connection, &job, told).await?;
-    let job = job.into();
-    Ok(Json(Done { changed, job }))
+    Ok(Json(Done::new(changed, job)))
 }
 
 /// `POST /api/v1/jobs/{connection}/{job}/resume`.
@@ -139,6 +150,5 @@ pub(super) async fn resume(
 ) -> Result<Json<Done>, Failure> {
     let told = said.told()?;
     let (changed, job) = sources.control.resume(&connection, &job, told).await?;
-    let job = job.into();
-    Ok(Json(Done { changed, job }))
+    Ok(Json(Done::new(changed, job)))
 }

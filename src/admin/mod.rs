@@ -6,6 +6,7 @@ mod jobs;
 mod metadata;
 mod page;
 mod rematch;
+mod replays;
 mod reply;
 mod reviews;
 mod rows;
@@ -131,6 +132,10 @@ pub fn router(sources: Sources, token: Option<Secret>) -> Router {
         .route(
             "/api/v1/jobs/{connection}/{job}/rematch",
             get(rematch::bounds).post(rematch::page),
+        )
+        .route(
+            "/api/v1/jobs/{connection}/{job}/replay",
+            post(replays::tell),
         )
         .route(
             "/api/v1/connections/{connection}/syncs",

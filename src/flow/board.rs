@@ -128,6 +128,33 @@ pub struct JobPicture {
     pub dead_letters: u64,
     /// Records that wait for a person to say which row they are.
     pub in_review: u64,
+    /// The replay into the live tables that is under way here.
+    pub replay: Option<ReplayPicture>,
+}
+
+/// A replay into the live tables, as far as a daemon's partitions go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplayPicture {
+    /// Its id among the job's replays.
+    pub id: String,
+    /// What is done.
+    pub phase: ReplayPhase,
+    /// Offsets that are read.
+    pub read: u64,
+    /// How many there are to read; compaction may have left fewer records.
+    pub of: u64,
+}
+
+/// What a replay into the live tables does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayPhase {
+    /// The topic is read and applied.
+    Reading,
+    /// What came meanwhile is looked through.
+    Following,
+    /// What was not met leaves.
+    Sweeping,
 }
 
 /// A pause as people read it.

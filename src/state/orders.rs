@@ -8,7 +8,7 @@
 //! * A write whose reply is lost may be made again and changes nothing then.
 //! * Orders outlive the jobs that they are for: a job that leaves the config and comes back is found as it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -80,6 +80,73 @@ pub struct Order {
     /// What somebody said yes to after a brake: brakes count nothing of it. Stays with later orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Seen>,
+    /// The replay into the live tables that was asked for last, and how it stands. Stays with later orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+/// A replay of a job's topic into the live tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// Names it among the job's replays: its run, and its reader in the target's ledger.
+    pub id: String,
+    /// Where it begins.
+    pub since: Since,
+    /// Who asked for it.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// When, by the clock of who asked.
+    pub at: DateTime<Utc>,
+    /// How it stands.
+    pub stage: ReplayStage,
+}
+
+/// Where a replay begins, in every partition of its topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Since {
+    /// At the first record that is there.
+    #[default]
+    Start,
+    /// At the first record that is not older.
+    Time(DateTime<Utc>),
+    /// At an offset.
+    Offset(u64),
+}
+
+/// How a replay stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayStage {
+    /// Nobody has begun.
+    Asked,
+    /// The topic is read; after that, what was not met leaves.
+    Reading(Reading),
+    /// All is done.
+    Done {
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// It ended before that; what it had applied by then is right and stays.
+    Failed {
+        /// When.
+        at: DateTime<Utc>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What of a topic is read, and how much of it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The topic's generation.
+    pub generation: String,
+    /// Who began it, as the target's ledger knows that.
+    pub attempt: String,
+    /// The first offset and the end, per partition.
+    pub spans: BTreeMap<u32, (u64, u64)>,
+    /// Partitions that are read to their ends.
+    pub done: BTreeSet<u32>,
 }
 
 /// What a brake saw when it stopped a job.
@@ -95,6 +162,54 @@ pub struct Seen {
     pub is_sync: bool,
     /// What the run had taken.
     pub took: Taken,
+}
+
+impl Replay {
+    /// One that is asked for at `at`.
+    #[must_use]
+    pub fn new(since: Since, by: Option<String>, at: DateTime<Utc>) -> Self {
+        Self {
+            id: at.format("%Y%m%dT%H%M%S%.3fZ-replay").to_string(),
+            since,
+            by,
+            at,
+            stage: ReplayStage::Asked,
+        }
+    }
+
+    /// Whether there is something to do for it.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self.stage, ReplayStage::Asked | ReplayStage::Reading(_))
+    }
+
+    /// Whether what it does not meet leaves: only the whole topic tells who is not there.
+    #[must_use]
+    pub const fn sweeps(&self) -> bool {
+        matches!(self.since, Since::Start)
+    }
+}
+
+impl ReplayStage {
+    /// Its label on pages.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Reading(_) => "running",
+            Self::Done { .. } => "done",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+impl Reading {
+    /// Whether every partition is read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        let mut partitions = self.spans.keys();
+        partitions.all(|partition| self.done.contains(partition))
+    }
 }
 
 /// Who asks for a full sync, and of how much.

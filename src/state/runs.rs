@@ -90,6 +90,8 @@ pub enum RunCause {
     Asked,
     /// A hole over the whole object was read.
     Repair,
+    /// No full sync: the topic was read again into the live tables.
+    Replay,
     /// No full sync: what came in real time on one day, by UTC.
     Stream,
 }
@@ -204,6 +206,25 @@ impl RunHead {
         }
     }
 
+    /// A replay into the live tables. No place of the topic is part of it.
+    #[must_use]
+    pub fn replay(id: String, by: Option<String>, now: DateTime<Utc>) -> Self {
+        Self {
+            by,
+            ..Self::new(id, RunCause::Replay, now)
+        }
+    }
+
+    /// The same, at its end.
+    #[must_use]
+    pub fn ended(self, now: DateTime<Utc>) -> Self {
+        Self {
+            ended: Some(now),
+            ends: Some(BTreeMap::new()),
+            ..self
+        }
+    }
+
     fn new(id: String, cause: RunCause, began: DateTime<Utc>) -> Self {
         Self {
             id,
@@ -261,8 +282,15 @@ impl RunCause {
             Self::Scheduled => "scheduled",
             Self::Asked => "asked",
             Self::Repair => "repair",
+            Self::Replay => "replay",
             Self::Stream => "stream",
         }
+    }
+
+    /// Whether it is a full sync, which published changes.
+    #[must_use]
+    pub const fn is_sync(self) -> bool {
+        !matches!(self, Self::Replay | Self::Stream)
     }
 }
 

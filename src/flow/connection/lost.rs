@@ -92,6 +92,7 @@ async fn pause(road: &Road, job: &JobId, reason: &str) -> Result<(), Fault> {
             since: Some(road.clock.now()),
             braked: None,
             accepted: order.accepted,
+            replay: order.replay,
         };
         let given = road.state.give(&road.connection, job, revision, order);
         // Whoever was quicker may have said the same.

@@ -17,6 +17,7 @@ use crate::model::policy::OnExit;
 use crate::model::record_id::RecordId;
 use crate::state::runs::Taken;
 use crate::target::port::brake::{Brake, Toll};
+use crate::target::port::sweep::Unmet;
 use crate::target::port::{Applied, Batch, DestinationBatch, Outcome, ParkedKey, ReaderKey};
 
 use super::JobRoad;
@@ -28,6 +29,8 @@ use super::letters::Letter;
 pub(super) enum Run {
     /// The lag is measured.
     First,
+    /// They are read again: what they are is settled, brakes count what that does, and the lag says nothing.
+    Replay,
     /// They are parked still: what is refused has to be forgotten once its letter is written.
     Again(HashMap<RecordId, ParkedKey>),
 }
@@ -101,6 +104,19 @@ pub(super) fn decode<'a>(road: &JobRoad, records: &'a [Record]) -> Vec<Told<'a>>
         Told { record, change }
     };
     records.iter().map(read).collect()
+}
+
+/// The records that are told of; a tombstone tells of one that is no more.
+pub(super) fn met(told: &[Told<'_>]) -> Vec<RecordId> {
+    let met = told.iter().filter_map(|told| match told.change.as_ref()? {
+        Ok(change) => Some(change.id.clone()),
+        Err(_) => {
+            let key = String::from_utf8_lossy(&told.record.key);
+            Some(RecordId::stored(key))
+        }
+    });
+    let met: BTreeSet<RecordId> = met.collect();
+    met.into_iter().collect()
 }
 
 /// Decodes, folds and maps one partition's records.
@@ -180,6 +196,43 @@ impl Work {
             destinations: destinations.collect(),
             originals: HashMap::new(),
         }
+    }
+
+    /// Deletes of records that a replay has not met, at the versions at which they held their rows.
+    pub(super) fn leaving(road: &JobRoad, partition: u32, unmet: &[Unmet]) -> Self {
+        let mut work = Self::empty(road, Run::Replay);
+        work.partition = partition;
+        for destination in &mut work.destinations {
+            let plan = &destination.plan;
+            let of_table = unmet.iter().filter(|one| one.table == plan.table);
+            let leaves = |one: &Unmet| MappedRow {
+                record: one.record.clone(),
+                version: one.version,
+                place: (partition, 0),
+                synced: None,
+                committed_at: None,
+                life: Life::Deleted,
+                cells: vec![None; plan.columns.len()],
+                references: vec![None; plan.derives.len()],
+            };
+            let rows: Vec<MappedRow> = of_table.map(leaves).collect();
+            destination.images = Arc::new(vec![Bytes::new(); rows.len()]);
+            destination.rows = Arc::new(rows);
+        }
+        for one in unmet {
+            let letter = Letter {
+                key: Bytes::copy_from_slice(one.record.as_str().as_bytes()),
+                value: None,
+                reason: String::new(),
+                destination: None,
+                partition,
+                offset: 0,
+            };
+            work.originals.insert(one.record.clone(), letter);
+        }
+        work.records = work.originals.len() as u64;
+        work.asked_again = work.originals.keys().cloned().collect();
+        work
     }
 
     /// The newest change of each record, lowest offset first. The highest version wins, not the last (a request
@@ -337,9 +390,14 @@ impl Work {
             .all(|destination| destination.rows.is_empty())
     }
 
-    /// Whether these are changes that come for the first time.
+    /// Whether these are changes that come for the first time, or are read again: brakes count them.
     pub(super) const fn is_first(&self) -> bool {
-        matches!(self.run, Run::First)
+        matches!(self.run, Run::First | Run::Replay)
+    }
+
+    /// Whether they are read again.
+    pub(super) const fn is_replayed(&self) -> bool {
+        matches!(self.run, Run::Replay)
     }
 
     /// Whether it may delete or mark a row that brakes count.

@@ -80,8 +80,9 @@ impl Lever {
         self.lock().pulled.take()
     }
 
-    /// Up to which offset of a partition brakes count nothing of a run. Offsets of another topic say nothing of this one's.
-    fn accepted_to(&self, run: &str, generation: &str, partition: u32) -> u64 {
+    /// Up to which offset of a partition brakes count nothing of a run. Offsets of another topic say nothing of this one's,
+    /// and none says anything of what is read again.
+    fn accepted_to(&self, run: &str, generation: Option<&str>, partition: u32) -> u64 {
         let inner = self.lock();
         let Some(accepted) = &inner.accepted else {
             return 0;
@@ -90,7 +91,7 @@ impl Lever {
             return u64::MAX;
         }
         let end = accepted.ends.get(&partition);
-        let end = end.filter(|_| accepted.generation == generation);
+        let end = end.filter(|_| Some(&*accepted.generation) == generation);
         end.copied().unwrap_or(0)
     }
 
@@ -142,7 +143,7 @@ impl Known {
 impl Owner {
     /// Begins a batch: from where on brakes count.
     pub(super) fn heed(&self, work: &mut Work, partition: u32) {
-        let generation = &self.reader.generation;
+        let generation = (!work.is_replayed()).then_some(&*self.reader.generation);
         work.accepted_to = self
             .lever
             .accepted_to(&work.counts_for, generation, partition);
@@ -341,6 +342,7 @@ impl Owner {
                 took: self.lever.took(run),
             }),
             accepted: before.accepted,
+            replay: before.replay,
         })
     }
 }

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 
 use crate::fault::{Fate, Fault, FaultKind};
 use crate::model::record_id::RecordId;
-use crate::target::port::{Applied, Batch};
+use crate::target::port::{Applied, Batch, ReaderKey};
 
 use super::Owner;
-use super::batch::Work;
+use super::batch::{Run, Work};
 use super::letters::{self, Letter};
 
 /// Where a batch stands in its partition.
@@ -31,6 +31,22 @@ enum Answer {
 }
 
 impl Owner {
+    /// Moves the offset of another reader than the stream's, and writes nothing.
+    pub(super) async fn pass(&self, reader: &ReaderKey, seat: Seat) -> Result<(), Fault> {
+        let nothing = Work::empty(&self.road, Run::Replay);
+        let passed = self.attempt(|now| nothing.batch(reader, seat, None, None, now));
+        match passed.await? {
+            Answer::Applied(applied) if applied.committed => Ok(()),
+            Answer::Applied(_) => Err(Fault::new(
+                FaultKind::Protocol,
+                "target did not commit an empty batch",
+            )),
+            Answer::Refused(fault) => {
+                Err(Fault::new(FaultKind::Corrupt, "target refuses an empty batch").source(fault))
+            }
+        }
+    }
+
     /// Applies until it is committed, or a brake keeps it out.
     pub(super) async fn commit(&self, seat: Seat, work: &mut Work) -> Result<(), Fault> {
         work.since = self.since;

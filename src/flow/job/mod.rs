@@ -5,11 +5,13 @@ mod brake;
 mod commit;
 mod lanes;
 mod letters;
+mod live_replay;
 mod obey;
 mod release;
 pub mod rematch;
 pub mod replay;
 mod show;
+mod sweep;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use batch::{Run, Work};
 use brake::Lever;
 use commit::Seat;
 use lanes::{Landed, Lanes};
+use live_replay::{LiveReplay, Step};
 use tally::Tally;
 
 const MAX_RECORDS: usize = 1000;
@@ -109,12 +112,16 @@ struct Job {
     /// What is committed.
     owned: BTreeMap<u32, Owned>,
     lanes: Lanes,
+    /// The topic read again into the live tables.
+    replay: Option<LiveReplay>,
 }
 
 /// What wakes a job.
 enum News {
     Landed(Box<Landed>),
     Told(Result<Delivery, Fault>),
+    /// There is something to do for a replay.
+    Again(Result<Step, Fault>),
     /// Nothing: the lanes are full, and whoever looks at the lag should see it grow.
     Late,
 }
@@ -206,6 +213,7 @@ async fn run(
         owner: Arc::new(owner),
         owned: BTreeMap::new(),
         lanes: Lanes::new(road.target.side_by_side()),
+        replay: None,
     };
     let group = format!("{}.{}", plan.connection, plan.job);
     let mut reader = road.log.reader(&road.topic, From::Group(group)).await?;
@@ -242,6 +250,7 @@ impl Job {
     async fn read(&mut self, reader: &mut dyn Reader) -> Result<Ended, Fault> {
         let mut released_at = Instant::now();
         let (mut lag_at, mut parked_at, mut reviews_at, mut strays_at) = (None, None, None, None);
+        let mut replay_at = None;
         loop {
             let admits = self.lanes.admits();
             let news = tokio::select! {
@@ -249,6 +258,7 @@ impl Job {
                 () = self.owner.stop.stopped() => return Ok(Ended::Stopped),
                 landed = self.lanes.landed(&self.owner) => News::Landed(Box::new(landed)),
                 told = reader.next(MAX_RECORDS, MAX_BYTES, WAIT), if admits => News::Told(told),
+                step = LiveReplay::step(&mut self.replay), if admits => News::Again(step),
                 () = tokio::time::sleep(LAG_EVERY), if !admits => News::Late,
             };
             match news {
@@ -266,7 +276,15 @@ impl Job {
                     self.rewind_lost(reader, fault).await?;
                 }
                 News::Told(Err(fault)) => return Err(fault),
+                News::Again(step) => {
+                    if self.replay_step(step).await? {
+                        replay_at = None;
+                    }
+                }
                 News::Late => {}
+            }
+            if is_due(&mut replay_at, live_replay::LOOK_EVERY) {
+                self.look_for_replay().await?;
             }
             if is_due(&mut lag_at, LAG_EVERY) {
                 self.show_lag().await?;
@@ -296,8 +314,12 @@ impl Job {
     /// Takes what the log delivers.
     async fn take(&mut self, reader: &mut dyn Reader, delivery: Delivery) -> Result<(), Fault> {
         match delivery {
-            Delivery::Assigned(partition) => self.take_over(reader, partition).await,
+            Delivery::Assigned(partition) => {
+                self.let_go_of_replay();
+                self.take_over(reader, partition).await
+            }
             Delivery::Revoked(partition) => {
+                self.let_go_of_replay();
                 let mut wrote = false;
                 while self.lanes.is_busy(partition) {
                     let landed = self.lanes.landed(&self.owner).await;

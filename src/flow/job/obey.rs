@@ -83,7 +83,7 @@ impl JobRoad {
         });
     }
 
-    fn note_unheard(&self, fault: &Fault) {
+    pub(super) fn note_unheard(&self, fault: &Fault) {
         let plan = self.mapping.plan();
         tracing::debug!(
             connection = %plan.connection, job = %plan.job, error = fault.report(),

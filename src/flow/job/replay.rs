@@ -13,6 +13,7 @@ use crate::config::job::Brakes;
 use crate::fault::{Fault, FaultKind};
 use crate::log::port::{Bounds, Delivery, Entry, From, Log, Place, Reader, Record, TopicSpec};
 use crate::runtime::shutdown::StopSignal;
+use crate::state::orders::Since;
 use crate::target::port::ReaderKey;
 
 use super::brake::Lever;
@@ -24,17 +25,6 @@ use super::{Job, JobRoad, MAX_BYTES, MAX_RECORDS, Owned, Owner, WAIT};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many reasons of refused records are kept.
 const REASONS: usize = 20;
-
-/// Where a replay begins, in every partition of its topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// At the first record that is there.
-    Start,
-    /// At the first record that is not older.
-    Time(DateTime<Utc>),
-    /// At an offset.
-    Offset(u64),
-}
 
 /// What a replay of one job did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,6 +105,7 @@ impl Replay {
             owner,
             owned,
             lanes,
+            replay: None,
         };
         Ok(Self {
             job,

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::JobRoad;
@@ -112,7 +113,25 @@ impl Tally {
         self.lock().open(head)
     }
 
-    /// Whether a run is a full sync.
+    /// The run of a replay into the live tables.
+    pub(super) fn replay(&self, head: RunHead) -> Arc<str> {
+        let mut inner = self.lock();
+        let run = inner.open(head.clone());
+        if let Some(counted) = inner.runs.get_mut(&run) {
+            counted.tell(head);
+        }
+        run
+    }
+
+    /// Takes note that a replay has ended.
+    pub(super) fn replay_ended(&self, run: &str, now: DateTime<Utc>) {
+        if let Some(counted) = self.lock().runs.get_mut(run) {
+            let head = counted.head.clone().ended(now);
+            counted.tell(head);
+        }
+    }
+
+    /// Whether a run has an end by itself, as a full sync and a replay have.
     pub(super) fn is_sync(&self, run: &str) -> bool {
         let inner = self.lock();
         let counted = inner.runs.get(run);
@@ -245,7 +264,7 @@ impl Tally {
 impl Inner {
     /// Takes note of a full sync. One whose end nobody told ended before the next one began.
     fn learn(&mut self, head: RunHead) {
-        if head.cause == RunCause::Stream {
+        if !head.cause.is_sync() {
             return;
         }
         let run = self.open(head.clone());
@@ -253,9 +272,7 @@ impl Inner {
             counted.tell(head);
         }
         let syncs = self.runs.values_mut();
-        let mut syncs = syncs
-            .filter(|counted| counted.head.cause != RunCause::Stream)
-            .rev();
+        let mut syncs = syncs.filter(|counted| counted.head.cause.is_sync()).rev();
         let mut next = syncs.next().map(|last| last.head.clone());
         for counted in syncs {
             if let Some(next) = next.filter(|_| !counted.head.is_closed()) {
@@ -272,7 +289,7 @@ impl Inner {
     /// The full sync that a place of the topic is part of.
     fn sync(&self, partition: u32, offset: u64) -> Option<(&Arc<str>, &RunHead)> {
         let runs = self.runs.iter().rev();
-        let mut syncs = runs.filter(|(_, counted)| counted.head.cause != RunCause::Stream);
+        let mut syncs = runs.filter(|(_, counted)| counted.head.cause.is_sync());
         let found = syncs.find(|(_, counted)| counted.head.holds(partition, offset));
         found.map(|(run, counted)| (run, &counted.head))
     }

@@ -4,6 +4,7 @@ mod brakes;
 mod fake;
 mod orders;
 mod positions;
+mod replays;
 mod runs;
 mod stage;
 mod waiting;

@@ -1,7 +1,9 @@
 //! What the port of orders promises.
 
 use crate::model::name::{ConnectionId, JobId, ObjectName};
-use crate::state::orders::{Asked, Order, Orders, Seen, Standing, Wish};
+use crate::state::orders::{
+    Asked, Order, Orders, Reading, Replay, ReplayStage, Seen, Since, Standing, Wish,
+};
 use crate::state::runs::Taken;
 
 use super::at;
@@ -24,6 +26,15 @@ fn pause(reason: &str) -> Order {
             },
         }),
         accepted: None,
+        replay: Some(Replay {
+            stage: ReplayStage::Reading(Reading {
+                generation: "g".to_owned(),
+                attempt: "a".to_owned(),
+                spans: [(0, (1, 4)), (7, (0, 9))].into(),
+                done: [7].into(),
+            }),
+            ..Replay::new(Since::Offset(1), Some("anna".to_owned()), at(2))
+        }),
     }
 }
 

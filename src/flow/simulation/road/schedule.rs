@@ -16,6 +16,7 @@ use crate::model::event::GapCause;
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::model::value::{Fields, Value};
+use crate::state::orders::Since;
 
 use super::group::Manner;
 use super::jobs::{Jobs, LOST, ODD, POISON, STAGES, deal};
@@ -46,6 +47,8 @@ pub struct Profile {
     pub refusals: bool,
     /// Jobs are told to pause, and to go on.
     pub orders: bool,
+    /// Jobs replay into the live tables.
+    pub replays: bool,
     /// What waits expires within minutes.
     pub expires: bool,
     pub flaw: Flaw,
@@ -104,6 +107,7 @@ impl Profile {
             orders: rng.one_in(3),
             flaw: Flaw::None,
             deeds: 20 + rng.below(50),
+            replays: rng.one_in(2),
         }
     }
 }
@@ -208,7 +212,7 @@ impl Run {
     async fn settle(&self) -> Result<(Found, usize), String> {
         let road = &self.road;
         let mut seconds = 0;
-        while let Some(unread) = unread(road).await {
+        while let Some(unread) = unread(road).await.or(road.under_way().await) {
             if seconds > 300 {
                 return Err(format!("no rest: {unread}"));
             }
@@ -252,7 +256,7 @@ impl Run {
 
     async fn deed(&mut self) -> Result<(), String> {
         let profile = self.profile;
-        match self.rng.below(42) {
+        match self.rng.below(42 + 2 * usize::from(profile.replays)) {
             0..=13 => self.commit_something(),
             14..=15 => self.begin(Telling::Events, 3),
             16..=17 => {
@@ -274,6 +278,12 @@ impl Run {
             40..=41 if profile.orders => {
                 let number = self.rng.below(self.road.jobs.all.len());
                 self.road.tell_otherwise(number).await;
+            }
+            42..=43 => {
+                let number = self.rng.below(self.road.jobs.all.len());
+                let from = u64::try_from(self.rng.below(12)).unwrap();
+                let since = from.checked_sub(8).map_or(Since::Start, Since::Offset);
+                self.road.ask_replay(number, since).await;
             }
             _ => self.commit_something(),
         }

@@ -115,7 +115,8 @@ impl Witness {
         let seen = self.lock();
         let mut seats = seen.seats.iter();
         let found = seats.find(|((reader, of), _)| {
-            reader.job.as_str() == job && reader.generation == generation && *of == partition
+            let is_live = reader.reader == "live" && reader.job.as_str() == job;
+            is_live && reader.generation == generation && *of == partition
         });
         found.map_or(0, |(_, held)| held.next)
     }

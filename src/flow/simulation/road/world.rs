@@ -15,9 +15,10 @@ use crate::flow::simulation::rng::Rng;
 use crate::flow::simulation::world::World;
 use crate::log::port::Log;
 use crate::model::name::{JobId, ObjectName};
+use crate::runtime::clock::Clock;
 use crate::runtime::shutdown::StopSignal;
 use crate::state::memory::MemoryState;
-use crate::state::orders::{Order, Orders};
+use crate::state::orders::{Order, Orders, Replay as LiveReplay, Since};
 use crate::state::port::State;
 use crate::target::memory::MemoryTarget;
 use crate::target::port::Target;
@@ -182,14 +183,50 @@ impl RoadWorld {
     pub async fn tell_otherwise(&self, number: usize) {
         let id = self.jobs.all[number].id;
         let (state, acme, job) = (&self.world.state, &self.world.connection, JobId::new(id));
+        loop {
+            let standing = state.standing(acme, &job).await.unwrap();
+            let order = Order {
+                paused: !standing.order.paused,
+                replay: standing.order.replay,
+                ..Order::default()
+            };
+            let paused = order.paused;
+            // Whoever replays says how far it is.
+            let given = state.give(acme, &job, standing.revision, order).await;
+            if given.unwrap() {
+                self.say(|| format!("{id} is told: paused {paused}"));
+                return;
+            }
+        }
+    }
+
+    /// Has a job read its topic again into the live tables, or gives up the replay that is under way.
+    pub async fn ask_replay(&self, number: usize, since: Since) {
+        let id = self.jobs.all[number].id;
+        let (state, acme, job) = (&self.world.state, &self.world.connection, JobId::new(id));
         let standing = state.standing(acme, &job).await.unwrap();
+        let replay = LiveReplay::new(since, None, self.world.clock.now());
+        self.say(|| format!("{id} is to replay: {}", replay.id));
         let order = Order {
-            paused: !standing.order.paused,
-            ..Order::default()
+            replay: Some(replay),
+            ..standing.order
         };
-        self.say(|| format!("{id} is told: paused {}", order.paused));
+        // Who was quicker has noted how far another one is.
         let given = state.give(acme, &job, standing.revision, order).await;
-        assert!(given.unwrap(), "nobody else gives orders");
+        given.unwrap();
+    }
+
+    /// A replay into the live tables that has not ended.
+    pub async fn under_way(&self) -> Option<String> {
+        let (state, acme) = (&self.world.state, &self.world.connection);
+        for job in &self.jobs.all {
+            let standing = state.standing(acme, &JobId::new(job.id)).await;
+            let replay = standing.unwrap().order.replay;
+            if let Some(replay) = replay.filter(LiveReplay::is_under_way) {
+                return Some(format!("{} replays: {replay:?}", job.id));
+            }
+        }
+        None
     }
 
     pub async fn tell_all_to_go_on(&self) {
