@@ -307,22 +307,32 @@ pub(super) enum JobCommand {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// Fill a scratch store from the topic, without a CRM call, and print what differs from the live one.
+    /// Read the topic again, without a CRM call: into the live tables, or into a scratch store to see what differs.
     Replay {
         /// CONNECTION/JOB, or CONNECTION for all of its jobs.
         job: String,
         /// The scratch store: a schema in PostgreSQL, a file under `data_dir`/scratch with SQLite.
+        ///
+        /// Without it the running daemon replays into the live tables.
         #[arg(long)]
-        into: String,
+        into: Option<String>,
         /// Where to begin: `start`, a time (RFC 3339), or an offset in every partition.
         #[arg(long, default_value = "start")]
         from: String,
         /// Replace a scratch store of that name.
-        #[arg(long)]
+        #[arg(long, requires = "into")]
         replace: bool,
         /// Print so many of the records that differ; all are counted.
         #[arg(long, default_value_t = 20)]
         limit: usize,
+        /// Into the live tables: do it. Without it, only what would be done is printed.
+        #[arg(long, conflicts_with_all = ["into", "stop"])]
+        yes: bool,
+        /// End the replay into the live tables that is under way; what it has applied stays.
+        #[arg(long, conflicts_with = "into")]
+        stop: bool,
+        #[command(flatten)]
+        daemon: DaemonOptions,
     },
 }
 

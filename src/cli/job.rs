@@ -14,13 +14,13 @@ use crate::config::Config;
 use crate::config::job::MapSource;
 use crate::fault::{Fault, FaultKind};
 use crate::flow::difference::{ColumnDifference, Compared, Difference, How};
-use crate::flow::job::replay::Since;
 use crate::mapping::plan::JobPlan;
 use crate::model::name::{ConnectionId, JobId};
 use crate::runtime::shutdown::StopSignal;
+use crate::state::orders::Since;
 
 use super::args::JobCommand;
-use super::{jobs, output, rematch};
+use super::{jobs, live_replay, output, rematch};
 
 pub(super) async fn job(
     path: &Path,
@@ -59,10 +59,29 @@ pub(super) async fn job(
         }
         JobCommand::Replay {
             job,
-            into,
+            into: None,
+            from,
+            yes,
+            stop,
+            daemon,
+            ..
+        } => {
+            let wish = live_replay::Wish {
+                of: &job,
+                since: since(&from)?,
+                yes,
+                stop,
+                url: daemon.url.as_deref(),
+            };
+            return live_replay::replay(path, &wish, as_json).await;
+        }
+        JobCommand::Replay {
+            job,
+            into: Some(into),
             from,
             replace,
             limit,
+            ..
         } => (order(&job, since(&from)?, into, replace), limit, false),
     };
     let config = app::load(path)?;

@@ -11,7 +11,7 @@ use crate::http::encode::percent;
 use crate::http::request::Method;
 
 use super::daemon::Daemon;
-use super::output;
+use super::{live_replay, output};
 
 #[derive(Deserialize)]
 struct Done {
@@ -133,8 +133,8 @@ fn state(job: &Json) -> String {
 fn note(job: &Json) -> String {
     let pause = &job["paused"];
     if pause.is_null() {
-        let text = job["fault"]["text"].as_str();
-        return text.unwrap_or_default().to_owned();
+        let text = job["fault"]["text"].as_str().map(str::to_owned);
+        return text.or_else(|| live_replay::note(job)).unwrap_or_default();
     }
     let part = |key: &str, before: &str| {
         let text = pause[key].as_str();

@@ -16,6 +16,7 @@ mod inspect;
 mod job;
 mod jobs;
 mod live;
+mod live_replay;
 mod metadata;
 mod oob;
 mod output;

@@ -25,6 +25,7 @@ mod parents;
 mod paused;
 mod rematched;
 mod replayed;
+mod replayed_live;
 mod reviewed;
 mod scheduled;
 mod special;

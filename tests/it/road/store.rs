@@ -89,6 +89,42 @@ impl Store {
         }
     }
 
+    /// Adds a row past the daemon, held by a record `ghost` that nothing tells of, as the ledger would have it after
+    /// applying a change as new as that of the record `like`.
+    pub async fn plant(&self, table: &str, key: &str, like: &str, ghost: &str) {
+        let gsid = uuid::Uuid::now_v7();
+        let (of, crosswalk, uuid) = match self {
+            Self::Sqlite(_) => (
+                format!("\"{table}\""),
+                "tributary_crosswalk",
+                format!("'{gsid}'"),
+            ),
+            Self::Postgres { .. } => (
+                format!("store.\"{table}\""),
+                "tributary.crosswalk",
+                format!("'{gsid}'::uuid"),
+            ),
+        };
+        let sql = format!(
+            "INSERT INTO {of} (gsid, created_date, modified_date, {key})
+             SELECT {uuid}, created_date, modified_date, '{ghost}' FROM {of} WHERE {key} = '{like}';
+             INSERT INTO {crosswalk} (connection, destination, record, object, gsid, version, gone)
+             SELECT connection, destination, '{ghost}', object, {uuid}, version, gone FROM {crosswalk}
+             WHERE destination = '{table}' AND record = '{like}'"
+        );
+        match self {
+            Self::Sqlite(file) => {
+                let connection = rusqlite::Connection::open(file).unwrap();
+                connection.busy_timeout(Duration::from_secs(10)).unwrap();
+                connection.execute_batch(&sql).unwrap();
+            }
+            Self::Postgres { server, database } => {
+                let client = server.client(database).await;
+                client.batch_execute(&sql).await.unwrap();
+            }
+        }
+    }
+
     /// All rows of a table; none while there is no such table.
     pub async fn rows(&self, table: &str) -> Vec<Row> {
         match self {

@@ -249,6 +249,15 @@ impl World {
         }
     }
 
+    /// Waits until something holds.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(Instant::now() < until, "{what} does not come");
+            tokio::time::sleep(LOOK * 4).await;
+        }
+    }
+
     /// Waits until every hole is closed. The org's log of deletes tells whole minutes only, so one has to pass.
     pub async fn holes_close(&self, daemon: &Daemon) {
         daemon
