@@ -118,6 +118,7 @@ impl Description {
                 relationship: field.relationship_name,
                 calculated: field.calculated || DERIVED.contains(&field.name.as_str()),
                 compound,
+                edition: None,
             };
             fields.insert(name, schema);
         }
