@@ -106,6 +106,7 @@ impl Crm for ScriptedOrg {
                 relationship: None,
                 calculated: false,
                 compound: None,
+                edition: None,
             };
             (FieldName::new(format!("Field_{place}__c")), schema)
         };

@@ -16,7 +16,6 @@ mod avatar;
 mod derive;
 mod destination;
 mod map;
-mod paths;
 pub(super) mod read;
 mod trial;
 

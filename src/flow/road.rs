@@ -160,6 +160,8 @@ pub struct ObjectRoad {
     pub joins: Vec<Join>,
     /// Who has fields of this object's records.
     pub followers: Vec<Follower>,
+    /// What tells the labels of the selected label fields from earlier ones, where the description has them.
+    pub editions: BTreeMap<FieldName, String>,
 }
 
 /// The objects by name.
@@ -183,6 +185,11 @@ impl ObjectRoad {
             field.is_some_and(|field| Self::is_carried(name, field))
         };
         let carried = fields.iter().filter(is_carried).cloned().collect();
+        let edition = |name: &FieldName| {
+            let edition = schema.fields.get(name)?.edition.clone()?;
+            Some((name.clone(), edition))
+        };
+        let editions = fields.iter().filter_map(edition).collect();
         if !missing.is_empty() {
             let missing: Vec<&str> = missing.iter().map(FieldName::as_str).collect();
             return Err(Fault::new(
@@ -212,6 +219,7 @@ impl ObjectRoad {
             late: late(fields, schema, readings),
             joins: Vec::new(),
             followers: Vec::new(),
+            editions,
         })
     }
 

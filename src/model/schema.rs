@@ -32,6 +32,9 @@ pub struct FieldSchema {
     pub calculated: bool,
     /// The compound field this is a component of (`BillingAddress` of `BillingCity`).
     pub compound: Option<FieldName>,
+    /// Of `x@label`, what tells these labels from earlier ones, where the CRM's description has them: once it is another
+    /// one, every record's label may be.
+    pub edition: Option<String>,
 }
 
 /// Kinds of values, CRM-neutral.

@@ -247,6 +247,8 @@ pub enum HoleCause {
     ParentChanged,
     /// The probe found records that differ though the stream should have told them.
     MissedChanges,
+    /// Values of a selected picklist are called otherwise than they were.
+    Relabelled,
 }
 
 /// What may be missing.
@@ -347,6 +349,9 @@ pub struct ObjectState {
     /// CRM time up to which the probe has looked for changes that no event told.
     #[serde(default)]
     pub probed: Option<DateTime<Utc>>,
+    /// By which labels the records' own were taken, or are by an open hole.
+    #[serde(default)]
+    pub editions: BTreeMap<FieldName, String>,
 }
 
 /// What an owner found when it had read a topic back. A change of a lower term at or beyond these ends was
@@ -378,7 +383,7 @@ pub struct SnapshotProgress {
 
 impl HoleCause {
     /// Every cause, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ExpiredPosition,
         Self::NoPosition,
         Self::Overflow,
@@ -392,6 +397,7 @@ impl HoleCause {
         Self::OrgRestored,
         Self::ParentChanged,
         Self::MissedChanges,
+        Self::Relabelled,
     ];
 
     /// Its label in metrics and on pages.
@@ -411,6 +417,7 @@ impl HoleCause {
             Self::OrgRestored => "org_restored",
             Self::ParentChanged => "parent_changed",
             Self::MissedChanges => "missed_changes",
+            Self::Relabelled => "relabelled",
         }
     }
 }

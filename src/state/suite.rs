@@ -422,6 +422,7 @@ async fn objects_and_requests(state: &dyn State, term: u64) {
         sampled: Some(2),
         lost: vec!["Industry".into()],
         probed: Some(at(4)),
+        editions: [("Rating@label".into(), "e1".into())].into(),
     };
     state
         .put_object(acme(), term, &account(), known.clone())

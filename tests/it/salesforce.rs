@@ -1,6 +1,7 @@
 //! The Salesforce connector against the simulated org: what each says of the wire must agree.
 
 mod bulk;
+mod paths;
 mod pubsub;
 
 use std::sync::Arc;

@@ -11,7 +11,8 @@
 //!   fields too, by id.
 //! * `GET /_sim/counts` → `{"calls": {"GET query": 3, …}, "api_usage": 3, "delivered": 0}`.
 //! * `POST /_sim/cursors/expire`: every open query cursor is stale.
-//! * `POST /_sim/fields/{object}/{field}` `{"type": "string"}` adds a field, `{"visible": false}` hides one.
+//! * `POST /_sim/fields/{object}/{field}` `{"type": "string"}` adds a field, `{"visible": false}` hides one,
+//!   `{"choices": [{"value": …, "label": …, "active": true}]}` sets the entries of a picklist.
 //! * `POST /_sim/permissions` `{"view_setup": false}` takes "View Setup and Configuration" from all users.
 #![allow(clippy::unused_async, reason = "axum's handlers are async")]
 
@@ -31,7 +32,7 @@ use tokio::task::JoinHandle;
 use super::journal::JournalError;
 use super::org::Org;
 use super::rest::error::ApiError;
-use super::schema::{Field, FieldType};
+use super::schema::{Choice, Field, FieldType};
 use super::transaction::{Operation, Outcome, Transaction, Verb};
 
 type Shared = State<Arc<Org>>;
@@ -268,6 +269,7 @@ struct FieldChange {
     #[serde(rename = "type")]
     kind: Option<FieldType>,
     visible: Option<bool>,
+    choices: Option<Vec<Choice>>,
 }
 
 async fn field(
@@ -281,7 +283,10 @@ async fn field(
     let shown = change
         .visible
         .is_none_or(|visible| org.show_field(&object, &field, visible));
-    if added && shown {
+    let labelled = change
+        .choices
+        .is_none_or(|choices| org.label_field(&object, &field, choices));
+    if added && shown && labelled {
         StatusCode::NO_CONTENT.into_response()
     } else {
         ApiError::not_found().into_response()

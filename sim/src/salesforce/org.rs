@@ -21,7 +21,7 @@ use super::lock::{lock, read, write};
 use super::options::SimOptions;
 use super::pubsub::{Bus, Schemas};
 use super::random::{BASE62, Random};
-use super::schema::{Field, Object};
+use super::schema::{Choice, Field, Object};
 use super::sessions::{Sessions, User};
 use super::signin::{KeyError, SignIn};
 use super::store::{Record, Store};
@@ -244,6 +244,22 @@ impl Org {
 
     /// Shows or hides a field of an object to the running user; false if there is no such field.
     pub fn show_field(&self, object: &str, field: &str, visible: bool) -> bool {
+        self.change_field(object, field, |field| field.visible = visible)
+    }
+
+    /// Sets the entries of a picklist; false if there is no such field, or it is none.
+    pub fn label_field(&self, object: &str, field: &str, choices: Vec<Choice>) -> bool {
+        let mut is_picklist = false;
+        let found = self.change_field(object, field, |field| {
+            is_picklist = field.kind.is_picklist();
+            if is_picklist {
+                field.choices = choices;
+            }
+        });
+        found && is_picklist
+    }
+
+    fn change_field(&self, object: &str, field: &str, change: impl FnOnce(&mut Field)) -> bool {
         let mut store = write(&self.store);
         let Some(table) = store.table_mut(object) else {
             return false;
@@ -252,7 +268,7 @@ impl Org {
             return false;
         };
         let mut changed = Object::clone(&table.object);
-        changed.fields[place].visible = visible;
+        change(&mut changed.fields[place]);
         table.describe_as(changed);
         self.describe_changed();
         true

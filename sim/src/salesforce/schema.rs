@@ -69,6 +69,10 @@ impl FieldType {
         )
     }
 
+    pub(crate) fn is_picklist(self) -> bool {
+        matches!(self, Self::Picklist | Self::Multipicklist | Self::Combobox)
+    }
+
     pub(crate) fn is_compound(self) -> bool {
         matches!(self, Self::Address | Self::Location)
     }
@@ -134,6 +138,22 @@ pub struct Field {
     pub compound: Option<String>,
     /// Whether the running user may see it.
     pub visible: bool,
+    /// Entries of the picklist, beside the values that records have.
+    pub choices: Vec<Choice>,
+}
+
+/// An entry of a picklist.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    pub value: String,
+    pub label: String,
+    #[serde(default = "yes")]
+    pub active: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Field {
@@ -169,6 +189,7 @@ impl Field {
             cascade: false,
             compound: None,
             visible: true,
+            choices: Vec::new(),
         }
     }
 

@@ -91,6 +91,42 @@ async fn types_come_from_values_names_and_notes() {
 }
 
 #[tokio::test]
+async fn picklists_have_the_entries_that_are_set_and_the_values_of_records() {
+    let org = TestOrg::start().await;
+    let set = async |object_and_field: &str, choices: Value| {
+        let path = format!("/_sim/fields/{object_and_field}");
+        let told = org.call(Method::POST, &path, json!({ "choices": choices }));
+        told.await.status
+    };
+    let told = set(
+        "Account/Industry",
+        json!([{"value": "Energy", "label": "Energie"}, {"value": "Old", "label": "Alt", "active": false}]),
+    );
+    assert_eq!(told.await, StatusCode::NO_CONTENT);
+    let account = fields(&org, "Account").await;
+    let entries = account["Industry"]["picklistValues"].as_array().unwrap();
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let text = |name: &str| entry[name].as_str().unwrap();
+            (text("value"), text("label"), entry["active"] == true)
+        })
+        .collect();
+    assert_eq!(
+        entries[..2],
+        [("Energy", "Energie", true), ("Old", "Alt", false)]
+    );
+    assert!(
+        entries[2..]
+            .iter()
+            .all(|(value, label, active)| value == label && *active)
+    );
+    for none in ["Account/Name", "Account/Nothing__c"] {
+        assert_eq!(set(none, json!([])).await, StatusCode::NOT_FOUND, "{none}");
+    }
+}
+
+#[tokio::test]
 async fn an_unchanged_describe_is_not_sent_again() {
     let org = TestOrg::start().await;
     let first = org.get("sobjects/Account/describe/").await;

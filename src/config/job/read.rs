@@ -9,7 +9,7 @@ use crate::config::document::{Node, Report};
 use crate::config::job::destination::{
     self, POLICIES_OF_EMPTY, POLICIES_OF_EXIT, POLICIES_OF_MOVE,
 };
-use crate::config::job::{Brakes, JobConfig, Routine, paths, trial};
+use crate::config::job::{Brakes, JobConfig, Routine, trial};
 use crate::config::nearest::nearest;
 use crate::config::notify;
 use crate::config::objects::Objects;
@@ -92,9 +92,6 @@ pub(in crate::config) fn read(
     let destinations = destination::read_all(&mut reader, &origin, context);
     let tests = trial::read_all(&mut reader);
     reader.close();
-    if context.kind == Some(CrmKind::Salesforce) {
-        paths::without_metadata(filter.as_ref(), &destinations, report);
-    }
     let job = JobConfig {
         connection: ConnectionId::new(connection),
         id: JobId::new(id),

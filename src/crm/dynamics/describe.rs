@@ -145,6 +145,7 @@ impl Description {
                 relationship: None,
                 calculated: false,
                 compound: None,
+                edition: None,
             };
             let name = &column.logical_name;
             if column.attribute_type.as_deref() == Some("Uniqueidentifier") {
@@ -203,6 +204,7 @@ const fn follows(kind: FieldKind) -> FieldSchema {
         relationship: None,
         calculated: false,
         compound: None,
+        edition: None,
     }
 }
 

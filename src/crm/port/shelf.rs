@@ -120,11 +120,25 @@ impl<D: Serialize + DeserializeOwned> Known<D> {
     ///
     /// # Errors
     /// That of `read`.
-    pub async fn get(
+    pub fn get(
         &self,
         object: &ObjectName,
         read: impl Future<Output = Result<D, Fault>>,
+    ) -> impl Future<Output = Result<Arc<D>, Fault>> {
+        self.younger(object, KEPT, read)
+    }
+
+    /// The description, by `read` if the known one is not younger than `age`, of seven days at most.
+    ///
+    /// # Errors
+    /// That of `read`.
+    pub async fn younger(
+        &self,
+        object: &ObjectName,
+        age: TimeDelta,
+        read: impl Future<Output = Result<D, Fault>>,
     ) -> Result<Arc<D>, Fault> {
+        let since = self.shelf.clock.now() - age.min(KEPT);
         let (held, is_stale) = {
             let held = self.lock();
             (
@@ -133,11 +147,14 @@ impl<D: Serialize + DeserializeOwned> Known<D> {
             )
         };
         if let Some((known, read_at)) = held
-            && self.shelf.is_fresh(read_at)
+            && read_at > since
         {
             return Ok(known);
         }
-        if !is_stale && let Some((stored, read_at)) = self.shelf.get(object).await {
+        if !is_stale
+            && let Some((stored, read_at)) = self.shelf.get(object).await
+            && read_at > since
+        {
             let known = Arc::new(stored);
             let entry = (Arc::clone(&known), read_at);
             self.lock().objects.insert(object.clone(), entry);
@@ -240,6 +257,24 @@ mod tests {
         bench.clock.advance(Duration::from_hours(1));
         assert_eq!(bench.of(&known).await, "read 2", "also in one process");
         assert_eq!(bench.of(&bench.known()).await, "read 2");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_young_one_gets_no_older_one() {
+        let bench = Bench::new();
+        let age = TimeDelta::minutes(10);
+        let (known, account) = (bench.known(), ObjectName::new("Account"));
+        bench.of(&known).await;
+        for (minutes, expected) in [(9, "read 1"), (1, "read 2"), (9, "read 2")] {
+            bench.clock.advance(Duration::from_mins(minutes));
+            let young = known.younger(&account, age, bench.read());
+            assert_eq!(*young.await.unwrap(), expected);
+        }
+        bench.clock.advance(Duration::from_hours(1));
+        let another = bench.known();
+        assert_eq!(bench.of(&another).await, "read 2", "old enough for others");
+        let young = another.younger(&account, age, bench.read());
+        assert_eq!(*young.await.unwrap(), "read 3");
     }
 
     #[tokio::test]

@@ -3,10 +3,9 @@
 
 mod body;
 pub mod cell;
+mod known;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -16,19 +15,14 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::model::value::Fields;
 
-use super::describe::Description;
 pub use body::Unclear;
 use body::{Body, Told};
 use cell::Cells;
+use known::Known;
+pub use known::Objects;
 
 /// The id of an overflow event: no record's.
 const NO_RECORD: &str = "000000000000000AAA";
-
-/// The objects that are listened to.
-#[derive(Debug, Clone, Default)]
-pub struct Objects {
-    known: HashMap<String, (ObjectName, Arc<Description>)>,
-}
 
 /// What a data message came to.
 #[derive(Debug, Default)]
@@ -100,28 +94,6 @@ struct Head<'a> {
 }
 
 impl Objects {
-    /// Adds an object under the name that events give it.
-    pub fn insert(&mut self, name: ObjectName, description: Arc<Description>) {
-        self.known
-            .insert(name.as_str().to_ascii_lowercase(), (name, description));
-    }
-
-    fn get(&self, entity: &str) -> Option<&(ObjectName, Arc<Description>)> {
-        self.known.get(&entity.to_ascii_lowercase())
-    }
-
-    /// Whether events of `entity` are listened to.
-    #[must_use]
-    pub fn has(&self, entity: &str) -> bool {
-        self.get(entity).is_some()
-    }
-
-    /// The object that events call `entity`.
-    #[must_use]
-    pub fn name(&self, entity: &str) -> Option<&ObjectName> {
-        self.get(entity).map(|(name, _)| name)
-    }
-
     /// Decodes a payload, `None` if it can't be read at all. `arrived` is an upper bound of the commit, for events
     /// that do not tell theirs.
     #[must_use]
@@ -137,24 +109,24 @@ impl Objects {
         let Some(entity) = &payload.header.entity else {
             return self.unreadable(position, arrived);
         };
-        let Some((object, description)) = self.get(entity) else {
+        let Some(known) = self.get(entity) else {
             return Decoded::default();
         };
         let head = Head {
-            object,
+            object: &known.name,
             committed_at: payload.header.committed_at.unwrap_or(arrived),
             transaction: transaction(&payload.header, position),
             position: position.clone(),
         };
-        head.decode(payload, description)
+        head.decode(payload, known)
     }
 
     /// An event of no readable entity: any object may have changed.
     fn unreadable(&self, position: &Position, arrived: DateTime<Utc>) -> Decoded {
         tracing::warn!(%position, "event can't be read: every object is read again");
-        let events = self.known.values().map(|(object, _)| {
+        let events = self.all().map(|known| {
             let head = Head {
-                object,
+                object: &known.name,
                 committed_at: arrived,
                 transaction: Transaction {
                     key: position.as_str().to_owned(),
@@ -174,7 +146,7 @@ impl Objects {
 }
 
 impl Head<'_> {
-    fn decode(self, payload: Payload<'_>, description: &Description) -> Decoded {
+    fn decode(self, payload: Payload<'_>, known: &Known) -> Decoded {
         let header = &payload.header;
         let change = header.change.as_deref().unwrap_or_default();
         if change == "GAP_OVERFLOW" {
@@ -200,7 +172,7 @@ impl Head<'_> {
         };
         let cells = payload.body.unwrap_or_default();
         let may_share = is_enriched(&cells, change, &header.changed);
-        let body = Body::new(description, &cells);
+        let body = Body::new(&known.description, &cells);
         let told = match (payload.unclear, change) {
             (_, "DELETE") => Ok((EventKind::Delete, Told::default())),
             (Some(unclear), "CREATE" | "UNDELETE" | "UPDATE") => Err(unclear),
@@ -217,6 +189,7 @@ impl Head<'_> {
                 let gap = composed.then(|| self.gap_beside(records.clone()));
                 let mut event = self.event(records, kind);
                 event.fields = told.fields;
+                known.derive(&mut event.fields);
                 event.changed = event.fields.keys().cloned().collect();
                 events.push(event);
                 events.extend(gap);

@@ -1,8 +1,10 @@
 //! What Salesforce says of an object, and what follows from it for reads and events.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::crm::port::shelf::{Known, Shelf};
@@ -10,6 +12,8 @@ use crate::fault::{Fault, FaultKind};
 use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 
+use super::labels::{self, Choice, Labels};
+use super::prefixes::Prefixes;
 use super::rest::Rest;
 use super::soql;
 
@@ -17,7 +21,8 @@ use super::soql;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// The schema, without fields that are being removed.
+    /// The schema, without fields that are being removed, and with what follows from a field: `X@type` and `X:Object` of a
+    /// reference, `X@label` of a picklist.
     pub schema: ObjectSchema,
     /// The column by which changes are found: `SystemModstamp`, else `LastModifiedDate`, else `CreatedDate`.
     pub stamp: Option<FieldName>,
@@ -25,7 +30,15 @@ pub struct Description {
     pub replicateable: bool,
     /// Components by the compound field they belong to.
     pub parts: HashMap<FieldName, Vec<FieldName>>,
+    /// Labels by picklist, of values that are called otherwise.
+    pub labels: BTreeMap<FieldName, Labels>,
 }
+
+/// How old a description may be of which labels are taken: nothing tells that one moved.
+const YOUNG: TimeDelta = TimeDelta::minutes(10);
+
+/// How long key prefixes are taken for true: an object keeps its own, and a new object has one more.
+const PREFIXES_KEPT: Duration = Duration::from_hours(1);
 
 /// Columns by which changes can be found, best first (SOAP API Developer Guide, "Data Replication").
 const STAMPS: [&str; 3] = ["SystemModstamp", "LastModifiedDate", "CreatedDate"];
@@ -62,6 +75,7 @@ struct WireField {
     filterable: bool,
     #[serde(default)]
     deprecated_and_hidden: bool,
+    picklist_values: Option<Vec<Choice>>,
 }
 
 #[derive(Deserialize)]
@@ -94,7 +108,7 @@ impl Description {
             })
             .map(FieldName::new);
         let mut parts: HashMap<FieldName, Vec<FieldName>> = HashMap::new();
-        let mut fields = BTreeMap::new();
+        let (mut fields, mut labels) = (BTreeMap::new(), BTreeMap::new());
         for field in wire.fields {
             if field.deprecated_and_hidden {
                 continue;
@@ -111,6 +125,14 @@ impl Description {
                     .or_default()
                     .push(name.clone());
             }
+            let mut edition = None;
+            if let "picklist" | "combobox" | "multipicklist" = &*field.kind {
+                let own = labels::of(field.picklist_values.unwrap_or_default());
+                edition = Some(labels::edition(&own));
+                if !own.is_empty() {
+                    labels.insert(name.clone(), own);
+                }
+            }
             let schema = FieldSchema {
                 label: field.label,
                 kind: kind_of(&field.kind),
@@ -118,7 +140,9 @@ impl Description {
                 relationship: field.relationship_name,
                 calculated: field.calculated || DERIVED.contains(&field.name.as_str()),
                 compound,
+                edition: None,
             };
+            fields.extend(following(&name, &schema, edition));
             fields.insert(name, schema);
         }
         for whole in parts.keys() {
@@ -138,6 +162,7 @@ impl Description {
             stamp,
             replicateable: wire.replicateable,
             parts,
+            labels,
         })
     }
 
@@ -151,6 +176,38 @@ impl Description {
                 .get(field)
                 .is_some_and(|field| field.kind != FieldKind::Compound)
     }
+}
+
+/// What follows from a field; it moves when the field does.
+fn following(
+    name: &FieldName,
+    field: &FieldSchema,
+    edition: Option<String>,
+) -> Vec<(FieldName, FieldSchema)> {
+    let follows = |kind, references, edition| FieldSchema {
+        label: String::new(),
+        kind,
+        references,
+        relationship: None,
+        calculated: field.calculated,
+        compound: None,
+        edition,
+    };
+    let mut found = Vec::new();
+    if edition.is_some() {
+        let label = FieldName::new(format!("{name}@label"));
+        found.push((label, follows(FieldKind::Text, Vec::new(), edition)));
+    }
+    if field.kind == FieldKind::Reference {
+        let kind = FieldName::new(format!("{name}@type"));
+        found.push((kind, follows(FieldKind::Text, Vec::new(), None)));
+        found.extend(field.references.iter().map(|object| {
+            let of = FieldName::new(format!("{name}:{object}"));
+            let to = vec![object.clone()];
+            (of, follows(FieldKind::Reference, to, None))
+        }));
+    }
+    found
 }
 
 /// The kind of a describe type (SOAP API Developer Guide, "Field Types"); an unknown type is text.
@@ -176,6 +233,7 @@ fn kind_of(name: &str) -> FieldKind {
 pub struct Describer {
     rest: Arc<Rest>,
     known: Known<Description>,
+    prefixes: Mutex<Option<(Arc<Prefixes>, Instant)>>,
 }
 
 impl Describer {
@@ -184,6 +242,7 @@ impl Describer {
         Self {
             rest,
             known: Known::new(shelf),
+            prefixes: Mutex::default(),
         }
     }
 
@@ -193,6 +252,14 @@ impl Describer {
     /// `Missing` for an object there is not, or that the user may not see.
     pub async fn get(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
         self.known.get(object, self.read(object)).await
+    }
+
+    /// The description, read anew if it is older than ten minutes.
+    ///
+    /// # Errors
+    /// As [`Describer::get`].
+    pub async fn young(&self, object: &ObjectName) -> Result<Arc<Description>, Fault> {
+        self.known.younger(object, YOUNG, self.read(object)).await
     }
 
     /// Reads the description anew; the known one stays if that fails.
@@ -237,6 +304,29 @@ impl Describer {
         })
     }
 
+    /// The key prefixes of all objects that the user may see, read anew if they are older than an hour.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub async fn prefixes(&self) -> Result<Arc<Prefixes>, Fault> {
+        let held = || self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = held().clone();
+        if let Some((known, read_at)) = known
+            && read_at.elapsed() < PREFIXES_KEPT
+        {
+            return Ok(known);
+        }
+        let read_at = Instant::now();
+        let answer = self.rest.get("/sobjects/").await?;
+        let read = Prefixes::parse(answer.body()).map_err(|error| {
+            let what = "the key prefixes of the objects can't be read";
+            Fault::new(FaultKind::Protocol, what).source(error)
+        })?;
+        let read = Arc::new(read);
+        *held() = Some((Arc::clone(&read), read_at));
+        Ok(read)
+    }
+
     /// The names of all objects that the user may see.
     ///
     /// # Errors
@@ -274,6 +364,57 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_follows_from_a_field_is_described_with_it() {
+        let json = serde_json::json!({"name": "Case", "label": "Case", "fields": [
+            {"name": "OwnerId", "type": "reference", "referenceTo": ["Group", "User"], "relationshipName": "Owner"},
+            {"name": "Status", "type": "picklist", "picklistValues": [
+                {"value": "New", "label": "Neu", "active": true}, {"value": "Odd", "label": "Odd", "active": true}]},
+            {"name": "Kind__c", "type": "picklist", "calculated": true, "picklistValues": null},
+            {"name": "Subject", "type": "string", "picklistValues": []},
+        ]});
+        let parse = |json: &serde_json::Value| Description::parse(json.to_string().as_bytes());
+        let description = parse(&json).unwrap();
+        let fields = &description.schema.fields;
+        let names: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "Kind__c",
+                "Kind__c@label",
+                "OwnerId",
+                "OwnerId:Group",
+                "OwnerId:User",
+                "OwnerId@type",
+                "Status",
+                "Status@label",
+                "Subject"
+            ]
+        );
+        let user = &fields["OwnerId:User"];
+        assert_eq!(user.kind, FieldKind::Reference);
+        assert_eq!(user.references, ["User".into()]);
+        assert_eq!(user.relationship, None, "it is followed by itself");
+        assert!(fields["Kind__c@label"].calculated);
+        assert!(!fields["Status@label"].calculated);
+        assert_eq!(
+            description.labels["Status"].len(),
+            1,
+            "what is called as it is"
+        );
+        let mut relabelled = json.clone();
+        relabelled["fields"][1]["picklistValues"][1]["label"] = "Selten".into();
+        let relabelled = parse(&relabelled).unwrap();
+        let edition = |of: &Description| of.schema.fields["Status@label"].edition.clone();
+        assert!(edition(&description).is_some());
+        assert_ne!(edition(&description), edition(&relabelled));
+        let stored = serde_json::to_string(&description).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Description>(&stored).unwrap(),
+            description
+        );
+    }
+
+    #[test]
     fn kinds_follow_the_describe_types() {
         let description = described(
             "Thing__c",
@@ -288,12 +429,9 @@ pub(super) mod tests {
                 ("Odd__c", "junctionidlist", None),
             ],
         );
-        let kinds: Vec<_> = description
-            .schema
-            .fields
-            .values()
-            .map(|field| field.kind)
-            .collect();
+        let own = description.schema.fields.iter();
+        let own = own.filter(|(name, _)| !name.as_str().contains('@'));
+        let kinds: Vec<_> = own.map(|(_, field)| field.kind).collect();
         assert_eq!(
             kinds,
             [

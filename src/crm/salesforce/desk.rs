@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::crm::port::Selection;
 use crate::fault::Fault;
-use crate::model::name::ObjectName;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,14 +30,19 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// The objects, described.
+    /// The objects, described, with what of selected fields follows from what events tell.
     ///
     /// # Errors
     /// `Missing` for one that there is not.
-    pub async fn described(&self, objects: &[ObjectName]) -> Result<Objects, Fault> {
+    pub async fn described(&self, selections: &[Selection]) -> Result<Objects, Fault> {
         let mut known = Objects::default();
-        for object in objects {
-            known.insert(object.clone(), self.describer.get(object).await?);
+        for selection in selections {
+            let object = &selection.object;
+            let description = self.describer.get(object).await?;
+            known.insert(object.clone(), description);
+            known
+                .follow(self.describer, object, &selection.fields)
+                .await?;
         }
         Ok(known)
     }

@@ -3,6 +3,7 @@
 
 use super::bulk::csv::CsvPage;
 use super::row::Columns;
+use super::take::Taken;
 use super::text_diff::TextDiff;
 use crate::fault::Fault;
 use crate::model::event::Row;
@@ -15,8 +16,16 @@ use crate::model::schema::FieldKind;
 /// As of a page that comes from an org.
 pub fn csv(page: &[u8], piece: usize) -> Result<Vec<Row>, Fault> {
     let mut columns = Columns::new(Some(FieldName::new("SystemModstamp")));
-    columns.own(FieldName::new("Name"), FieldKind::Text);
-    columns.own(FieldName::new("Amount"), FieldKind::Decimal);
+    columns.own(
+        FieldName::new("Name"),
+        FieldKind::Text,
+        Taken::whole("Name"),
+    );
+    columns.own(
+        FieldName::new("Amount"),
+        FieldKind::Decimal,
+        Taken::whole("Amount"),
+    );
     let mut reader = CsvPage::new();
     let mut rows = Vec::new();
     for piece in page.chunks(piece.max(1)) {

@@ -18,9 +18,13 @@ mod desk;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod kept;
+mod labels;
 mod limits;
+mod parents;
+mod path;
 mod place;
 mod plan;
+mod prefixes;
 mod read;
 mod refusal;
 mod rest;
@@ -30,6 +34,7 @@ mod sign_in;
 mod soql;
 mod stamp;
 mod survey;
+mod take;
 mod text_diff;
 mod usage;
 mod value;
@@ -230,10 +235,6 @@ impl Crm for Salesforce {
         selections: &[Selection],
         from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
-        let objects: Vec<ObjectName> = selections
-            .iter()
-            .map(|selection| selection.object.clone())
-            .collect();
         let desk = Desk {
             settings: &self.settings,
             rest: &self.rest,
@@ -243,8 +244,8 @@ impl Crm for Salesforce {
             metrics: &self.metrics,
         };
         match self.settings.transport {
-            Transport::Cometd => cometd::listen(desk, &objects, from).await,
-            Transport::PubSub => self.pubsub.listen(desk, &objects, from).await,
+            Transport::Cometd => cometd::listen(desk, selections, from).await,
+            Transport::PubSub => self.pubsub.listen(desk, selections, from).await,
         }
     }
 

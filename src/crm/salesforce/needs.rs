@@ -6,6 +6,8 @@ use crate::crm::port::Selection;
 use crate::crm::port::survey::Need;
 use crate::model::name::{FieldName, ObjectName};
 
+use super::take::split;
+
 /// Objects that are known to have no change events.
 const NEVER_CAPTURED: [&str; 3] = ["AccountTeamMember", "CurrencyType", "OpportunityStage"];
 
@@ -43,25 +45,22 @@ pub fn needs(selections: &[Selection]) -> Vec<Need> {
             .iter()
             .filter(|field| field.as_str() != "Id")
             .partition(|field| field.as_str().contains('.'));
-        let names = |fields: Vec<&FieldName>| -> BTreeSet<String> {
-            fields
-                .iter()
-                .map(|field| field.as_str().to_owned())
-                .collect()
-        };
+        let own: BTreeSet<String> = own
+            .iter()
+            .map(|field| split(field.as_str()).0.to_owned())
+            .collect();
         if !own.is_empty() {
             let permission = format!("View All Fields on {}, or Read on these", selection.object);
-            needs.push(
-                Need::new(permission, "a hidden field is missing without a word").on(names(own)),
-            );
+            needs.push(Need::new(permission, "a hidden field is missing without a word").on(own));
         }
         if !parents.is_empty() {
+            let parents = parents.iter().map(|path| path.as_str().to_owned());
+            let parents: BTreeSet<String> = parents.collect();
             let permission = format!(
                 "Read on the parents of {} that these lead to",
                 selection.object
             );
-            needs
-                .push(Need::new(permission, "parents' fields are read with it").on(names(parents)));
+            needs.push(Need::new(permission, "parents' fields are read with it").on(parents));
         }
     }
     let why = "says what is left of the org's limits and which objects are captured";
@@ -84,7 +83,16 @@ mod tests {
     #[test]
     fn the_least_is_told_object_by_object_and_field_by_field() {
         let needs = needs(&[
-            selection("Account", &["Id", "Name", "Owner.Email"]),
+            selection(
+                "Account",
+                &[
+                    "Id",
+                    "Name",
+                    "Name@label",
+                    "Owner.Email",
+                    "OwnerId:User.Name",
+                ],
+            ),
             selection("User", &["Id", "Email"]),
         ]);
         let on = |permission: &str| -> Vec<String> {
@@ -101,7 +109,7 @@ mod tests {
         assert_eq!(on("View All Fields on Account, or Read on these"), ["Name"]);
         assert_eq!(on("View All Fields on User, or Read on these"), ["Email"]);
         let parents = "Read on the parents of Account that these lead to";
-        assert_eq!(on(parents), ["Owner.Email"]);
+        assert_eq!(on(parents), ["Owner.Email", "OwnerId:User.Name"]);
         assert!(on("API Enabled").is_empty());
         let optional = needs.iter().filter(|need| need.optional);
         assert_eq!(optional.count(), 1);

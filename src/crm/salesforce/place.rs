@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::crm::port::Start;
+use crate::crm::port::{Selection, Start};
 use crate::fault::{Fault, FaultKind};
 
 use crate::model::name::ObjectName;
@@ -47,13 +47,16 @@ pub fn channel_of(object: &ObjectName) -> String {
 pub fn subscriptions(
     transport: Transport,
     channels: &Channels,
-    objects: &[ObjectName],
+    selections: &[Selection],
     from: Start,
 ) -> Result<(Vec<(String, Replay)>, Place), Fault> {
     let mut names = match channels {
         Channels::Standard => vec![STANDARD.to_owned()],
         Channels::Named(name) => vec![name.clone()],
-        Channels::PerObject => objects.iter().map(channel_of).collect(),
+        Channels::PerObject => selections
+            .iter()
+            .map(|selection| channel_of(&selection.object))
+            .collect(),
     };
     names.sort_unstable();
     names.dedup();
@@ -255,7 +258,7 @@ impl Track {
 mod tests {
     use super::*;
 
-    fn objects() -> Vec<ObjectName> {
+    fn objects() -> Vec<Selection> {
         vec!["Account".into(), "Plan__c".into(), "ns__Plan__c".into()]
     }
 

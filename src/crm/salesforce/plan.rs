@@ -1,5 +1,8 @@
 //! How a selection is read: which fields a query bears, which follow by id, and what kind each is.
 
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::crm::port::Selection;
@@ -9,8 +12,10 @@ use crate::model::name::{FieldName, ObjectName};
 use crate::model::schema::FieldKind;
 
 use super::describe::{Describer, Description};
+use super::path::{Led, led};
 use super::row::Columns;
 use super::soql;
+use super::take::{Take, Taken};
 
 /// Encoded bytes that a query has beside its fields: words, object, window, key.
 const BESIDE: usize = 900;
@@ -26,7 +31,25 @@ pub struct Plan {
     own: Vec<FieldName>,
     /// Parents' fields.
     paths: Vec<FieldName>,
+    /// Parents that no query follows.
+    pub parents: Vec<Parent>,
 }
+
+/// A parent that is read by its id, besides the rows that name it.
+#[derive(Debug)]
+pub struct Parent {
+    /// The row's field that has the parent's id, `WhoId:Contact`.
+    pub reference: FieldName,
+    /// Whether that field is selected too.
+    pub is_selected: bool,
+    /// The row's fields, each with the parent's own.
+    pub fields: Vec<(FieldName, FieldName)>,
+    /// How the parent is read.
+    pub plan: Plan,
+}
+
+/// Fields of parents that are read by id, and whose they are, by the field that has the id.
+type ById = BTreeMap<FieldName, (ObjectName, Vec<(FieldName, FieldName)>)>;
 
 /// Fields of a query over pages, and those that are read by id for each page.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,40 +68,80 @@ impl Plan {
     /// # Errors
     /// `Missing` for a name that is none, or the fault of a describe.
     pub async fn new(describer: &Describer, selection: &Selection) -> Result<Self, Fault> {
-        let description = describer.get(&selection.object).await?;
-        let mut columns = Columns::new(description.stamp.clone());
-        let (mut own, mut paths) = (Vec::new(), Vec::new());
-        for field in &selection.fields {
-            soql::identifier(field.as_str())?;
-            if field.as_str().contains('.') {
-                let kind = match led(describer, &description, field.as_str()).await? {
-                    Led::To(kind) => kind,
-                    // The query says best what is not there.
-                    Led::Nowhere { .. } => FieldKind::Text,
-                };
-                columns.nested(field.clone(), kind);
-                paths.push(field.clone());
-                continue;
-            }
-            let kind = description
-                .schema
-                .fields
-                .get(field)
-                .map_or(FieldKind::Text, |schema| schema.kind);
-            if !kind.is_selectable() {
-                continue;
-            }
-            columns.own(field.clone(), kind);
-            if field.as_str() != "Id" && Some(field) != description.stamp.as_ref() {
-                own.push(field.clone());
-            }
-        }
-        Ok(Self {
+        let object = &selection.object;
+        let mut names = selection.fields.iter().map(FieldName::as_str);
+        let description = if names.any(|name| name.ends_with("@label")) {
+            describer.young(object).await?
+        } else {
+            describer.get(object).await?
+        };
+        let mut plan = Self {
+            columns: Columns::new(description.stamp.clone()),
             description,
-            columns,
-            own,
-            paths,
-        })
+            own: Vec::new(),
+            paths: Vec::new(),
+            parents: Vec::new(),
+        };
+        let mut parents = ById::new();
+        for field in &selection.fields {
+            plan.add(describer, field, &mut parents).await?;
+        }
+        for (reference, (object, fields)) in parents {
+            let is_selected = selection.fields.contains(&reference);
+            if !is_selected {
+                plan.add(describer, &reference, &mut ById::new()).await?;
+            }
+            let parent = Parent::new(describer, object, reference, is_selected, fields);
+            plan.parents.push(parent.await?);
+        }
+        Ok(plan)
+    }
+
+    /// Adds a selected field to what is read.
+    async fn add(
+        &mut self,
+        describer: &Describer,
+        field: &FieldName,
+        parents: &mut ById,
+    ) -> Result<(), Fault> {
+        let (query, kind, take) = match led(describer, &self.description, field.as_str()).await? {
+            Led::To { query, kind, take } => (query, kind, take),
+            Led::ById {
+                reference,
+                object,
+                rest,
+            } => {
+                let (_, fields) = parents
+                    .entry(reference)
+                    .or_insert_with(|| (object, Vec::new()));
+                fields.push((field.clone(), rest));
+                return Ok(());
+            }
+            Led::Nowhere {
+                misfit: Some((what, remedy)),
+                ..
+            } => return Err(Fault::new(FaultKind::Missing, what).remedy(remedy)),
+            // The query says best what is not there.
+            Led::Nowhere { .. } => (field.clone(), FieldKind::Text, Take::Value),
+        };
+        soql::identifier(query.as_str())?;
+        if !kind.is_selectable() {
+            return Ok(());
+        }
+        let taken = Taken {
+            field: field.clone(),
+            take,
+        };
+        let is_key = query.as_str() == "Id" || Some(&query) == self.description.stamp.as_ref();
+        // What is read already for another field is asked for once.
+        if query.as_str().contains('.') {
+            if self.columns.nested(query.clone(), kind, taken) {
+                self.paths.push(query);
+            }
+        } else if self.columns.own(query.clone(), kind, taken) && !is_key {
+            self.own.push(query);
+        }
+        Ok(())
     }
 
     /// The object's name in queries.
@@ -159,71 +222,31 @@ impl Plan {
     }
 }
 
-/// Where a path of relationships leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Led {
-    /// To a field of this kind.
-    To(FieldKind),
-    /// Nowhere: no object on the way has this part; what it has instead.
-    Nowhere {
-        /// The part.
-        part: String,
-        /// Names of what there is in its place.
-        known: Vec<String>,
-    },
-}
-
-/// Where a parent's field is found: from relationship to relationship, the first parent that has it decides.
-///
-/// # Errors
-/// The fault of a describe.
-pub async fn led(
-    describer: &Describer,
-    child: &Arc<Description>,
-    path: &str,
-) -> Result<Led, Fault> {
-    let mut here = vec![Arc::clone(child)];
-    let mut parts = path.split('.').peekable();
-    while let Some(part) = parts.next() {
-        let fields = here.iter().flat_map(|of| &of.schema.fields);
-        if parts.peek().is_none() {
-            let found = fields
-                .clone()
-                .find(|(name, _)| name.as_str().eq_ignore_ascii_case(part));
-            return Ok(match found {
-                Some((_, field)) => Led::To(field.kind),
-                None => nowhere(part, fields.map(|(name, _)| name.as_str())),
-            });
-        }
-        let relationships = fields.filter_map(|(_, field)| {
-            let name = field.relationship.as_deref()?;
-            Some((name, &field.references))
-        });
-        let parents: Vec<ObjectName> = relationships
-            .clone()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(part))
-            .flat_map(|(_, parents)| parents.iter().cloned())
-            .collect();
-        if parents.is_empty() {
-            return Ok(nowhere(part, relationships.map(|(name, _)| name)));
-        }
-        here.clear();
-        for parent in parents {
-            match describer.get(&parent).await {
-                Ok(description) => here.push(description),
-                // One of several parents may be hidden; if it is the one that counts, the query says so.
-                Err(fault) if fault.kind() == FaultKind::Missing => {}
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-    Ok(nowhere("", []))
-}
-
-fn nowhere<'a>(part: &str, known: impl IntoIterator<Item = &'a str>) -> Led {
-    Led::Nowhere {
-        part: part.to_owned(),
-        known: known.into_iter().map(str::to_owned).collect(),
+impl Parent {
+    /// Looks up a parent's fields; a path may go on from there.
+    fn new(
+        describer: &Describer,
+        object: ObjectName,
+        reference: FieldName,
+        is_selected: bool,
+        fields: Vec<(FieldName, FieldName)>,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Fault>> + Send + '_>> {
+        Box::pin(async move {
+            let own: Vec<FieldName> = fields.iter().map(|(_, own)| own.clone()).collect();
+            let selection = Selection {
+                object,
+                fields: own,
+            };
+            let plan = Plan::new(describer, &selection).await;
+            let plan =
+                plan.map_err(|fault| fault.context(format_args!("following `{reference}`")))?;
+            Ok(Self {
+                reference,
+                is_selected,
+                fields,
+                plan,
+            })
+        })
     }
 }
 
@@ -245,6 +268,7 @@ mod tests {
             paths: (0..paths)
                 .map(|n| FieldName::new(format!("Owner.Long_Field_{n:04}__c")))
                 .collect(),
+            parents: Vec::new(),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::bulk::{Bulk, Place};
 use super::describe::Describer;
+use super::parents::WithParents;
 use super::plan::Plan;
 use super::rest::{Refused, Rest};
 use super::row::QueryAnswer;
@@ -94,17 +95,17 @@ impl Reader {
         selection: &Selection,
         resume: Option<&str>,
     ) -> Result<Box<dyn Pages>, Fault> {
-        let plan = Plan::new(&self.describer, selection).await?;
-        if let Some(place) = resume.and_then(Place::parse) {
-            return Ok(Box::new(self.bulk.resume(plan, place).await?));
-        }
-        if resume.is_none() {
-            return match self.bulk.begin(plan).await? {
-                Ok(read) => Ok(Box::new(read)),
-                Err(plan) => Ok(self.planned(plan, Filter::All, None)),
-            };
-        }
-        Ok(self.planned(plan, Filter::All, resume))
+        let mut plan = Plan::new(&self.describer, selection).await?;
+        let parents = std::mem::take(&mut plan.parents);
+        let pages: Box<dyn Pages> = match (resume.and_then(Place::parse), resume) {
+            (Some(place), _) => Box::new(self.bulk.resume(plan, place).await?),
+            (None, Some(_)) => self.planned(plan, Filter::All, resume),
+            (None, None) => match self.bulk.begin(plan).await? {
+                Ok(read) => Box::new(read),
+                Err(plan) => self.planned(plan, Filter::All, None),
+            },
+        };
+        Ok(WithParents::of(self, parents, pages))
     }
 
     /// Begins a read over pages.
@@ -116,8 +117,10 @@ impl Reader {
         selection: &Selection,
         filter: Filter,
     ) -> Result<Box<dyn Pages>, Fault> {
-        let plan = Plan::new(&self.describer, selection).await?;
-        Ok(self.planned(plan, filter, None))
+        let mut plan = Plan::new(&self.describer, selection).await?;
+        let parents = std::mem::take(&mut plan.parents);
+        let pages = self.planned(plan, filter, None);
+        Ok(WithParents::of(self, parents, pages))
     }
 
     fn planned(
@@ -160,6 +163,11 @@ impl Reader {
     /// As for any call.
     pub async fn by_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
         let plan = Plan::new(&self.describer, selection).await?;
+        self.by_plan(&plan, ids).await
+    }
+
+    /// Reads records by id as a plan says.
+    pub(super) async fn by_plan(&self, plan: &Plan, ids: &[RecordId]) -> Result<Found, Fault> {
         let mut seen = HashSet::new();
         let ids: Vec<RecordId> = ids.iter().filter(|id| seen.insert(*id)).cloned().collect();
         let mut found = Found {
@@ -168,7 +176,7 @@ impl Reader {
             as_of: DateTime::<Utc>::MAX_UTC,
         };
         for some in ids.chunks(BY_ID) {
-            let part = self.whole_rows(&plan, some).await?;
+            let part = self.whole_rows(plan, some).await?;
             found.as_of = found.as_of.min(part.began - self.lag);
             let mut rows = part.rows;
             for id in some {
@@ -182,6 +190,7 @@ impl Reader {
             let answer = self.rest.versions().await?;
             found.as_of = self.as_of(&answer)?;
         }
+        self.add_parents(&plan.parents, &mut found.rows).await?;
         Ok(found)
     }
 

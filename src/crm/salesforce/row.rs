@@ -14,6 +14,7 @@ use crate::model::record_id::RecordId;
 use crate::model::schema::FieldKind;
 use crate::model::value::{Fields, Value};
 
+use super::take::Taken;
 use super::{stamp, value};
 
 /// An answer to a query (REST API Developer Guide, "Query").
@@ -35,9 +36,24 @@ pub struct QueryAnswer<'a> {
 /// What is taken out of a row.
 #[derive(Debug, Clone, Default)]
 pub struct Columns {
-    own: HashMap<FieldName, FieldKind>,
-    nested: Vec<(FieldName, FieldKind)>,
+    own: HashMap<FieldName, Read>,
+    nested: Vec<(FieldName, Read)>,
     stamp: Option<FieldName>,
+}
+
+/// A value that is read, and what is taken of it.
+#[derive(Debug, Clone)]
+struct Read {
+    kind: FieldKind,
+    taken: Vec<Taken>,
+}
+
+impl Read {
+    fn put(&self, value: &Value, fields: &mut Fields) {
+        for taken in &self.taken {
+            fields.insert(taken.field.clone(), taken.take.of(value));
+        }
+    }
 }
 
 impl Columns {
@@ -50,14 +66,29 @@ impl Columns {
         }
     }
 
-    /// Takes a field of the object itself.
-    pub fn own(&mut self, name: FieldName, kind: FieldKind) {
-        self.own.insert(name, kind);
+    /// Takes something of a field of the object itself; whether nothing else takes of that field.
+    pub fn own(&mut self, name: FieldName, kind: FieldKind, taken: Taken) -> bool {
+        if let Some(read) = self.own.get_mut(&name) {
+            read.taken.push(taken);
+            return false;
+        }
+        let taken = vec![taken];
+        self.own.insert(name, Read { kind, taken });
+        true
     }
 
-    /// Takes a parent's field, named by its path.
-    pub fn nested(&mut self, path: FieldName, kind: FieldKind) {
-        self.nested.push((path, kind));
+    /// Takes something of a parent's field, named by its path; whether nothing else takes of that field.
+    pub fn nested(&mut self, path: FieldName, kind: FieldKind, taken: Taken) -> bool {
+        let same = |(known, _): &&mut (FieldName, Read)| {
+            known.as_str().eq_ignore_ascii_case(path.as_str())
+        };
+        if let Some((_, read)) = self.nested.iter_mut().find(same) {
+            read.taken.push(taken);
+            return false;
+        }
+        let taken = vec![taken];
+        self.nested.push((path, Read { kind, taken }));
+        true
     }
 
     /// Reads a row that has an `Id`.
@@ -78,8 +109,8 @@ impl Columns {
         let mut fields = Fields::new();
         let mut modified_at = None;
         for (name, json) in &raw.0 {
-            if let Some((name, kind)) = self.own.get_key_value(name.as_ref()) {
-                fields.insert(name.clone(), value::read_row(*kind, json.get()));
+            if let Some(read) = self.own.get(name.as_ref()) {
+                read.put(&value::read_row(read.kind, json.get()), &mut fields);
             }
             if self
                 .stamp
@@ -89,9 +120,9 @@ impl Columns {
                 modified_at = instant(json.get());
             }
         }
-        for (path, kind) in &self.nested {
-            if let Some(value) = parent_value(raw, path.as_str(), *kind) {
-                fields.insert(path.clone(), value);
+        for (path, read) in &self.nested {
+            if let Some(value) = parent_value(raw, path.as_str(), read.kind) {
+                read.put(&value, &mut fields);
             }
         }
         Ok(Row {
@@ -109,7 +140,7 @@ pub struct Bound {
     width: usize,
     id: usize,
     stamp: Option<usize>,
-    fields: Vec<(FieldName, FieldKind, usize)>,
+    fields: Vec<(Read, usize)>,
 }
 
 impl Columns {
@@ -130,8 +161,8 @@ impl Columns {
         let fields = self
             .own
             .iter()
-            .chain(self.nested.iter().map(|(name, kind)| (name, kind)))
-            .map(|(name, kind)| Ok((name.clone(), *kind, place(name.as_str())?)))
+            .chain(self.nested.iter().map(|(name, read)| (name, read)))
+            .map(|(name, read)| Ok((read.clone(), place(name.as_str())?)))
             .collect::<Result<_, Fault>>()?;
         Ok(Bound {
             width: heading.len(),
@@ -161,11 +192,10 @@ impl Bound {
             )
             .source(error)
         })?;
-        let fields = self
-            .fields
-            .iter()
-            .map(|(name, kind, place)| (name.clone(), value::read_cell(*kind, cell(*place))))
-            .collect();
+        let mut fields = Fields::new();
+        for (read, place) in &self.fields {
+            read.put(&value::read_cell(read.kind, cell(*place)), &mut fields);
+        }
         Ok(Row {
             record,
             fields,
@@ -205,11 +235,16 @@ mod tests {
     #[test]
     fn takes_what_is_selected_and_nothing_else() {
         let mut columns = Columns::new(Some(FieldName::new("SystemModstamp")));
-        columns.own("Name".into(), FieldKind::Text);
-        columns.own("Amount".into(), FieldKind::Decimal);
-        columns.nested("owner.Email".into(), FieldKind::Text);
-        columns.nested("Parent.Owner.CreatedDate".into(), FieldKind::DateTime);
-        columns.nested("Gone.Name".into(), FieldKind::Text);
+        for (name, kind) in [("Name", FieldKind::Text), ("Amount", FieldKind::Decimal)] {
+            columns.own(name.into(), kind, Taken::whole(name));
+        }
+        for (path, kind) in [
+            ("owner.Email", FieldKind::Text),
+            ("Parent.Owner.CreatedDate", FieldKind::DateTime),
+            ("Gone.Name", FieldKind::Text),
+        ] {
+            columns.nested(path.into(), kind, Taken::whole(path));
+        }
         let json = r#"{"attributes":{"type":"Account","url":"/x"},"Id":"001A0000006Vm9u","N\u0061me":"A",
             "Amount":1.50,"SystemModstamp":"2024-04-09T20:26:27.000+0000","Other":"x",
             "Owner":{"attributes":{},"Email":"a@b.c"},

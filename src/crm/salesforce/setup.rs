@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::crm::port::survey::Quota;
 use crate::fault::{Fault, FaultKind};
 use crate::http::encode::percent;
-use crate::model::name::{FieldName, ObjectName};
+use crate::model::name::ObjectName;
 
 use super::place::channel_of;
 use super::read::query_path;
@@ -186,7 +186,7 @@ struct FieldPermissions {
 pub async fn granted(
     rest: &Rest,
     object: &ObjectName,
-    fields: &[&FieldName],
+    fields: &[&str],
 ) -> Result<BTreeSet<String>, Refused> {
     let whole = fields
         .iter()

@@ -17,10 +17,12 @@ use super::Salesforce;
 use super::bulk::{self, MOST};
 use super::capture::changes;
 use super::describe::Description;
-use super::plan::{Led, Plan, led};
+use super::path::{Led, led};
+use super::plan::Plan;
 use super::read::BY_ID;
 use super::settings::SalesforceSettings;
 use super::setup::{self, Member, Sight};
+use super::take::{misfit, split};
 
 /// Calls that a job takes beside those for its results: it is created, looked at twice or more, and deleted.
 const OF_A_JOB: u64 = 4;
@@ -212,10 +214,9 @@ impl Salesforce {
         let (mut readable, mut unknown) = (Vec::new(), Vec::new());
         for field in &selection.fields {
             if field.as_str().contains('.') {
-                match led(&self.describer, description, field.as_str()).await? {
-                    Led::To(kind) if kind.is_selectable() => readable.push(field.clone()),
-                    Led::To(_) => findings.push(composed(field, &[])),
-                    Led::Nowhere { part, known } => findings.push(astray(field, &part, &known)),
+                match self.follow(description, field).await? {
+                    None => readable.push(field.clone()),
+                    Some(finding) => findings.push(finding),
                 }
                 continue;
             }
@@ -226,19 +227,64 @@ impl Salesforce {
                     let parts = parts.filter(|_| found.kind == FieldKind::Compound);
                     findings.push(composed(field, parts.unwrap_or_default()));
                 }
-                None => unknown.push(field),
+                None => match misfit(description, field.as_str()) {
+                    Some((what, remedy)) => {
+                        findings.push(Finding::broken(what).remedy(remedy).field(field));
+                    }
+                    None => unknown.push(field),
+                },
             }
         }
         if unknown.is_empty() {
             return Ok(readable);
         }
         // Who may not look at Setup is not told which of them are only hidden.
-        let granted = setup::granted(&self.rest, &selection.object, &unknown).await;
+        let bases: Vec<&str> = unknown
+            .iter()
+            .map(|field| split(field.as_str()).0)
+            .collect();
+        let granted = setup::granted(&self.rest, &selection.object, &bases).await;
         let granted = granted.unwrap_or_default();
         for field in unknown {
             findings.push(missing(field, description, &granted));
         }
         Ok(readable)
+    }
+
+    /// What keeps a parent's field from being read.
+    async fn follow(
+        &self,
+        description: &Arc<Description>,
+        path: &FieldName,
+    ) -> Result<Option<Finding>, Fault> {
+        let mut description = Arc::clone(description);
+        let mut left = path.clone();
+        loop {
+            match led(&self.describer, &description, left.as_str()).await? {
+                Led::To { kind, .. } if kind.is_selectable() => return Ok(None),
+                Led::To { .. } => return Ok(Some(composed(path, &[]))),
+                Led::Nowhere {
+                    misfit: Some((what, remedy)),
+                    ..
+                } => {
+                    let what = format!("`{path}` can't be read: {what}");
+                    return Ok(Some(Finding::broken(what).remedy(remedy).field(path)));
+                }
+                Led::Nowhere { part, known, .. } => {
+                    return Ok(Some(astray(path, &part, &known)));
+                }
+                Led::ById { object, rest, .. } => {
+                    description = match self.describer.get(&object).await {
+                        Ok(description) => description,
+                        Err(fault) if fault.kind() == FaultKind::Missing => {
+                            return Ok(Some(Finding::of(&fault).field(path)));
+                        }
+                        Err(fault) => return Err(fault),
+                    };
+                    left = rest;
+                }
+            }
+        }
     }
 }
 
@@ -248,15 +294,17 @@ fn missing(field: &FieldName, description: &Description, granted: &BTreeSet<Stri
         "give the connection's user View All Fields on {object}, or Read on the field: the permission set in \
          config/salesforce"
     );
-    if granted.contains(field.as_str()) {
-        let what =
-            format!("field `{field}` of {object} is hidden from the user (field-level security)");
+    let field_of_it = split(field.as_str()).0;
+    if granted.contains(field_of_it) {
+        let what = format!(
+            "field `{field_of_it}` of {object} is hidden from the user (field-level security)"
+        );
         return Finding::broken(what).remedy(by_set).field(field);
     }
     let known = description.schema.fields.keys().map(FieldName::as_str);
-    let what = format!("{object} has no field `{field}` that the user sees");
+    let what = format!("{object} has no field `{field_of_it}` that the user sees");
     let remedy = did_you_mean(
-        field.as_str(),
+        field_of_it,
         known,
         &format!("check its API name; if it is there, {by_set}"),
     );
@@ -287,15 +335,17 @@ fn first_sync(plan: &Plan, records: u64, settings: &SalesforceSettings) -> First
     // The object and the parents whose fields are selected are described once.
     let described = 1 + plan.paths().len().min(1) as u64;
     let counted = u64::from(settings.bulk_from.is_some_and(|least| least > 1));
+    let size = u64::from(settings.page_size);
+    let pages = records.div_ceil(size).max(1);
+    // Those of a page come in a call each, as a rule.
+    let by_id = pages * plan.parents.len() as u64;
     if settings.bulk_from.is_some_and(|least| records >= least) {
         let results = records.div_ceil(u64::from(MOST)).max(1);
         return FirstSync {
             by: "Bulk",
-            calls: described + counted + OF_A_JOB + results,
+            calls: described + counted + OF_A_JOB + results + by_id,
         };
     }
-    let size = u64::from(settings.page_size);
-    let pages = records.div_ceil(size).max(1);
     let split = plan.split();
     let mut a_page = 1;
     if !split.own.is_empty() {
@@ -308,6 +358,6 @@ fn first_sync(plan: &Plan, records: u64, settings: &SalesforceSettings) -> First
     }
     FirstSync {
         by: "REST",
-        calls: described + counted + pages * a_page,
+        calls: described + counted + pages * a_page + by_id,
     }
 }

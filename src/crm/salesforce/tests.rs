@@ -5,6 +5,7 @@ mod calls;
 mod deletes;
 pub(super) mod org;
 mod pages;
+mod paths;
 mod sign_in;
 mod stream;
 mod streaming;

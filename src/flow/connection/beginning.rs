@@ -185,7 +185,41 @@ async fn prepare(
             open_holes(road, term, vec![hole]).await?;
         }
     }
+    for (name, object) in objects {
+        if let Some(state) = states.get_mut(name) {
+            relabel(road, term, object, state).await?;
+        }
+    }
     Ok(states)
+}
+
+/// Has the records of an object read whose labels may have been taken by others than there are now.
+async fn relabel(
+    road: &Road,
+    term: u64,
+    object: &ObjectRoad,
+    state: &mut ObjectState,
+) -> Result<(), Fault> {
+    if state.editions == object.editions {
+        return Ok(());
+    }
+    let name = &object.key.object;
+    let is_known = state.synced_at.is_some() || state.snapshot.is_some();
+    let has_moved = |(field, edition): (&FieldName, &String)| {
+        let known = state.editions.get(field);
+        known.is_some_and(|known| known != edition)
+    };
+    if is_known && object.editions.iter().any(has_moved) {
+        // Durable before the new labels count as those of the records.
+        let to = road.end_of_now().await?;
+        let hole = object_hole(road, name, HoleCause::Relabelled, to);
+        open_holes(road, term, vec![hole]).await?;
+        tracing::info!(
+            connection = %road.connection, object = %name, "picklists were relabelled: records are read again"
+        );
+    }
+    state.editions.clone_from(&object.editions);
+    put(road, term, name, state).await
 }
 
 fn object_hole(road: &Road, object: &ObjectName, cause: HoleCause, to: DateTime<Utc>) -> NewHole {

@@ -1,9 +1,11 @@
-//! Descriptions are read anew when they are seven days old, or when somebody asks: a connection begins anew where
-//! what jobs select is no longer what it was.
+//! Descriptions are read anew when they are seven days old, when somebody asks, or by who needs a younger one: a
+//! connection begins anew where what jobs select is no longer what it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::crm::port::shelf::KEPT;
 use crate::fault::{Fault, FaultKind};
@@ -29,9 +31,12 @@ pub(super) async fn keep(
     objects: Arc<Objects>,
     stop: StopSignal,
 ) -> Result<(), Fault> {
-    let mut wait = LOOK;
+    let (mut wait, mut looked) = (LOOK, Looked::new());
     while stop.or(tokio::time::sleep(wait)).await.is_ok() {
-        let Ok(renewed) = stop.or(renew(&road, &selected, &objects)).await else {
+        let Ok(renewed) = stop
+            .or(renew(&road, &selected, &objects, &mut looked))
+            .await
+        else {
             break;
         };
         wait = match renewed {
@@ -49,11 +54,15 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// When the descriptions were read that were compared last.
+type Looked = BTreeMap<ObjectName, DateTime<Utc>>;
+
 /// Reads anew what is due; the first object that differs.
 async fn renew(
     road: &Road,
     selected: &Selected,
     objects: &Objects,
+    looked: &mut Looked,
 ) -> Result<Option<ObjectName>, Fault> {
     let asked = road.state.refresh_asked(&road.connection).await?;
     let old = road.clock.now() - KEPT;
@@ -61,14 +70,20 @@ async fn renew(
         let Some(object) = objects.get(&name) else {
             continue;
         };
-        if read_at > old && asked.is_none_or(|asked| read_at > asked) {
-            continue;
-        }
-        let schema = road.crm.describe_anew(&name).await?;
-        tracing::info!(connection = %road.connection, object = %name, "described anew");
+        let schema = if read_at > old && asked.is_none_or(|asked| read_at > asked) {
+            if looked.get(&name) == Some(&read_at) {
+                continue;
+            }
+            road.crm.describe(&name).await?
+        } else {
+            let schema = road.crm.describe_anew(&name).await?;
+            tracing::info!(connection = %road.connection, object = %name, "described anew");
+            schema
+        };
         if differs(road, selected, object, &schema) {
             return Ok(Some(name));
         }
+        looked.insert(name, read_at);
     }
     Ok(None)
 }

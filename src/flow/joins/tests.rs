@@ -13,6 +13,7 @@ fn field(kind: FieldKind, references: &[&str], relationship: Option<&str>) -> Fi
         relationship: relationship.map(str::to_owned),
         calculated: false,
         compound: None,
+        edition: None,
     }
 }
 

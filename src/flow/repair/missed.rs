@@ -341,6 +341,7 @@ mod tests {
             late: BTreeSet::new(),
             joins: Vec::new(),
             followers: Vec::new(),
+            editions: BTreeMap::new(),
         }
     }
 

@@ -11,6 +11,7 @@ fn schema() -> ObjectSchema {
         relationship: None,
         calculated,
         compound: compound.map(Into::into),
+        edition: None,
     };
     let id = FieldSchema {
         kind: FieldKind::Id,

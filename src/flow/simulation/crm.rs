@@ -256,6 +256,7 @@ impl Crm for SimCrm {
                 relationship: step.map(str::to_owned),
                 calculated: name == FORMULA,
                 compound: None,
+                edition: None,
             };
             (FieldName::new(name), schema)
         };

@@ -198,6 +198,51 @@ async fn hidden_and_unknown_fields_are_named() {
 }
 
 #[tokio::test]
+async fn what_a_field_has_not_is_told_with_what_to_write() {
+    let world = World::new().await;
+    world.configure(
+        "",
+        "industry = \"Industry@label\"\nemployees = \"Name@label\"\nphone = \"OwnerId@label\"\nwebsite = \"Name@type\"\n\
+         description = \"OwnerId:Account\"\nstatus = \"OwnerId:User.Email\"\nstage = \"OwnerId:User.Username@label\"\n\
+         billing_city = \"OwnerId@type\"\nbilling_state = \"Indstry@label\"",
+    );
+    let (code, _, _) = run(&world.config(), &["check", "--live"]).await;
+    assert_eq!(code, 3);
+    let findings = told(&looked(&world.config()).await, "acme");
+    for (path, what, remedy) in [
+        ("`Name` of Account is no picklist", "no labels", "`@label`"),
+        (
+            "`OwnerId` of Account is a reference",
+            "no label",
+            "`Owner.Name`",
+        ),
+        ("`Name` of Account is no reference", "no record", "`@type`"),
+        (
+            "`OwnerId` of Account points to",
+            "to no Account",
+            "`OwnerId:User`",
+        ),
+        (
+            "`OwnerId:User.Username@label` can't be read",
+            "is no picklist",
+            "`@label`",
+        ),
+        (
+            "no field `Indstry`",
+            "the user sees",
+            "did you mean `Industry`",
+        ),
+    ] {
+        let finding = one(&findings, path);
+        assert!(finding.starts_with("broken"), "{finding}");
+        assert!(finding.contains(what), "{finding}");
+        assert!(finding.contains(remedy), "{finding}");
+        assert!(finding.contains("selected by company_sync"), "{finding}");
+    }
+    assert_eq!(findings.len(), 6, "{findings:#?}");
+}
+
+#[tokio::test]
 async fn formulas_that_wait_for_full_syncs_are_named() {
     let world = World::new().await;
     world.configure(

@@ -17,6 +17,7 @@ mod first_sync;
 mod formulas;
 mod jobs;
 mod killed;
+mod labels;
 mod limited;
 mod metadata;
 mod missed;

@@ -43,7 +43,8 @@ impl World {
             ));
         }
         let notes = json!({"fields": {
-            "Tags__c": {"type": "multipicklist"}, "Wake__c": {"type": "time"}, "Active__c": {"type": "boolean"},
+            "Industry": {"picklistValues": [{"value": "Energy", "label": "Energie"}, {"value": "Merged", "label": "One"}]},
+            "Tags__c": {"type": "multipicklist", "picklistValues": [{"value": "b", "label": "Second"}]}, "Wake__c": {"type": "time"}, "Active__c": {"type": "boolean"},
             "Notes__c": {"type": "textarea", "length": 32000},
         }});
         std::fs::write(data.path().join("Account.csv"), csv).unwrap();
@@ -87,8 +88,12 @@ impl World {
     }
 
     async fn listen(&self, transport: Transport, from: Start) -> Box<dyn Listener> {
-        let objects = ["Account".into(), "Contact".into()];
-        self.crm(transport).listen(&objects, from).await.unwrap()
+        let crm = self.crm(transport);
+        let mut selections = Vec::new();
+        for object in ["Account".into(), "Contact".into()] {
+            selections.push(selection(&crm, &object).await);
+        }
+        crm.listen(&selections, from).await.unwrap()
     }
 
     async fn control(&self, path: &str, body: Json) -> Json {
@@ -177,7 +182,7 @@ impl Images {
     }
 }
 
-/// Every field that events tell.
+/// Every field that events tell, and what follows from it: labels, types, look-ups by table.
 async fn selection(crm: &Salesforce, object: &ObjectName) -> tributary::crm::port::Selection {
     let schema = crm.describe(object).await.unwrap();
     let fields = schema.fields.iter().filter(|(name, field)| {

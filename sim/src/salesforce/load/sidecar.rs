@@ -2,7 +2,8 @@
 //!
 //! ```json
 //! {"label": "Employee", "keyPrefix": "a0E",
-//!  "fields": {"Score__c": {"type": "double", "scale": 4, "calculated": true}}}
+//!  "fields": {"Score__c": {"type": "double", "scale": 4, "calculated": true},
+//!             "Grade__c": {"type": "picklist", "picklistValues": [{"value": "a", "label": "Very good"}]}}}
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::super::schema::{Field, FieldType};
+use super::super::schema::{Choice, Field, FieldType};
 use super::LoadError;
 
 /// A description of an object; everything is optional.
@@ -44,6 +45,7 @@ pub(super) struct FieldNote {
     compound_field_name: Option<String>,
     cascade_delete: Option<bool>,
     visible: Option<bool>,
+    picklist_values: Option<Vec<Choice>>,
 }
 
 impl Sidecar {
@@ -84,6 +86,7 @@ impl FieldNote {
         set(&mut field.reference_to, self.reference_to.as_ref());
         set(&mut field.cascade, self.cascade_delete.as_ref());
         set(&mut field.visible, self.visible.as_ref());
+        set(&mut field.choices, self.picklist_values.as_ref());
         if let Some(calculated) = self.calculated {
             field.calculated = calculated;
             field.createable &= !calculated;

@@ -131,9 +131,8 @@ fn whole(store: &Store, table: &Table, version: &str) -> Value {
 }
 
 fn field(table: &Table, place: usize, field: &Field) -> Value {
-    let picklist = matches!(field.kind, FieldType::Picklist | FieldType::Multipicklist);
-    let values = if picklist {
-        picklist_values(table, place)
+    let values = if field.kind.is_picklist() {
+        picklist_values(table, place, field)
     } else {
         Vec::new()
     };
@@ -175,8 +174,8 @@ fn field(table: &Table, place: usize, field: &Field) -> Value {
     })
 }
 
-/// The values that records have.
-fn picklist_values(table: &Table, place: usize) -> Vec<Value> {
+/// The entries that are set, then the values that records have beside them.
+fn picklist_values(table: &Table, place: usize, field: &Field) -> Vec<Value> {
     let mut values = BTreeSet::new();
     for record in table.heads() {
         if let Some(text) = record.get(place).as_text() {
@@ -186,9 +185,16 @@ fn picklist_values(table: &Table, place: usize) -> Vec<Value> {
             break;
         }
     }
-    values
-        .into_iter()
-        .map(|value| json!({"active": true, "defaultValue": false, "label": value, "value": value}))
+    let entry = |active: bool, label: &str, value: &str| {
+        json!({
+            "active": active, "defaultValue": false, "label": label, "validFor": null, "value": value,
+        })
+    };
+    let set = field.choices.iter();
+    let set = set.map(|choice| entry(choice.active, &choice.label, &choice.value));
+    let is_set = |value: &str| field.choices.iter().any(|choice| choice.value == value);
+    let others = values.into_iter().filter(|value| !is_set(value));
+    set.chain(others.map(|value| entry(true, value, value)))
         .collect()
 }
 

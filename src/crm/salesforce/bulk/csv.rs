@@ -107,16 +107,29 @@ mod tests {
     use crate::http::raw_row::RawRow;
     use crate::model::schema::FieldKind;
 
+    use super::super::super::take::Taken;
     use super::*;
 
     fn columns() -> Columns {
         let mut columns = Columns::new(Some("SystemModstamp".into()));
-        columns.own("Name".into(), FieldKind::Text);
-        columns.own("Amount".into(), FieldKind::Decimal);
-        columns.own("IsWon".into(), FieldKind::Boolean);
-        columns.own("CloseDate".into(), FieldKind::Date);
-        columns.own("OwnerId".into(), FieldKind::Reference);
-        columns.nested("Owner.Email".into(), FieldKind::Text);
+        columns.own("Name".into(), FieldKind::Text, Taken::whole("Name"));
+        columns.own("Amount".into(), FieldKind::Decimal, Taken::whole("Amount"));
+        columns.own("IsWon".into(), FieldKind::Boolean, Taken::whole("IsWon"));
+        columns.own(
+            "CloseDate".into(),
+            FieldKind::Date,
+            Taken::whole("CloseDate"),
+        );
+        columns.own(
+            "OwnerId".into(),
+            FieldKind::Reference,
+            Taken::whole("OwnerId"),
+        );
+        columns.nested(
+            "Owner.Email".into(),
+            FieldKind::Text,
+            Taken::whole("Owner.Email"),
+        );
         columns
     }
 

@@ -7,10 +7,9 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use serde_json::json;
 
-use crate::crm::port::{Heard, Listener, Start};
+use crate::crm::port::{Heard, Listener, Selection, Start};
 use crate::fault::Fault;
 use crate::http::{Http, HttpSettings};
-use crate::model::name::ObjectName;
 
 use super::super::desk::Desk;
 use super::super::kept::Kept;
@@ -23,18 +22,18 @@ use super::wire::Wire;
 /// How long leaving may take; the server forgets silent clients by itself after minutes.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Opens the stream of `objects`.
+/// Opens the stream of what is selected.
 ///
 /// # Errors
 /// `PositionLost` where the position is of another transport or channel, or the CRM no longer takes it.
 pub async fn listen(
     desk: Desk<'_>,
-    objects: &[ObjectName],
+    selections: &[Selection],
     from: Start,
 ) -> Result<Box<dyn Listener>, Fault> {
     let settings = desk.settings;
-    let (channels, place) = subscriptions(Transport::Cometd, &settings.channels, objects, from)?;
-    let known = desk.described(objects).await?;
+    let (channels, place) = subscriptions(Transport::Cometd, &settings.channels, selections, from)?;
+    let known = desk.described(selections).await?;
     let http = Http::new(
         HttpSettings {
             connect_timeout: settings.connect_timeout,

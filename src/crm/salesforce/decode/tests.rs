@@ -1,5 +1,7 @@
 //! Events as Salesforce sends them, decoded.
 
+use std::sync::Arc;
+
 use chrono::TimeZone;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value as Json, json};

@@ -27,9 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 
-use crate::crm::port::{Heard, Listener, Start};
+use crate::crm::port::{Heard, Listener, Selection, Start};
 use crate::fault::{Fault, FaultKind};
-use crate::model::name::ObjectName;
 use crate::model::position::Position;
 
 use super::desk::Desk;
@@ -69,7 +68,7 @@ impl Shelf {
 }
 
 impl PubSub {
-    /// Opens the stream of `objects`. One that starts now is open once the server has said something, which takes
+    /// Opens the stream of what is selected. One that starts now is open once the server has said something, which takes
     /// minutes in a quiet org.
     ///
     /// # Errors
@@ -77,7 +76,7 @@ impl PubSub {
     pub async fn listen(
         &self,
         desk: Desk<'_>,
-        objects: &[ObjectName],
+        selections: &[Selection],
         from: Start,
     ) -> Result<Box<dyn Listener>, Fault> {
         let settings = desk.settings;
@@ -90,8 +89,8 @@ impl PubSub {
             ));
         }
         let (channels, place) =
-            subscriptions(Transport::PubSub, &settings.channels, objects, from)?;
-        let known = desk.described(objects).await?;
+            subscriptions(Transport::PubSub, &settings.channels, selections, from)?;
+        let known = desk.described(selections).await?;
         let parts = Parts {
             budget: Arc::clone(desk.rest.budget()),
             wire: Wire::new(settings)?,

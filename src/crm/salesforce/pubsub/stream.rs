@@ -405,17 +405,11 @@ impl PubSubStream {
         Ok(())
     }
 
-    /// Reads descriptions again that events said to be stale.
+    /// Reads descriptions again that events said to be stale, or whose labels may be.
     async fn describe_again(&mut self) {
-        for object in std::mem::take(&mut self.stale) {
-            match self.parts.describer.fetch(&object).await {
-                Ok(description) => self.decoder.objects.insert(object, description),
-                Err(fault) => tracing::warn!(
-                    %object, error = %fault,
-                    "object can't be described again: its events are read by the old description"
-                ),
-            }
-        }
+        let stale = std::mem::take(&mut self.stale);
+        let describer = &self.parts.describer;
+        self.decoder.objects.describe_again(describer, stale).await;
     }
 }
 

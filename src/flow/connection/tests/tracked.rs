@@ -299,6 +299,7 @@ impl Crm for Tracked {
             relationship: None,
             calculated: false,
             compound: None,
+            edition: None,
         };
         let fields = [("Id", FieldKind::Id), ("name", FieldKind::Text)];
         Ok(ObjectSchema {

@@ -31,6 +31,7 @@ fn road() -> ObjectRoad {
             parents: vec!["Account".into()],
         }],
         followers: Vec::new(),
+        editions: BTreeMap::new(),
     }
 }
 

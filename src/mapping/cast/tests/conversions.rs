@@ -26,8 +26,9 @@ const COLUMNS: [(&str, &[StoredType]); 9] = [
 ];
 
 /// Types by their names in the Salesforce Object Reference ("Field Types"), and a value as an image holds it.
-const SALESFORCE: [(&str, &str); 23] = [
+const SALESFORCE: [(&str, &str); 26] = [
     ("id, reference", r#""001A0000006Vm9uIAC""#),
+    ("reference `@type`", r#""Account""#),
     ("string, encryptedstring, anyType", r#"" Acme ""#),
     ("string with digits", r#""012.50""#),
     ("string, blank", r#"" ""#),
@@ -36,7 +37,9 @@ const SALESFORCE: [(&str, &str); 23] = [
     ("url", r#""https://acme.example""#),
     ("email", r#""Ann@acme.example""#),
     ("picklist, combobox", r#""Energy""#),
+    ("picklist, combobox `@label`", r#""Energie""#),
     ("multipicklist", r#""A;B C""#),
+    ("multipicklist `@label`", r#""First;Second""#),
     ("boolean", "true"),
     ("int, long", "42"),
     ("int, 0", "0"),
@@ -56,7 +59,7 @@ const SALESFORCE: [(&str, &str); 23] = [
 ];
 
 /// Types by their names in Dataverse's metadata (`AttributeTypeName`), and a value as an image holds it.
-const DYNAMICS: [(&str, &str); 22] = [
+const DYNAMICS: [(&str, &str); 21] = [
     ("String", r#""Acme""#),
     ("Memo", r#""two\nlines""#),
     ("Integer", "42"),
@@ -76,7 +79,6 @@ const DYNAMICS: [(&str, &str); 22] = [
         "Lookup, Customer, Owner",
         r#""0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b""#,
     ),
-    ("Lookup, Customer, Owner `@label`", r#""Acme""#),
     ("Lookup, Customer, Owner `@type`", r#""account""#),
     (
         "Uniqueidentifier",
