@@ -5,6 +5,7 @@ pub mod capture;
 mod dynamics;
 pub mod live;
 pub mod needs;
+pub mod notices;
 pub mod postgres;
 mod push;
 pub mod replay;
@@ -246,6 +247,7 @@ impl Daemon {
             roads.push(road.clone());
             daemon.apply(road);
         }
+        notices::begin(&mut daemon, &config, &crms, exposition.metrics(), &clock)?;
         let control = Control::new(
             Arc::clone(&daemon.stores.state),
             Arc::clone(&daemon.board),

@@ -16,6 +16,7 @@ pub mod image;
 pub mod log;
 pub mod mapping;
 pub mod model;
+pub mod notify;
 pub mod postgres;
 pub mod runtime;
 pub mod schedule;

@@ -12,6 +12,7 @@ use crate::control::Control;
 use crate::fault::{Fault, FaultKind};
 use crate::runtime::clock::SystemClock;
 use crate::state::credentials::Credentials;
+use crate::state::notices::Notices;
 use crate::state::port::{Hole, State};
 use crate::state::postgres::PostgresState;
 use crate::state::runs::{Run, Runs, RunsWanted};
@@ -34,18 +35,20 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     })
 }
 
-/// One store, by both of its ports.
+/// One store, by each of its ports.
 pub(super) struct Opened {
     pub state: Arc<dyn State>,
     pub credentials: Arc<dyn Credentials>,
+    pub notices: Arc<dyn Notices>,
 }
 
 impl Opened {
-    fn of<S: State + Credentials + 'static>(store: S) -> Self {
+    fn of<S: State + Credentials + Notices + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         Self {
             state: Arc::clone(&store) as _,
-            credentials: store,
+            credentials: Arc::clone(&store) as _,
+            notices: store,
         }
     }
 }

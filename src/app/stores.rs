@@ -14,6 +14,7 @@ use crate::log::kafka::settings::KafkaSettings;
 use crate::log::port::Log;
 use crate::runtime::clock::Clock;
 use crate::state::credentials::Credentials;
+use crate::state::notices::Notices;
 use crate::state::port::State;
 use crate::target::port::Target;
 use crate::target::postgres::PostgresTarget;
@@ -29,6 +30,7 @@ pub(super) struct Stores {
     pub images: Arc<SqliteImages>,
     pub state: Arc<dyn State>,
     pub credentials: Arc<dyn Credentials>,
+    pub notices: Arc<dyn Notices>,
     pub target: Arc<Watched>,
 }
 
@@ -79,6 +81,7 @@ impl Stores {
             images: Arc::new(SqliteImages::open(dir).await?),
             state: opened.state,
             credentials: opened.credentials,
+            notices: opened.notices,
             target: Arc::new(Watched::new(target, objects, clock, metrics)),
         })
     }

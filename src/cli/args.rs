@@ -93,6 +93,9 @@ pub(super) enum Command {
     /// Pause a job and have it go on; replay its topic beside the daemon, and see what differs.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Try whether those whom `[notify]` names are reached.
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Print the out-of-the-box jobs of a kind of CRM, or as a connection has them.
     Oob {
         /// `salesforce`, `dynamics`, or a connection.
@@ -386,6 +389,15 @@ pub(super) struct Decision {
     pub destination: Option<String>,
     #[command(flatten)]
     pub daemon: DaemonOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NotifyCommand {
+    /// Send a message to everybody of a name, and print what was answered.
+    Test {
+        /// The name, as `[notify]` has it.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -18,6 +18,7 @@ mod jobs;
 mod live;
 mod live_replay;
 mod metadata;
+mod notify;
 mod oob;
 mod output;
 mod rematch;
@@ -95,6 +96,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
         Command::Sync(options) => sync::sync(&config, &options, json).await,
         Command::Metadata(command) => metadata::metadata(&config, &command, json).await,
         Command::Job(command) => job::job(&config, command, json).await,
+        Command::Notify(command) => notify::notify(&config, &command, json).await,
         Command::Oob { of, job } => oob::oob(&config, &of, job.as_deref(), json),
         Command::Dynamics(command) => dynamics::dynamics(&config, command, json).await,
         Command::Salesforce(command) => salesforce::salesforce(&config, command, json).await,

@@ -8,7 +8,7 @@ use crate::config::auth::Auth;
 use crate::config::budget::BudgetConfig;
 use crate::config::document::{Node, Report};
 use crate::config::dynamics::DynamicsConfig;
-use crate::config::notify;
+use crate::config::notify::Wish;
 use crate::config::org::Org;
 use crate::config::problem::{Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
@@ -64,6 +64,8 @@ pub struct SalesforceConfig {
     pub budget: BudgetConfig,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
+    /// `notify`: who is told, for jobs that say nothing else.
+    pub notify: Wish,
 }
 
 /// How often an object that no event tells is asked for its changes, unless it is said.
@@ -134,6 +136,15 @@ impl ConnectionConfig {
         match self {
             Self::Salesforce(connection) => &connection.company_resolution,
             Self::Dynamics(connection) => &connection.company_resolution,
+        }
+    }
+
+    /// `notify`: who is told, for jobs that say nothing else.
+    #[must_use]
+    pub fn notify(&self) -> &Wish {
+        match self {
+            Self::Salesforce(connection) => &connection.notify,
+            Self::Dynamics(connection) => &connection.notify,
         }
     }
 
@@ -213,7 +224,7 @@ impl SalesforceConfig {
             pubsub_address,
         } = Stream::parse(&mut reader, plain_text);
         oob(&mut reader);
-        notify::check_names(&mut reader, known_names);
+        let notify = Wish::take(&mut reader, known_names);
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
@@ -243,6 +254,7 @@ impl SalesforceConfig {
             bulk_from: bulk_from.and_then(|records| u64::try_from(records).ok()),
             budget,
             company_resolution,
+            notify,
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::config::auth::day;
 use crate::config::budget::BudgetConfig;
 use crate::config::connection::{NOT_HERE, company_resolution, oob};
 use crate::config::document::{Node, Report};
-use crate::config::notify;
+use crate::config::notify::Wish;
 use crate::config::problem::{Located, Problem, Spot};
 use crate::config::reader::{Reader, shown};
 use crate::config::secret::SecretRef;
@@ -58,6 +58,8 @@ pub struct DynamicsConfig {
     pub budget: BudgetConfig,
     /// `company_resolution`: a column of Company and the field that finds a company by it.
     pub company_resolution: Vec<(Located<String>, Located<String>)>,
+    /// `notify`: who is told, for jobs that say nothing else.
+    pub notify: Wish,
 }
 
 /// `auth`, whose `flow` is `"client_credentials"`: as an application user.
@@ -126,7 +128,7 @@ impl DynamicsConfig {
         };
         let poll_interval = reader.duration("poll_interval", least, Duration::from_hours(1));
         oob(&mut reader);
-        notify::check_names(&mut reader, known_names);
+        let notify = Wish::take(&mut reader, known_names);
         let api_version = api_version(&mut reader);
         let ca_file = reader.text("ca_file").map(|file| root.join(file.value));
         let read_lag = reader.duration("read_lag", Duration::ZERO, Duration::from_mins(10));
@@ -159,6 +161,7 @@ impl DynamicsConfig {
             webhook,
             budget,
             company_resolution,
+            notify,
         })
     }
 }

@@ -1,9 +1,11 @@
 //! A job as its file says it: source object, filter, destinations with their mappings.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::config::notify::Wish;
 use crate::config::problem::{Located, Spot};
 use crate::config::schedule::Schedule;
 use crate::model::name::{ConnectionId, JobId, ObjectName};
@@ -156,6 +158,10 @@ pub struct Routine {
     pub refresh: Refresh,
     /// `brakes`.
     pub brakes: Brakes,
+    /// `notify`: who is told; what it does not say, the connection's does.
+    pub notify: Wish,
+    /// `digest`: how often people are told what became of real-time changes, if there is anything to tell.
+    pub digest: Duration,
     /// `[[test]]`, in the file's order.
     pub tests: Vec<MappingTest>,
 }

@@ -15,7 +15,9 @@ use crate::config::id::check_id;
 use crate::config::job::read::Context;
 use crate::config::job::{JobConfig, Routine};
 use crate::config::log::LogConfig;
+use crate::config::mail::MailConfig;
 use crate::config::nearest::nearest;
+use crate::config::notify::RecipientConfig;
 use crate::config::objects::Objects;
 use crate::config::oob::CrmKind;
 use crate::config::problem::{Located, Problem, Problems};
@@ -40,8 +42,9 @@ mod id;
 pub mod job;
 pub mod kafka;
 pub mod log;
+pub mod mail;
 pub mod nearest;
-mod notify;
+pub mod notify;
 mod objects;
 pub mod oob;
 pub mod org;
@@ -76,6 +79,10 @@ pub struct Config {
     pub target: TargetConfig,
     /// `[store]`.
     pub store: StoreConfig,
+    /// `[mail]`, if mails are sent.
+    pub mail: Option<MailConfig>,
+    /// `[notify]`: who may be told, by name.
+    pub notify: BTreeMap<String, RecipientConfig>,
     /// Connections by id.
     pub connections: BTreeMap<ConnectionId, ConnectionConfig>,
     /// Their ids as they are listed: in the order of the one file, or of the files' names.
@@ -148,7 +155,10 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
     let state = StateConfig::parse(&tree, &root, report);
     state.check(&tree, &log, &target, report);
     let store = StoreConfig::parse(&tree, report);
-    let names = notify::parse(&tree, &root, report);
+    let mail = MailConfig::parse(&tree, &root, report);
+    let has_mail = tree.at(&["mail"]).is_some();
+    let notify = notify::parse(&tree, has_mail, &root, report);
+    let names: BTreeSet<String> = notify.keys().cloned().collect();
     let names = (!main_is_broken).then_some(&names);
     let objects = Objects::parse(&tree, instances, report);
     person_key(&store, &objects, report);
@@ -199,6 +209,8 @@ fn build(found: Found, instances: &BTreeSet<String>, report: &Report) -> Config 
         state,
         target,
         store,
+        mail,
+        notify,
         connections,
         order,
         jobs,

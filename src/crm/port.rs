@@ -41,6 +41,12 @@ pub trait Crm: Send + Sync {
     /// Proves that the org is reached and says which it is.
     async fn identify(&self) -> Result<OrgIdentity, Fault>;
 
+    /// The e-mail address of the signed-in user, as the CRM has it: who is told of a connection's failures where the config
+    /// says nobody. `None` where the CRM has none.
+    async fn user_email(&self) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
     /// The org's clock now, as its answers tell it (HTTP `Date` less the round trip), less `read_lag`.
     async fn clock(&self) -> Result<DateTime<Utc>, Fault>;
 

@@ -25,7 +25,7 @@ use super::road::Road;
 
 mod allowance;
 mod beginning;
-mod lost;
+pub(in crate::flow) mod lost;
 mod metadata;
 mod spent;
 

@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod job;
 pub mod joins;
 pub mod listen;
+pub mod notices;
 pub mod repair;
 pub mod road;
 #[cfg(test)]

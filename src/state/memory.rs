@@ -2,6 +2,7 @@
 
 mod credentials;
 mod descriptions;
+mod notices;
 mod orders;
 mod runs;
 
@@ -47,6 +48,8 @@ struct Inner {
     refreshes: HashMap<ConnectionId, DateTime<Utc>>,
     /// Each with what its writers did.
     runs: BTreeMap<(ConnectionId, JobId, String), KeptRun>,
+    marks: BTreeMap<String, (String, DateTime<Utc>)>,
+    letters: BTreeMap<String, notices::Waiting>,
     orgs: HashMap<ConnectionId, PinnedOrg>,
     credentials: HashMap<ConnectionId, Credential>,
 }

@@ -1,9 +1,10 @@
 //! State: owners, positions, owed reads, holes, what is known of objects, their descriptions, orders to jobs, their
-//! runs; behind one port.
+//! runs, what people are told of it; behind one port.
 
 pub mod credentials;
 pub mod descriptions;
 pub mod memory;
+pub mod notices;
 pub mod orders;
 pub mod port;
 pub mod postgres;

@@ -4,6 +4,7 @@ mod credentials;
 mod descriptions;
 mod hints;
 mod holes;
+mod notices;
 mod orders;
 mod runs;
 
@@ -71,6 +72,7 @@ CREATE TABLE credential (
     orders::SYNCS,
     descriptions::TABLES,
     runs::TABLES,
+    notices::TABLES,
 ];
 const READERS: usize = 2;
 

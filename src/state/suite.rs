@@ -2,6 +2,7 @@
 
 mod credentials;
 mod descriptions;
+mod notices;
 mod orders;
 mod runs;
 
@@ -18,6 +19,7 @@ use crate::model::position::Position;
 use crate::model::record_id::RecordId;
 use crate::state::credentials::Credentials;
 use crate::state::memory::MemoryState;
+use crate::state::notices::Notices;
 use crate::state::port::{
     Evidence, Fence, Hinted, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Owed, Progress,
     Settled, SnapshotProgress, State, StoredPosition,
@@ -33,6 +35,9 @@ pub trait Bench: Send + Sync {
 
     /// Its port of credentials.
     fn credentials(&self) -> Arc<dyn Credentials>;
+
+    /// Its port of notices.
+    fn notices(&self) -> Arc<dyn Notices>;
 
     /// An engine on the same store, as another daemon has it; the same one, where only one process may.
     async fn another(&self) -> Arc<dyn State> {
@@ -62,12 +67,16 @@ impl<S> Told<S> {
 }
 
 #[async_trait]
-impl<S: State + Credentials + 'static> Bench for Told<S> {
+impl<S: State + Credentials + Notices + 'static> Bench for Told<S> {
     fn state(&self) -> Arc<dyn State> {
         Arc::clone(&self.state) as _
     }
 
     fn credentials(&self) -> Arc<dyn Credentials> {
+        Arc::clone(&self.state) as _
+    }
+
+    fn notices(&self) -> Arc<dyn Notices> {
         Arc::clone(&self.state) as _
     }
 
@@ -518,10 +527,12 @@ pub async fn conforms(bench: &dyn Bench) {
     runs::conforms(state, &*bench.another().await).await;
     let (one, other) = (bench.credentials(), bench.credentials());
     credentials::conforms(&*one, &*other).await;
+    notices::conforms(&*bench.notices(), &*bench.notices()).await;
 }
 
 /// What [`conforms`] leaves is there when the store is opened again.
-pub async fn has_kept<S: State + Credentials>(state: &S) {
+pub async fn has_kept<S: State + Credentials + Notices>(state: &S) {
+    notices::has_kept(state).await;
     credentials::has_kept(state).await;
     orders::has_kept(state).await;
     let described = state.described(acme()).await.unwrap();

@@ -1,6 +1,6 @@
 //! Every metric there is: names, units and labels in one closed list, as handles on a recorder passed in.
 //!
-//! Labels are `connection`, `object`, `sync_job`, `cause`, `outcome`, `origin`, `state`, `queue`: bounded by the
+//! Labels are `connection`, `object`, `sync_job`, `cause`, `outcome`, `origin`, `state`, `queue`, `channel`: bounded by the
 //! config, never a record's id. `job` and `instance` belong to Prometheus.
 
 use std::collections::BTreeMap;
@@ -101,6 +101,12 @@ vocabulary! {
     PUSH_CONNECTED = "tributary_push_connected";
     /// Faults met and handled, by connection or job and kind.
     FAULTS = "tributary_faults_total";
+    /// Notices by channel (mail, webhook) and outcome: sent, retried (not delivered, and tried again), dropped.
+    NOTICES = "tributary_notices_total";
+    /// Notices that wait to be delivered, of all daemons on the state.
+    NOTICES_WAITING = "tributary_notices_waiting";
+    /// Heartbeats by outcome: sent, failed, withheld (the daemon is not healthy).
+    HEARTBEATS = "tributary_heartbeats_total";
     /// 1, labelled with the version.
     BUILD = "tributary_build_info";
 }

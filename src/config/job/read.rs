@@ -11,7 +11,7 @@ use crate::config::job::destination::{
 };
 use crate::config::job::{Brakes, JobConfig, Routine, trial};
 use crate::config::nearest::nearest;
-use crate::config::notify;
+use crate::config::notify::Wish;
 use crate::config::objects::Objects;
 use crate::config::oob::{self, CrmKind};
 use crate::config::problem::{Located, Problem};
@@ -49,6 +49,7 @@ pub(super) struct Origin<'a> {
 
 pub(super) const NOT_OOB: &str = "changes an out-of-the-box job, which this is not";
 const DAY: Duration = Duration::from_hours(24);
+const DIGEST: Duration = Duration::from_hours(1);
 
 /// Reads `[job.<connection>.<id>]`. `None` if what is left has no source or no destination to go on with.
 pub(in crate::config) fn read(
@@ -84,6 +85,8 @@ pub(in crate::config) fn read(
     reader.refuse("and_where", NOT_OOB, "write the whole filter in `where`");
     let realtime_fields = reader.texts("realtime_fields");
     idle(&mut reader, id, context);
+    let notify = Wish::take(&mut reader, context.names);
+    let digest = reader.duration("digest", Duration::from_secs(1), DAY * 365);
     let brakes = brakes(&mut reader);
     let origin = Origin {
         connection,
@@ -114,6 +117,8 @@ pub(in crate::config) fn read(
         on_lost_field: on_lost_field.unwrap_or_default(),
         refresh: refresh.unwrap_or_default(),
         brakes,
+        notify,
+        digest: digest.unwrap_or(DIGEST),
         tests,
     };
     Some((job, routine))
@@ -154,14 +159,8 @@ fn idle(reader: &mut Reader<'_>, id: &str, context: &Context<'_>) {
         "changes are applied as they come, and a full sync as `full_sync` says",
     );
     reader.word("sync", &[("incremental", ()), ("full", ())]);
-    for key in ["digest", "freshness"] {
-        reader.duration(key, Duration::from_secs(1), DAY * 365);
-        reader.note_idle(
-            key,
-            "this version sends no mails and raises no alerts itself",
-        );
-    }
-    notify::check_names(reader, context.names);
+    reader.duration("freshness", Duration::from_secs(1), DAY * 365);
+    reader.note_idle("freshness", "this version raises no alerts itself");
 }
 
 fn brakes(reader: &mut Reader<'_>) -> Brakes {

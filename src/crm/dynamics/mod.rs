@@ -54,6 +54,7 @@ use listener::{Desk, listener};
 use merge::DynamicsTable;
 use place::Place;
 use plan::fingerprint;
+use privileges::read;
 use push::register::Registrar;
 use read::{Reader, Scope};
 use rest::Rest;
@@ -219,6 +220,11 @@ impl Dynamics {
     }
 }
 
+#[derive(Deserialize)]
+struct MailRow {
+    internalemailaddress: Option<String>,
+}
+
 #[async_trait]
 impl Crm for Dynamics {
     fn connection(&self) -> &ConnectionId {
@@ -232,6 +238,18 @@ impl Crm for Dynamics {
             user_id: told.user_id,
             instance_url: self.settings.base().to_owned(),
         })
+    }
+
+    async fn user_email(&self) -> Result<Option<String>, Fault> {
+        let user = self.who_am_i().await?.user_id;
+        let path = format!("/systemusers({user})?$select=internalemailaddress");
+        let asked = self.rest.get(&path, None).await;
+        let answer = asked.map_err(|refused| {
+            refused
+                .fault
+                .context("asking for the user's e-mail address")
+        })?;
+        Ok(read::<MailRow>(&answer, "the user")?.internalemailaddress)
     }
 
     async fn clock(&self) -> Result<DateTime<Utc>, Fault> {

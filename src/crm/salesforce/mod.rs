@@ -177,6 +177,16 @@ impl Crm for Salesforce {
         })
     }
 
+    async fn user_email(&self) -> Result<Option<String>, Fault> {
+        let token = self.sign_in.token().await?;
+        let email = setup::user_email(&self.rest, &token.user_id).await;
+        email.map_err(|refused| {
+            refused
+                .fault
+                .context("asking for the user's e-mail address")
+        })
+    }
+
     async fn clock(&self) -> Result<DateTime<Utc>, Fault> {
         let answer = self
             .rest

@@ -221,6 +221,23 @@ pub async fn user_name(rest: &Rest, user: &str) -> Result<Option<String>, Refuse
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MailRow {
+    email: Option<String>,
+}
+
+/// A user's e-mail address. Users see their own record (Salesforce Help, "User Sharing"), so that scope `api` suffices;
+/// the identity URL asks for another one.
+///
+/// # Errors
+/// [`Refused`], as for any call.
+pub async fn user_email(rest: &Rest, user: &str) -> Result<Option<String>, Refused> {
+    let text = format!("SELECT Email FROM User WHERE Id = {}", literal(user));
+    let mut found: Vec<MailRow> = rows(rest, query_path(&text)).await?;
+    Ok(found.pop().and_then(|user| user.email))
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answered<T> {
     #[serde(default = "done")]

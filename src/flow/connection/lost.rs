@@ -10,6 +10,9 @@ use crate::state::orders::{Order, Standing};
 use crate::state::port::ObjectState;
 use crate::telemetry::metrics;
 
+/// Who such a pause says that it is by.
+pub(in crate::flow) const BY: &str = "tributary";
+
 /// Which of the lacking fields were there once. Others are mistakes of the config.
 pub(super) fn known_once(
     lacking: BTreeSet<FieldName>,
@@ -88,7 +91,7 @@ async fn pause(road: &Road, job: &JobId, reason: &str) -> Result<(), Fault> {
         let order = Order {
             paused: true,
             reason: Some(reason.to_owned()),
-            by: Some("tributary".to_owned()),
+            by: Some(BY.to_owned()),
             since: Some(road.clock.now()),
             braked: None,
             accepted: order.accepted,

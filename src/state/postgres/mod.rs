@@ -7,6 +7,7 @@
 mod credentials;
 mod descriptions;
 mod lease;
+mod notices;
 mod orders;
 mod read;
 mod runs;

@@ -70,6 +70,12 @@ CREATE TABLE {s}.run_part (
     connection text COLLATE \"C\", job text COLLATE \"C\", id text COLLATE \"C\", writer text COLLATE \"C\",
     body jsonb NOT NULL, PRIMARY KEY (connection, job, id, writer)
 ) WITH (fillfactor = 50);
+", "
+CREATE TABLE {s}.notice_mark (subject text COLLATE \"C\" PRIMARY KEY, mark text NOT NULL, at timestamptz NOT NULL);
+CREATE TABLE {s}.letter (
+    id text COLLATE \"C\" PRIMARY KEY, body text NOT NULL, written timestamptz NOT NULL, due timestamptz NOT NULL,
+    tries int NOT NULL
+);
 "];
 
 /// One daemon at a time makes tables.

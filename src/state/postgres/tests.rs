@@ -18,6 +18,7 @@ use crate::postgres::trial::proxy::Proxy;
 use crate::postgres::trial::server::server;
 use crate::postgres::{Settings, SslMode};
 use crate::state::credentials::Credentials;
+use crate::state::notices::Notices;
 use crate::state::port::{Progress, State, StoredPosition};
 use crate::state::suite::{Bench, LEASE, account, acme, at, conforms, has_kept, owed};
 
@@ -92,6 +93,10 @@ impl Bench for Shared {
     }
 
     fn credentials(&self) -> Arc<dyn Credentials> {
+        self.engine()
+    }
+
+    fn notices(&self) -> Arc<dyn Notices> {
         self.engine()
     }
 

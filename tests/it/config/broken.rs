@@ -166,7 +166,7 @@ fn settings_without_effect_are_noted() {
                  refresh = \"full_sync\"\nrealtime_fields = [\"Email\"]\non_move = \"update\"\n",
             )
             .replace(ORG, &format!("{ORG}\noob = {{ catalog = 1, jobs = \"none\" }}\ncompany_resolution = {{ salesforce_account_id = \"Id\" }}")),
-        "[mail]\nsmtp = \"smtps://mail.example:465\"\n[notify]\nrevops = { mail = [\"revops@example.com\"] }\n\
+        "[mail]\nsmtp = \"smtps://mail.example:465\"\nfrom = \"sync@example.com\"\n[notify]\nrevops = { mail = [\"revops@example.com\"] }\n\
          beat = { webhook = { env = \"BEAT\" }, every = \"1m\" }\n\
          [chain.acme.nightly]\nname = \"Nightly\"\njobs = [\"user_sync\"]\nschedule = \"daily 02:00\"\non_failure = \"stop\"\n"
     );

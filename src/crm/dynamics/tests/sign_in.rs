@@ -30,6 +30,31 @@ async fn says_which_org_it_is() {
 }
 
 #[tokio::test]
+async fn says_at_which_address_its_user_is_told_of_failures() {
+    for (email, expected) in [
+        (
+            serde_json::json!("ann@acme.example"),
+            Some("ann@acme.example"),
+        ),
+        (serde_json::Value::Null, None),
+    ] {
+        let org = Org::start(move |seen| {
+            let email = email.clone();
+            async move {
+                assert_eq!(seen.query["$select"], "internalemailaddress");
+                assert!(seen.path.ends_with(&format!("/systemusers({USER})")));
+                Reply::json(&serde_json::json!({
+                    "@odata.context": "x", "systemuserid": USER, "internalemailaddress": email
+                }))
+            }
+        })
+        .await;
+        let told = org.connector().user_email().await.unwrap();
+        assert_eq!(told.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
 async fn many_callers_share_one_sign_in_and_one_renewal() {
     let org = org().await;
     let crm = org.connector();

@@ -178,7 +178,31 @@ pub const SECTIONS: &[Case] = &[
         "",
         "[store]\ncorporate_currency = \"usd\"\n",
     ),
-    ("smtp", "", "[mail]\nsmtp = \"mail.example:465\"\n"),
+    (
+        "smtp",
+        "",
+        "[mail]\nsmtp = \"mail.example:465\"\nfrom = \"sync@example.com\"\n",
+    ),
+    (
+        "mail, half a login",
+        "",
+        "[mail]\nsmtp = \"smtps://mail.example\"\nfrom = \"sync\"\nuser = \"sync\"\n",
+    ),
+    (
+        "mail, a password in plain text",
+        "",
+        "[mail]\nsmtp = \"smtp://mail.example\"\nfrom = \"sync@example.com\"\nuser = \"sync\"\npassword = { env = \"PW\" }\nplain_text = true\n",
+    ),
+    (
+        "notify, mail without a server",
+        "",
+        "[notify]\nrevops = { mail = [\"revops@example.com\"] }\n",
+    ),
+    (
+        "notify, a beat without a webhook",
+        "",
+        "[mail]\nsmtp = \"smtps://mail.example\"\nfrom = \"sync@example.com\"\n[notify]\nrevops = { mail = [\"revops@example.com\"], every = \"1m\" }\n",
+    ),
     (
         "notify, nothing",
         "",
@@ -187,7 +211,7 @@ pub const SECTIONS: &[Case] = &[
     (
         "notify, an address",
         "",
-        "[notify]\nrevops = { mail = [\"revops\"] }\n",
+        "[mail]\nsmtp = \"smtps://mail.example\"\nfrom = \"sync@example.com\"\n[notify]\nrevops = { mail = [\"revops\"] }\n",
     ),
 ];
 
