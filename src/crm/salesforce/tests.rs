@@ -2,9 +2,9 @@
 
 mod by_id;
 mod calls;
-mod deletes;
 pub(super) mod org;
 mod pages;
+mod replication;
 mod sign_in;
 mod stream;
 mod streaming;

@@ -33,5 +33,6 @@ mod store_away;
 mod storm;
 mod told;
 mod two;
+mod unstamped;
 mod verified;
 mod world;
