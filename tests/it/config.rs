@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tributary::config::Config;
 use tributary::config::auth::Auth;
@@ -23,6 +22,7 @@ use tributary::model::value::Value;
 mod broken;
 mod dynamics;
 mod mutations;
+mod silence;
 
 /// Files in a folder of their own.
 pub struct Fixture {
@@ -94,34 +94,6 @@ fn every_example_loads_without_a_note() {
         count += 1;
     }
     assert!(count > 0);
-}
-
-#[test]
-fn a_stream_is_silent_once_its_keep_alives_are_overdue() {
-    let with = |keys: &str| {
-        let org = "org = \"https://acme.my.salesforce.com\"";
-        let text = SINGLE.replace(org, &format!("{org}\n{keys}"));
-        let config = load_single(&text, &[])?;
-        let acme = config.connections["acme"].salesforce().unwrap();
-        Ok::<_, Problems>(acme.stream_silence)
-    };
-    assert_eq!(with("").unwrap(), None);
-    for (keys, seconds) in [
-        ("stream_silence = \"10m\"", 600),
-        ("transport = \"cometd\"\nstream_silence = \"3m\"", 180),
-        ("plain_text = true\nstream_silence = \"2s\"", 2),
-    ] {
-        let silence = Duration::from_secs(seconds);
-        assert_eq!(with(keys).unwrap(), Some(silence), "{keys}");
-    }
-    for keys in [
-        "stream_silence = \"3m\"",
-        "transport = \"cometd\"\nstream_silence = \"2m\"",
-        "plain_text = true\nstream_silence = \"2h\"",
-    ] {
-        let problems = with(keys).unwrap_err().to_string();
-        assert!(problems.contains("out of range"), "{problems}");
-    }
 }
 
 #[test]
