@@ -59,6 +59,12 @@ pub(super) fn connector(
     if let Some(address) = &connection.pubsub_address {
         settings.pubsub_address.clone_from(address);
     }
+    if let Some(silence) = connection.stream_silence {
+        match settings.transport {
+            Transport::Cometd => settings.poll_timeout = silence,
+            Transport::PubSub => settings.silence = silence,
+        }
+    }
     settings.ca_file.clone_from(&connection.ca_file);
     settings.plain_text = connection.plain_text;
     Salesforce::new(settings, metrics.clone(), Arc::clone(clock))

@@ -42,6 +42,8 @@ pub struct SalesforceConfig {
     pub channel: Channel,
     /// `pubsub_address`: the Pub/Sub API is there instead of at Salesforce's own host.
     pub pubsub_address: Option<String>,
+    /// `stream_silence`: a stream that says nothing for longer is left, if for another time than the connector's own.
+    pub stream_silence: Option<Duration>,
     /// `login_url`: signs in there instead of at the org.
     pub login_url: Option<WebUrl>,
     /// `instance_url`: calls go there instead of where the token's reply says.
@@ -222,6 +224,7 @@ impl SalesforceConfig {
             transport,
             channel,
             pubsub_address,
+            silence,
         } = Stream::parse(&mut reader, plain_text);
         oob(&mut reader);
         let notify = Wish::take(&mut reader, known_names);
@@ -243,6 +246,7 @@ impl SalesforceConfig {
             transport,
             channel,
             pubsub_address,
+            stream_silence: silence,
             login_url,
             instance_url,
             api_version,

@@ -1,4 +1,6 @@
-//! `transport`, `channel` and `pubsub_address` of a Salesforce connection: how its changes come.
+//! `transport`, `channel`, `pubsub_address` and `stream_silence` of a Salesforce connection: how its changes come.
+
+use std::time::Duration;
 
 use crate::config::problem::Problem;
 use crate::config::reader::{Reader, shown};
@@ -31,15 +33,33 @@ pub(super) struct Stream {
     pub transport: Transport,
     pub channel: Channel,
     pub pubsub_address: Option<String>,
+    pub silence: Option<Duration>,
 }
 
 impl Stream {
     pub(super) fn parse(reader: &mut Reader<'_>, plain_text: bool) -> Self {
+        let transport = transport(reader);
+        let (least, most) = (least_silence(transport, plain_text), MOST_SILENCE);
         Self {
-            transport: transport(reader),
+            transport,
             channel: channel(reader),
             pubsub_address: pubsub_address(reader, plain_text),
+            silence: reader.duration("stream_silence", least, most),
         }
+    }
+}
+
+/// How long a silent stream may be waited for.
+const MOST_SILENCE: Duration = Duration::from_hours(1);
+
+/// What is shorter is no silence yet: keep-alives come within 270 s (Pub/Sub API Developer Guide, "Pull Subscription and
+/// Flow Control"), a poll is held for 110 s and answered within 120 s (Streaming API Developer Guide, "Client
+/// connection"). Only tests have streams that say something sooner.
+const fn least_silence(transport: Transport, plain_text: bool) -> Duration {
+    match transport {
+        _ if plain_text => Duration::from_secs(1),
+        Transport::PubSub => Duration::from_secs(280),
+        Transport::Cometd => Duration::from_secs(125),
     }
 }
 

@@ -80,6 +80,19 @@ pub trait Crm: Send + Sync {
         to: DateTime<Utc>,
     ) -> Result<Box<dyn Pages>, Fault>;
 
+    /// The ids of live records that changed in `[from, to)`, and of some that changed about then or since, where a log of
+    /// the CRM's tells them and no stamp: they are read by id. `None` where [`Crm::read_window`] tells them.
+    /// `PositionLost` where neither does, or the log does not reach back to `from`: the caller then reads everything.
+    async fn updated(
+        &self,
+        object: &ObjectName,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Option<Vec<RecordId>>, Fault> {
+        let (_, _, _) = (object, from, to);
+        Ok(None)
+    }
+
     /// Reads records by id, in as few calls as the CRM allows.
     async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault>;
 

@@ -22,6 +22,7 @@ use tributary::model::value::Value;
 mod broken;
 mod dynamics;
 mod mutations;
+mod silence;
 
 /// Files in a folder of their own.
 pub struct Fixture {

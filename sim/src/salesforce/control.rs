@@ -85,7 +85,7 @@
 //! | `{"kind":"forget_clients"}`, `{"kind":"forget_cookies"}` | sessions are unknown; cookies are wrong |
 //! | `{"kind":"expire_tokens_now"}` | all tokens end, held polls notice |
 //! | `{"kind":"expire_refresh_tokens"}` | refresh tokens and authorization codes end |
-//! | `{"kind":"cut_retention"}` | every replay id given out so far is refused |
+//! | `{"kind":"cut_retention"}` | every replay id given out so far is refused; with `"before":20000017`, those below it |
 //! | `{"kind":"reset_stream"}` | a new stream with unrelated, lower replay ids |
 //! | `{"kind":"forbid","entity":"Account"}` | its events are dropped silently, its own channel refused |
 //! | `{"kind":"limit_clients","clients":1}` | sessions at a time (1000 by default) |
@@ -338,7 +338,7 @@ fn act_now(org: &Org, act: Act) -> Result<(), Refused> {
             streaming.wake();
         }
         Act::ExpireRefreshTokens {} => org.sign_in.forget_all(),
-        Act::CutRetention {} => org.log.cut(Cut::All)?,
+        Act::CutRetention { before } => org.log.cut(before.map_or(Cut::All, Cut::Before))?,
         Act::ResetStream {} => org.log.reset()?,
         Act::Forbid { entity } => streaming.forbid(&entity),
         Act::LimitClients { clients } => streaming.limit_clients(clients),

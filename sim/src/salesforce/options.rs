@@ -23,6 +23,9 @@ pub struct SimOptions {
     /// A gRPC stream without events has an empty answer within so long; 270 if not given.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub keepalive_seconds: Option<u64>,
+    /// A poll of CometD without events is answered after so long; 110 if not given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub poll_seconds: Option<u32>,
     /// The replay ids of the Pub/Sub API hide their numbers: arithmetic on them fails.
     #[arg(long)]
     pub opaque_replay_ids: bool,
@@ -118,6 +121,7 @@ impl Default for SimOptions {
             grpc_tls_cert: None,
             grpc_tls_key: None,
             keepalive_seconds: None,
+            poll_seconds: None,
             opaque_replay_ids: false,
             data: None,
             client_id: "simulated-client".to_owned(),
@@ -172,6 +176,7 @@ mod tests {
             "--grpc-tls-cert",
             "--grpc-tls-key",
             "--keepalive-seconds",
+            "--poll-seconds",
             "--opaque-replay-ids",
             "--user-name",
             "--password",

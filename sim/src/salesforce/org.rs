@@ -123,7 +123,7 @@ impl Org {
             log,
             sessions: Sessions::new(options.seed, clock.clone(), &org_id),
             counters: Counters::new(options.api_limit),
-            streaming: Streaming::new(options.seed, options.event_limit),
+            streaming: Streaming::new(options.seed, options.event_limit, options.poll_seconds),
             bus: Bus::new(
                 options.seed,
                 options.opaque_replay_ids,

@@ -378,6 +378,13 @@ impl Object {
         }
     }
 
+    /// Takes a field from everybody's sight. The org itself goes by it still, as its logs of changes do.
+    pub(crate) fn hide(&mut self, name: &str) {
+        if let Some(place) = self.place(name) {
+            self.fields[place].visible = false;
+        }
+    }
+
     /// The same object with one field more, at the end.
     pub(crate) fn with_field(&self, field: Field) -> Self {
         let mut object = self.clone();

@@ -131,6 +131,29 @@ async fn retention_a_cut_and_a_reset_are_refused_alike() {
 }
 
 #[tokio::test]
+async fn a_cut_before_a_keepalives_place_leaves_that_place() {
+    let sim = sim().await;
+    let mut client = sim.client().await;
+    let mut stream = client.latest(ALL, 100).await;
+    sim.until(|streams| streams.len() == 1).await;
+    sim.accounts(1).await;
+    let old = stream.events(1).await[0].replay_id.clone();
+    let number = u64::from_be_bytes(old[..8].try_into().unwrap());
+    sim.advance(270);
+    let mark = stream.answer().await.latest_replay_id;
+    assert!(mark > old);
+    sim.script(json!({"do": {"kind": "cut_retention", "before": number + 1}}))
+        .await;
+    let cut = client
+        .refused(fetch(ALL, ReplayPreset::Custom, &old, 1))
+        .await;
+    assert_eq!(told(&cut), corrupted());
+    let mut resumed = client.after(ALL, &mark, 1).await;
+    sim.accounts(1).await;
+    resumed.events(1).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_owed_removed_events_ends() {
     let sim = sim().await;
     let mut client = sim.client().await;

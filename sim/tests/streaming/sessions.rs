@@ -1,8 +1,9 @@
 //! The life of a session: handshake, advice, held polls, deadlines, cookies, limits.
 
 use serde_json::json;
+use tributary_sim::salesforce::SimOptions;
 
-use crate::harness::{ALL, ack, events, handshake, replay_ids, sim};
+use crate::harness::{ALL, ack, events, handshake, replay_ids, sim, sim_with};
 
 #[tokio::test]
 async fn a_handshake_has_replay_cookies_and_no_advice() {
@@ -60,6 +61,25 @@ async fn the_first_poll_is_advised_and_the_next_held_for_110_seconds() {
         poll.await.unwrap(),
         [json!({"id": "9", "channel": "/meta/connect", "clientId": client.id, "successful": true})]
     );
+}
+
+#[tokio::test]
+async fn an_org_may_hold_polls_for_another_time() {
+    let sim = sim_with(SimOptions {
+        poll_seconds: Some(5),
+        ..SimOptions::default()
+    })
+    .await;
+    let mut client = sim.client();
+    client.handshake().await;
+    let reply = client.first_connect().await;
+    assert_eq!(reply["advice"]["timeout"], 5_000);
+    let poll = client.poll_aside();
+    sim.held(1).await;
+    sim.advance(4).await;
+    assert!(!poll.is_finished());
+    sim.advance(1).await;
+    assert_eq!(poll.await.unwrap()[0]["successful"], true);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub struct Description {
     pub schema: ObjectSchema,
     /// The column by which changes are found: `SystemModstamp`, else `LastModifiedDate`, else `CreatedDate`.
     pub stamp: Option<FieldName>,
-    /// Whether the CRM keeps a delete log for it.
+    /// Whether the CRM keeps logs of its updates and deletes.
     pub replicateable: bool,
     /// Components by the compound field they belong to.
     pub parts: HashMap<FieldName, Vec<FieldName>>,
@@ -164,6 +164,13 @@ impl Description {
             parts,
             labels,
         })
+    }
+
+    /// The column that moves with every change of a record, if there is one: `CreatedDate` moves with none.
+    #[must_use]
+    pub fn change_stamp(&self) -> Option<&FieldName> {
+        let stamp = self.stamp.as_ref();
+        stamp.filter(|stamp| stamp.as_str() != "CreatedDate")
     }
 
     /// Whether `field` is text that the CRM puts together from parts, as a person's `Name` is.

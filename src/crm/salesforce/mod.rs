@@ -12,7 +12,6 @@ mod bulk;
 mod compound;
 mod consent;
 mod decode;
-mod deleted;
 mod describe;
 mod desk;
 #[cfg(fuzzing)]
@@ -27,6 +26,7 @@ mod plan;
 mod prefixes;
 mod read;
 mod refusal;
+mod replication;
 mod rest;
 mod row;
 mod setup;
@@ -59,12 +59,12 @@ use crate::model::schema::ObjectSchema;
 use crate::runtime::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
-use deleted::Deletes;
 use describe::Describer;
 use desk::Desk;
 use merge::SalesforceTable;
 use pubsub::PubSub;
 use read::Reader;
+use replication::Replication;
 use rest::Rest;
 use settings::{Auth, SalesforceSettings, Transport};
 use sign_in::SignIn;
@@ -77,7 +77,7 @@ pub struct Salesforce {
     rest: Arc<Rest>,
     describer: Arc<Describer>,
     reader: Arc<Reader>,
-    deletes: Deletes,
+    replication: Replication,
     pubsub: PubSub,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -126,7 +126,7 @@ impl Salesforce {
             Arc::clone(&clock),
             metrics.clone(),
         ));
-        let deletes = Deletes::new(
+        let replication = Replication::new(
             Arc::clone(&rest),
             Arc::clone(&describer),
             Arc::clone(&clock),
@@ -137,7 +137,7 @@ impl Salesforce {
             rest,
             describer,
             reader,
-            deletes,
+            replication,
             pubsub: PubSub::default(),
             clock,
             metrics,
@@ -227,6 +227,15 @@ impl Crm for Salesforce {
         self.reader.pages(selection, Filter::Window(from, to)).await
     }
 
+    async fn updated(
+        &self,
+        object: &ObjectName,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Option<Vec<RecordId>>, Fault> {
+        self.replication.updated(object, from, to).await
+    }
+
     async fn read_ids(&self, selection: &Selection, ids: &[RecordId]) -> Result<Found, Fault> {
         self.reader.by_ids(selection, ids).await
     }
@@ -237,7 +246,7 @@ impl Crm for Salesforce {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Vec<RecordId>, Fault> {
-        self.deletes.between(object, from, to).await
+        self.replication.deleted(object, from, to).await
     }
 
     async fn listen(

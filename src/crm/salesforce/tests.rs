@@ -2,10 +2,10 @@
 
 mod by_id;
 mod calls;
-mod deletes;
 pub(super) mod org;
 mod pages;
 mod paths;
+mod replication;
 mod sign_in;
 mod stream;
 mod streaming;

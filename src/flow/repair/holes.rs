@@ -12,6 +12,7 @@ use crate::flow::joins::parents_first;
 use crate::flow::road::ObjectRoad;
 use crate::model::change::Origin;
 use crate::model::name::ObjectName;
+use crate::model::record_id::RecordId;
 use crate::state::orders::Asked;
 use crate::state::port::{
     Evidence, Hole, HoleCause, HoleScope, HoleState, NewHole, ObjectState, Progress,
@@ -237,11 +238,74 @@ impl Repair {
     ) -> Result<Evidence, Fault> {
         // A row's stamp is set at the statement, not at the commit.
         let from = from - self.road.settings.window_reach;
+        // What changed after the hole's end, the stream has told; the CRM's logs are a minute or more behind.
+        let logged_to = end + TimeDelta::seconds(1);
+        let (crm, name) = (&self.road.crm, &object.key.object);
         let mut evidence = Evidence {
-            as_of: self.road.crm.clock().await?,
+            as_of: crm.clock().await?,
             rows: 0,
             deleted: 0,
         };
+        let updated = match crm.updated(name, from, logged_to).await {
+            Ok(updated) => updated,
+            Err(fault) => return self.without_log(object, end, fault).await,
+        };
+        match updated {
+            Some(updated) => self.read_logged(object, &updated, &mut evidence).await?,
+            None => {
+                if !self.read_stamped(object, from, &mut evidence).await? {
+                    // Nothing of it was believed: as if nothing had been read.
+                    evidence.as_of = DateTime::<Utc>::MIN_UTC;
+                    return Ok(evidence);
+                }
+            }
+        }
+        let deleted = match crm.deleted(name, from, logged_to).await {
+            Ok(deleted) => deleted,
+            Err(fault) => return self.without_log(object, end, fault).await,
+        };
+        self.read_logged(object, &deleted, &mut evidence).await?;
+        Ok(evidence)
+    }
+
+    /// Reads everything where a log that would have told a window is too short.
+    async fn without_log(
+        &self,
+        object: &ObjectRoad,
+        end: DateTime<Utc>,
+        fault: Fault,
+    ) -> Result<Evidence, Fault> {
+        if fault.kind() != FaultKind::PositionLost {
+            return Err(fault);
+        }
+        tracing::warn!(object = %object.key, error = %fault, "the CRM's log is too short: comparing ids");
+        self.full_sync(object, repair(end)).await
+    }
+
+    /// Reads what a log named.
+    async fn read_logged(
+        &self,
+        object: &ObjectRoad,
+        ids: &[RecordId],
+        evidence: &mut Evidence,
+    ) -> Result<(), Fault> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let read = self.read_by_id(object, ids, Origin::Reconcile).await?;
+        evidence.rows += read.rows;
+        evidence.deleted += read.deleted;
+        evidence.as_of = evidence.as_of.min(read.as_of);
+        Ok(())
+    }
+
+    /// Reads what has a stamp since `from`; whether all of it was believed.
+    async fn read_stamped(
+        &self,
+        object: &ObjectRoad,
+        from: DateTime<Utc>,
+        evidence: &mut Evidence,
+    ) -> Result<bool, Fault> {
         // Rows that changed again after the window carry the later stamp.
         let until = evidence.as_of + OPEN_END;
         let selection = &object.selection;
@@ -261,30 +325,10 @@ impl Repair {
                 })
                 .await?;
             if outcome.again > 0 {
-                // Nothing of it was believed: as if nothing had been read.
-                evidence.as_of = DateTime::<Utc>::MIN_UTC;
-                return Ok(evidence);
+                return Ok(false);
             }
         }
-        // What was deleted after the hole's end, the stream has told; the delete log is a minute or more behind.
-        let logged_to = end + TimeDelta::seconds(1);
-        let crm = &self.road.crm;
-        let logged = crm.deleted(&object.key.object, from, logged_to).await;
-        let deleted = match logged {
-            Ok(deleted) => deleted,
-            Err(fault) if fault.kind() == FaultKind::PositionLost => {
-                tracing::warn!(object = %object.key, error = %fault, "delete log is too short: comparing ids");
-                return self.full_sync(object, repair(end)).await;
-            }
-            Err(fault) => return Err(fault),
-        };
-        if !deleted.is_empty() {
-            let read = self.read_by_id(object, &deleted, Origin::Reconcile).await?;
-            evidence.rows += read.rows;
-            evidence.deleted += read.deleted;
-            evidence.as_of = evidence.as_of.min(read.as_of);
-        }
-        Ok(evidence)
+        Ok(true)
     }
 }
 

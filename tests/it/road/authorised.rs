@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::{Deserializer, Value as Json, json};
+use tributary_sim::salesforce::SimOptions;
 
 use super::daemon::Daemon;
 use super::data::{id, tables};
@@ -16,8 +17,8 @@ pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const SECRETS: [&str; 2] = ["5Aep8", "aPrx"];
 
 /// The world with a connection that a person authorises, and a daemon at a known port.
-async fn world() -> World {
-    let world = World::of(&tables(4, 12, 12)).await;
+async fn world(options: SimOptions) -> World {
+    let world = World::in_org(&tables(4, 12, 12), options).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = free.local_addr().unwrap().to_string();
     let change = |name: &str, from: &str, to: &str| {
@@ -129,7 +130,7 @@ fn silent(world: &World, daemon: &Daemon, org: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_authorises_once_and_a_kill_asks_nobody_again() {
-    let world = world().await;
+    let world = world(SimOptions::default()).await;
     let first = daemon(&world).await;
     is(&first, "revoked").await;
     let (status, ended) = agreed(&world).await;
@@ -153,9 +154,41 @@ async fn a_person_authorises_once_and_a_kill_asks_nobody_again() {
     assert_eq!(calls["GET oauth2/authorize"], 1, "{calls}");
 }
 
+/// Each refresh gives another token, and the one before is refused from then on, also to a daemon that was killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_token_is_the_one_that_is_used() {
+    let rotating = SimOptions {
+        rotate_refresh_tokens: true,
+        ..SimOptions::default()
+    };
+    let world = world(rotating).await;
+    let mut running = daemon(&world).await;
+    let (status, ended) = agreed(&world).await;
+    assert!(status.success(), "{ended}");
+    running.synced().await;
+    is(&running, "streaming").await;
+    for round in 0..4 {
+        let expire = json!({"do": {"kind": "expire_tokens_now"}});
+        world.control("faults", expire).await;
+        world
+            .commit(&[vec![rename(5, &format!("Round {round}"))]])
+            .await;
+        world.settled(&running).await;
+        is(&running, "streaming").await;
+        if round == 1 {
+            running.kill();
+            running = daemon(&world).await;
+        }
+    }
+    let calls = world.counts().await["calls"].clone();
+    assert_eq!(calls["GET oauth2/authorize"], 1, "{calls}");
+    let health = running.health().await;
+    assert_eq!(health["connections"]["acme"]["open_holes"], 0, "{health}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_connection_goes_on_without_a_restart() {
-    let world = world().await;
+    let world = world(SimOptions::default()).await;
     let daemon = daemon(&world).await;
     let (status, ended) = agreed(&world).await;
     assert!(status.success(), "{ended}");

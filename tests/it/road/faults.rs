@@ -3,6 +3,7 @@
 
 mod events;
 mod requests;
+mod silence;
 mod waits;
 
 use std::collections::BTreeMap;
@@ -95,18 +96,30 @@ struct Stage {
     holes: usize,
 }
 
+/// Small pages, frequent keep-alives, and replay ids over gRPC that nobody can count with.
+fn options() -> SimOptions {
+    SimOptions {
+        page_size: PAGE,
+        bulk_page_size: PAGE,
+        keepalive_seconds: Some(1),
+        opaque_replay_ids: true,
+        ..SimOptions::default()
+    }
+}
+
 impl Stage {
     /// With more keys of the connection.
     async fn begin(transport: Transport, keys: &str) -> Self {
-        Self::prepared(transport, keys, &[]).await
+        Self::of(options(), transport, keys, &[]).await
     }
 
     /// On a custom channel, whose events are enriched by these fields.
     async fn on_a_channel(transport: Transport, fields: &[&str]) -> Self {
-        Self::prepared(transport, "channel = \"/data/Sync__chn\"\n", fields).await
+        let keys = "channel = \"/data/Sync__chn\"\n";
+        Self::of(options(), transport, keys, fields).await
     }
 
-    async fn prepared(transport: Transport, keys: &str, enriched: &[&str]) -> Self {
+    async fn of(options: SimOptions, transport: Transport, keys: &str, enriched: &[&str]) -> Self {
         // What a CSV has to quote, and a text that is long enough to come as a difference.
         let row = |number| {
             format!(
@@ -125,12 +138,6 @@ impl Stage {
             ),
             ("Account.json".to_owned(), notes.to_string()),
         ];
-        let options = SimOptions {
-            page_size: PAGE,
-            bulk_page_size: PAGE,
-            keepalive_seconds: Some(1),
-            ..SimOptions::default()
-        };
         let world = World::bare(files, options).await;
         if !enriched.is_empty() {
             let channel = json!({ "name": "Sync__chn", "entities": ["Account"], "enrich": { "Account": enriched } });

@@ -36,5 +36,6 @@ mod store_away;
 mod storm;
 mod told;
 mod two;
+mod unstamped;
 mod verified;
 pub mod world;

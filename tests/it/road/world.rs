@@ -38,9 +38,14 @@ impl World {
     /// An org with the CSV files in `data`, and a config of three jobs. The log is the embedded one, or the Kafka cluster
     /// that `TRIBUTARY_TEST_KAFKA` names; the store is [`Store::chosen`].
     pub async fn of(data: &[(&str, String)]) -> Self {
+        Self::in_org(data, SimOptions::default()).await
+    }
+
+    /// The same in an org that is started so.
+    pub async fn in_org(data: &[(&str, String)], options: SimOptions) -> Self {
         let home = tempfile::tempdir().unwrap();
         let store = Store::chosen(&name_of(&home), &home.path().join("config/data")).await;
-        Self::with(data, home, store, SimOptions::default()).await
+        Self::with(data, home, store, options).await
     }
 
     /// The same with its rows in a database on `server`.

@@ -10,7 +10,7 @@ use super::message::Name;
 
 /// A client must poll again within this time of an answer, or its session is gone.
 pub(super) const REPOLL: TimeDelta = TimeDelta::seconds(40);
-/// How long a poll is held.
+/// How long a poll is held, unless the org is started with another time.
 pub(super) const HOLD: TimeDelta = TimeDelta::seconds(110);
 
 /// The cookie that names the browser, as CometD has it.

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::client::HOLD;
 use super::event::DataMessage;
 
 pub(super) const HANDSHAKE: &str = "/meta/handshake";
@@ -151,9 +153,14 @@ pub(crate) enum Advice {
 }
 
 impl Advice {
+    /// Poll on, and be held for so long.
+    pub fn retry(hold: TimeDelta) -> Value {
+        json!({"reconnect": "retry", "interval": 0, "timeout": hold.num_milliseconds()})
+    }
+
     fn json(self) -> Value {
         match self {
-            Self::Retry => json!({"reconnect": "retry", "interval": 0, "timeout": 110_000}),
+            Self::Retry => Self::retry(HOLD),
             Self::Handshake => json!({"reconnect": "handshake", "interval": 0}),
             Self::None => json!({"reconnect": "none"}),
         }

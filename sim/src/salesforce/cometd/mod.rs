@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
 use super::commits::TooOld;
@@ -71,9 +71,11 @@ pub struct Streaming {
 }
 
 impl Streaming {
-    pub(crate) fn new(seed: u64, event_limit: usize) -> Self {
+    /// `poll` is how long a poll is held, in seconds; 110 if it says nothing.
+    pub(crate) fn new(seed: u64, event_limit: usize, poll: Option<u32>) -> Self {
+        let hold = poll.map_or(client::HOLD, |seconds| TimeDelta::seconds(seconds.into()));
         Self {
-            server: Mutex::new(Server::new(seed, event_limit)),
+            server: Mutex::new(Server::new(seed, event_limit, hold)),
             changed: watch::Sender::new(0),
         }
     }

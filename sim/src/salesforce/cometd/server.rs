@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::super::org::Org;
@@ -10,7 +10,7 @@ use super::super::random::{BASE62, Random};
 use super::super::sessions::User;
 use super::allocation::Allocation;
 use super::channel::{Channel, Members};
-use super::client::{Client, Cookies, HOLD};
+use super::client::{Client, Cookies};
 use super::delivery::{self, Request, Subscription};
 use super::message::{
     AUTHENTICATION_INVALID, AUTHENTICATION_REQUIRED, Advice, CONNECT, DISCONNECT, HANDSHAKE,
@@ -32,6 +32,8 @@ pub(super) struct Server {
     pub forbidden: BTreeSet<String>,
     pub max_clients: usize,
     pub allocation: Allocation,
+    /// How long a poll is held.
+    hold: TimeDelta,
     random: Random,
 }
 
@@ -71,13 +73,14 @@ pub(super) struct Held {
 }
 
 impl Server {
-    pub fn new(seed: u64, event_limit: usize) -> Self {
+    pub fn new(seed: u64, event_limit: usize, hold: TimeDelta) -> Self {
         Self {
             clients: BTreeMap::new(),
             channels: BTreeMap::new(),
             forbidden: BTreeSet::new(),
             max_clients: MAX_CLIENTS,
             allocation: Allocation::new(event_limit),
+            hold,
             random: Random::new(seed, "streaming"),
         }
     }
@@ -219,7 +222,7 @@ impl Server {
             until: if at_once {
                 caller.now
             } else {
-                caller.now + HOLD
+                caller.now + self.hold
             },
             message,
         };
@@ -227,7 +230,7 @@ impl Server {
             None => Step::Hold(Box::new(held)),
             Some(mut items) => {
                 if first {
-                    advise(&mut items);
+                    advise(&mut items, self.hold);
                 }
                 Step::Answer(items)
             }
@@ -399,14 +402,14 @@ fn answer(reply: Reply) -> Step {
 }
 
 /// The first poll of a session is told how to go on.
-fn advise(items: &mut [Item]) {
+fn advise(items: &mut [Item], hold: TimeDelta) {
     for item in items {
         if let Item::Reply(reply) = item
             && reply.channel == CONNECT
             && reply.successful
             && reply.advice.is_none()
         {
-            **reply = std::mem::take(&mut **reply).advised(Advice::Retry);
+            reply.advice = Some(Advice::retry(hold));
         }
     }
 }

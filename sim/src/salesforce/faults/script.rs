@@ -315,8 +315,10 @@ pub(crate) enum Act {
     ExpireTokensNow {},
     /// All refresh tokens and authorization codes end now.
     ExpireRefreshTokens {},
-    /// Every replay id given out so far is refused.
-    CutRetention {},
+    /// Every replay id given out so far is refused, or only those before one.
+    CutRetention {
+        before: Option<u64>,
+    },
     /// A new stream with unrelated replay ids.
     ResetStream {},
     /// An entity's events are dropped without a word.

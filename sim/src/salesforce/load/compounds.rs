@@ -58,6 +58,9 @@ pub(super) fn object(source: &Source, prefixes: &Prefixes) -> Object {
     if let Some(label) = &source.sidecar.label {
         object.label.clone_from(label);
     }
+    for stamp in &source.sidecar.without {
+        object.hide(stamp.name());
+    }
     object
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```json
 //! {"label": "Employee", "keyPrefix": "a0E",
+//!  "without": ["SystemModstamp", "LastModifiedDate", "LastModifiedById"],
 //!  "fields": {"Score__c": {"type": "double", "scale": 4, "calculated": true},
 //!             "Grade__c": {"type": "picklist", "picklistValues": [{"value": "a", "label": "Very good"}]}}}
 //! ```
@@ -22,8 +23,33 @@ use super::LoadError;
 pub(super) struct Sidecar {
     pub label: Option<String>,
     pub key_prefix: Option<String>,
+    /// What other objects have and this one has not.
+    #[serde(default)]
+    pub without: Vec<Stamp>,
     #[serde(default)]
     pub fields: BTreeMap<String, FieldNote>,
+}
+
+/// Fields that the org sets itself and that some objects lack (Object Reference, "System Fields").
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) enum Stamp {
+    CreatedDate,
+    CreatedById,
+    LastModifiedDate,
+    LastModifiedById,
+    SystemModstamp,
+}
+
+impl Stamp {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreatedDate => "CreatedDate",
+            Self::CreatedById => "CreatedById",
+            Self::LastModifiedDate => "LastModifiedDate",
+            Self::LastModifiedById => "LastModifiedById",
+            Self::SystemModstamp => "SystemModstamp",
+        }
+    }
 }
 
 /// What is said of a field, by the names of a describe.

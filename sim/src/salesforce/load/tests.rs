@@ -151,6 +151,24 @@ fn stamps_of_the_file_stay() {
 }
 
 #[test]
+fn an_object_may_lack_stamps() {
+    let note = r#"{"without": ["SystemModstamp", "LastModifiedDate", "LastModifiedById"]}"#;
+    let loaded = load(&[("Rate__c.csv", "Name\nA\n"), ("Rate__c.json", note)]).unwrap();
+    let object = &loaded[0].object;
+    assert!(object.field("SystemModstamp").is_none());
+    assert!(object.field("LastModifiedDate").is_none());
+    assert!(object.field("CreatedDate").is_some());
+    // The org's own logs go by it.
+    let stamp = loaded[0].rows[0].get(object.system.stamp);
+    assert!(!stamp.is_null());
+    let unknown = load(&[
+        ("Rate__c.csv", "Name\nA\n"),
+        ("Rate__c.json", r#"{"without": ["Name"]}"#),
+    ]);
+    assert!(matches!(unknown, Err(LoadError::Sidecar { .. })));
+}
+
+#[test]
 fn mistakes_are_named_with_their_place() {
     let one = ids::nth("001", 1);
     let other = ids::nth("003", 1);

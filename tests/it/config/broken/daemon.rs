@@ -291,6 +291,11 @@ pub const CONNECTIONS: &[Case] = &[
         "org = \"https://acme.my.salesforce.com\"\npubsub_address = \"http://api.pubsub.salesforce.com:7443\"",
     ),
     (
+        "stream_silence",
+        ORG,
+        "org = \"https://acme.my.salesforce.com\"\nstream_silence = \"4m\"",
+    ),
+    (
         "oob",
         ORG,
         "org = \"https://acme.my.salesforce.com\"\noob = { jobs = \"all\" }",

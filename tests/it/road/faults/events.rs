@@ -133,6 +133,17 @@ fn told() -> Vec<Case> {
     ]
 }
 
+/// The object's fields change while the stream runs, and with them the schema of its events.
+async fn other_fields(stage: &mut Stage) {
+    for (what, change) in [
+        ("a field is added", json!({ "type": "string" })),
+        ("a field is hidden", json!({ "visible": false })),
+    ] {
+        stage.world.control("fields/Account/Added__c", change).await;
+        stage.meet(case(what, vec![], Deed::Changes)).await;
+    }
+}
+
 /// What no longer holds of the stored place once the stream has to begin again; `breaks` makes it.
 fn lost(breaks: &Json) -> Vec<Case> {
     let lost = |what, kind| {
@@ -152,6 +163,7 @@ fn lost(breaks: &Json) -> Vec<Case> {
 async fn each_fault_of_events_over_cometd_ends_in_the_store() {
     let mut stage = Stage::begin(Transport::Cometd, "").await;
     stage.meet_all(told()).await;
+    other_fields(&mut stage).await;
     stage.meet_all(lost(&at_once("forget_clients"))).await;
     let on = |message: &str, deed: Json| json!({ "on": { "message": message }, "do": deed });
     let denied = |reason: &str| {
@@ -218,6 +230,7 @@ async fn each_fault_of_events_over_cometd_ends_in_the_store() {
 async fn each_fault_of_events_over_pubsub_ends_in_the_store() {
     let mut stage = Stage::begin(Transport::PubSub, "").await;
     stage.meet_all(told()).await;
+    other_fields(&mut stage).await;
     stage.meet_all(lost(&at_once("end_streams"))).await;
     let broken = |what, before| case(what, before, Deed::Changes);
     let answer = |deed: Json| vec![json!({ "on": { "rpc": "Subscribe" }, "do": deed })];

@@ -8,6 +8,7 @@ use serde_json::Map;
 
 use super::super::super::commits::{ChangeEvent, ChangeType};
 use super::super::super::options::SimOptions;
+use super::super::client::HOLD;
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -78,7 +79,7 @@ impl Run {
         Self {
             now: org.clock.now(),
             org,
-            server: Server::new(3, 50),
+            server: Server::new(3, 50, HOLD),
             ids: Vec::new(),
             cookies: Cookies::default(),
             held: Vec::new(),
