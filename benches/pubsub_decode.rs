@@ -5,12 +5,15 @@
 //!
 //! * `tree`: `apache_avro` to its tree of values, on one thread. It stops there: bitmaps and fields come on top.
 //! * `decode`: our decoder, to events ready to merge, on one thread.
-//! * `to the log`: decode, merge into the record's image (kept in memory), encode the whole image as a change, append to
-//!   the embedded log on the temporary directory's disk, batches of 500, each synchronised. One task decodes and merges
-//!   while the log's own thread writes, so it is a figure for two cores.
+//! * `to the log`: decoded by a task as the listener's, answers of 100 events, and sent through the daemon's own ingest:
+//!   merged into the records' images, encoded as changes with whole images, appended to the embedded log on the temporary
+//!   directory's disk, each append synchronised; positions stored. Images and state are kept in memory. As in the
+//!   daemon, the listener decodes and the log's thread writes while ingest merges: a figure for two cores.
 //!
-//! Arms take turns; figures are medians of five rounds. Not in it: gRPC and TLS, the image store, a broker.
+//! Arms take turns; figures are medians of five rounds. Not in it: gRPC and TLS, the image store's file, a broker.
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -21,27 +24,35 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use rig::org::{Schedule, ScriptedOrg};
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
+use tributary::crm::port::Heard;
 use tributary::crm::salesforce::merge::SalesforceTable;
 use tributary::crm::salesforce::pubsub::decoder::Decoder;
-use tributary::fault::Fault;
+use tributary::flow::ingest::{Beginning, End, Ingest, Input, Lease, QUEUE, Redelivery};
+use tributary::flow::road::{ObjectRoad, Objects, PARTITIONS, Road};
+use tributary::image::memory::MemoryImages;
 use tributary::image::merge::{Image, MergeTable};
+use tributary::image::port::{ImageBatch, ImageStore};
 use tributary::log::embedded::{EmbeddedLog, Settings};
-use tributary::log::port::{Entry, Log, Place, Policy, TopicSpec};
-use tributary::model::change::{Change, Op, Origin, WIRE_VERSION};
-use tributary::model::event::{Event, Row};
+use tributary::log::port::{Log, Policy, TopicSpec};
+use tributary::model::event::Row;
 use tributary::model::name::{ConnectionId, FieldName};
 use tributary::model::position::Position;
 use tributary::model::record_id::RecordId;
+use tributary::model::schema::{FieldKind, FieldSchema, ObjectSchema};
 use tributary::model::value::Value;
-use tributary::model::version::Version;
 use tributary::runtime::clock::SystemClock;
+use tributary::runtime::shutdown::StopSignal;
+use tributary::state::memory::MemoryState;
+use tributary::state::port::{State, StoredPosition};
+use tributary::telemetry::metrics::Metrics;
 
 const ROUNDS: usize = 5;
-const BATCH: usize = 500;
+/// What one request for events may ask for (Pub/Sub API, "Event Allocations").
+const ANSWER: usize = 100;
 const RECORDS: usize = 1000;
 const SCHEMA: &str = "bench";
 
@@ -55,7 +66,7 @@ fn main() {
         (60, 90, 25, 20_000, 20_000.0),
         (250, 300, 41, 4_000, 3_000.0),
     ] {
-        let shape = Shape::new(filled, all, length, events);
+        let shape = Arc::new(Shape::new(filled, all, length, events));
         let mut figures: [Vec<f64>; 3] = Default::default();
         for _ in 0..ROUNDS {
             figures[0].push(shape.tree());
@@ -128,15 +139,100 @@ impl Shape {
         per_second(self.data.len(), began.elapsed())
     }
 
-    async fn to_the_log(&self) -> f64 {
+    /// The events on their way through a connection's ingest into the log.
+    async fn to_the_log(self: &Arc<Self>) -> f64 {
         let folder = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(folder.path(), Arc::new(SystemClock), Settings::default())
             .await
             .unwrap();
-        let topic: Arc<str> = "tributary.acme.Account".into();
+        let log = Arc::new(log);
+        let (road, objects) = self.road(Arc::clone(&log)).await;
+        let state = Arc::clone(&road.state);
+        let now = Utc::now();
+        let lease = road.settings.lease;
+        let term = state
+            .acquire(&road.connection, "bench", now, lease)
+            .await
+            .unwrap()
+            .unwrap();
+        let beginning = Beginning {
+            term,
+            lease: Arc::new(Lease::new(End::after(now, lease))),
+            stored: StoredPosition {
+                position: None,
+                confirmed_at: DateTime::UNIX_EPOCH,
+            },
+            covered: BTreeMap::new(),
+            deaths_known: BTreeMap::new(),
+            redelivery: Redelivery::none(),
+            moved: Vec::new(),
+            ends: BTreeMap::new(),
+            owed: Arc::default(),
+        };
+        let ingest = Ingest::new(road, objects, beginning);
+        let (inlet, inputs) = mpsc::channel(QUEUE);
+        let began = Instant::now();
+        let shape = Arc::clone(self);
+        let listening = tokio::spawn(async move {
+            for heard in shape.answers() {
+                inlet.send(Input::Heard(heard)).await.unwrap();
+            }
+        });
+        ingest.run(inputs, StopSignal::new()).await.unwrap();
+        let rate = per_second(self.data.len(), began.elapsed());
+        listening.await.unwrap();
+        let ends = log.bounds("tributary.acme.Account").await.unwrap();
+        let written: u64 = ends.values().map(|bounds| bounds.end).sum();
+        assert_eq!(written, self.data.len() as u64, "every event is one change");
+        log.close().await.unwrap();
+        rate
+    }
+
+    /// What the stream answers: as many events as one request for events may ask for.
+    fn answers(&self) -> impl Iterator<Item = Heard> {
+        let mut counter = 0_u64;
+        self.data.chunks(ANSWER).map(move |data| {
+            let mut events = Vec::with_capacity(data.len());
+            for datum in data {
+                counter += 1;
+                let position = Position::new(format!("pubsub:{counter:014}"));
+                let event = Some((SCHEMA, &datum[..]));
+                let decoded = self.decoder.decode(event, &position, Utc::now());
+                events.extend(decoded.events);
+            }
+            Heard {
+                position: events.last().map(|event| event.position.clone()),
+                events,
+                confirmed_at: None,
+                lost: Vec::new(),
+            }
+        })
+    }
+
+    /// A connection that knows its records.
+    async fn road(&self, log: Arc<EmbeddedLog>) -> (Road, Arc<Objects>) {
+        let connection = ConnectionId::new("acme");
+        let field = |name: &FieldName| {
+            let schema = FieldSchema {
+                label: String::new(),
+                kind: FieldKind::Text,
+                references: Vec::new(),
+                relationship: None,
+                calculated: false,
+                compound: None,
+            };
+            (name.clone(), schema)
+        };
+        let schema = ObjectSchema {
+            name: "Account".into(),
+            label: "Account".to_owned(),
+            fields: self.carried.iter().map(field).collect(),
+        };
+        let object = ObjectRoad::new(&connection, "tributary", &self.carried, &schema, &[]);
+        let object = object.unwrap();
         log.ensure(&TopicSpec {
-            name: topic.to_string(),
-            partitions: 8,
+            name: object.topic.to_string(),
+            partitions: PARTITIONS,
             policy: Policy::Compact {
                 min_lag: Duration::from_hours(168),
                 delete_retention: Duration::from_hours(720),
@@ -144,38 +240,34 @@ impl Shape {
         })
         .await
         .unwrap();
-        let mut images: BTreeMap<RecordId, Image> = (0..RECORDS)
-            .map(|number| (record(number), self.known(number)))
-            .collect();
-        let began = Instant::now();
-        let mut counter = 0;
-        let log = Arc::new(log);
-        let mut pending: Option<JoinHandle<Result<Vec<Place>, Fault>>> = None;
-        for batch in self.data.chunks(BATCH) {
-            let mut entries = Vec::with_capacity(batch.len());
-            for datum in batch {
-                counter += 1;
-                let position = Position::new(format!("pubsub:{counter:014}"));
-                let decoded = self
-                    .decoder
-                    .decode(Some((SCHEMA, datum)), &position, Utc::now());
-                for event in decoded.events {
-                    entries.push(self.merged(&mut images, event, &topic, counter));
-                }
-            }
-            // The batch before is written while this one was made.
-            if let Some(before) = pending.take() {
-                before.await.unwrap().unwrap();
-            }
-            let log = Arc::clone(&log);
-            pending = Some(tokio::spawn(async move { log.append(entries).await }));
-        }
-        if let Some(last) = pending {
-            last.await.unwrap().unwrap();
-        }
-        let rate = per_second(self.data.len(), began.elapsed());
-        log.close().await.unwrap();
-        rate
+        let images = MemoryImages::default();
+        let known = (0..RECORDS).map(|number| (record(number), self.known(number)));
+        images
+            .put(ImageBatch {
+                images: vec![(object.key.clone(), known.collect())],
+                ..ImageBatch::default()
+            })
+            .await
+            .unwrap();
+        let silent = Schedule {
+            records: 0,
+            changes: 0,
+            every: Duration::ZERO,
+        };
+        let road = Road {
+            connection,
+            crm: Arc::new(ScriptedOrg::new(silent)),
+            log,
+            images: Arc::new(images),
+            state: Arc::new(MemoryState::default()),
+            clock: Arc::new(SystemClock),
+            metrics: Metrics::none(),
+            board: Arc::default(),
+            hinted: Arc::default(),
+            settings: Arc::default(),
+        };
+        let objects = BTreeMap::from([(object.key.object.clone(), object)]);
+        (road, Arc::new(objects))
     }
 
     fn known(&self, number: usize) -> Image {
@@ -191,43 +283,6 @@ impl Shape {
         };
         let step = SalesforceTable.row(None, &row, DateTime::UNIX_EPOCH, None);
         step.image.unwrap()
-    }
-
-    fn merged(
-        &self,
-        images: &mut BTreeMap<RecordId, Image>,
-        event: Event,
-        topic: &Arc<str>,
-        counter: u64,
-    ) -> Entry {
-        let id = event.records[0].clone();
-        let before = images.remove(&id);
-        let step = SalesforceTable.event(before, &event, &self.carried);
-        let mut image = step.image.unwrap();
-        image.version = Version::new(1_767_607_872, counter);
-        let change = Change {
-            v: WIRE_VERSION,
-            connection: ConnectionId::new("acme"),
-            object: event.object.clone(),
-            id: id.clone(),
-            op: Op::Update,
-            version: image.version,
-            committed_at: Some(event.committed_at),
-            origin: Origin::Stream,
-            position: Some(event.position),
-            transaction: Some(event.transaction),
-            changed: step.changed,
-            fields: image.fields.clone(),
-            row: None,
-            synced: None,
-        };
-        images.insert(id.clone(), image);
-        Entry {
-            topic: Arc::clone(topic),
-            key: Bytes::from(id.as_str().to_owned()),
-            value: Some(change.encode().unwrap().into()),
-            headers: change.headers(),
-        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! processes used of the machine meanwhile is told with every figure: past a tenth it is worth little.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+/// The daemon's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod broker;
 pub mod capped;
 pub mod first_sync;

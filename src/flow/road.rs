@@ -93,6 +93,8 @@ pub struct Settings {
     pub full_syncs: BTreeMap<ObjectName, Vec<Timetable>>,
     /// How many children one step tells of their parents' changes; beyond, their object is read.
     pub children_a_step: usize,
+    /// How many changes of a step are worth an append of their own while the rest of it is merged.
+    pub changes_an_append: usize,
     /// Which jobs read which fields of an object.
     pub readings: BTreeMap<ObjectName, Vec<Reading>>,
 }
@@ -138,6 +140,7 @@ impl Default for Settings {
             probe: Duration::from_mins(10),
             full_syncs: BTreeMap::new(),
             children_a_step: 10_000,
+            changes_an_append: 250,
             readings: BTreeMap::new(),
         }
     }
@@ -228,6 +231,14 @@ impl ObjectRoad {
     pub fn is_carried(name: &FieldName, field: &FieldSchema) -> bool {
         let is_own = field.kind.is_selectable() && field.kind != FieldKind::Id;
         is_own && !field.calculated && !is_read_only(name)
+    }
+
+    /// Whether all of the fields are selected.
+    #[must_use]
+    pub fn selects_all(&self, fields: &Fields) -> bool {
+        // Both have the order of the names.
+        let mut selected = self.selection.fields.iter();
+        fields.keys().all(|field| selected.any(|own| own == field))
     }
 
     /// Whether the field is selected.

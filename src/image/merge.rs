@@ -1,12 +1,13 @@
 //! What a merge of an event or a row into an image decides; the tables themselves lie with their CRMs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::change::{Change, Op, Origin, RowPlace};
 use crate::model::event::{Event, Row, RowVersion};
+use crate::model::field_map::FieldMap;
 use crate::model::name::FieldName;
 use crate::model::value::{Fields, Value};
 use crate::model::version::Version;
@@ -39,8 +40,8 @@ pub struct Image {
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     pub base: Option<DateTime<Utc>>,
     /// Field to C of the newest event at or after `base` that told it.
-    #[serde(rename = "t", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub touched: BTreeMap<FieldName, DateTime<Utc>>,
+    #[serde(rename = "t", default, skip_serializing_if = "FieldMap::is_empty")]
+    pub touched: FieldMap<DateTime<Utc>>,
     /// C of the newest delete, or A of the read that missed it; stays after an undelete as a lower bound.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<DateTime<Utc>>,
@@ -136,12 +137,12 @@ impl Step {
 impl Image {
     /// A record that only events have told of so far.
     #[must_use]
-    pub const fn partial() -> Self {
+    pub fn partial() -> Self {
         Self {
             fields: Fields::new(),
             life: Life::Partial,
             base: None,
-            touched: BTreeMap::new(),
+            touched: FieldMap::new(),
             dead: None,
             needs: None,
             row: None,

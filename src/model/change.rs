@@ -120,7 +120,15 @@ impl Change {
     /// # Errors
     /// Only if serialising fails, which a [`Change`] does not.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        let texts = self.fields.iter().map(|(name, value)| {
+            let value = value.as_text().map_or(8, str::len);
+            name.as_str().len() + value + 8
+        });
+        let names = self.changed.iter().map(|name| name.as_str().len() + 3);
+        // About its length, so that it is seldom moved while it grows.
+        let mut bytes = Vec::with_capacity(512 + texts.sum::<usize>() + names.sum::<usize>());
+        serde_json::to_writer(&mut bytes, self)?;
+        Ok(bytes)
     }
 
     /// Reads a topic value.

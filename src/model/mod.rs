@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod event;
+pub mod field_map;
 pub mod name;
 pub mod policy;
 pub mod position;

@@ -1,16 +1,16 @@
 //! A field's value as the CRM said it: null, boolean, number with its digits, or text.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::model::name::FieldName;
+use crate::model::field_map::FieldMap;
 
 /// A record's fields. Null means empty at the source; absent means not selected or not readable.
-pub type Fields = BTreeMap<FieldName, Value>;
+pub type Fields = FieldMap<Value>;
 
 /// A scalar. Compound values never get this far: connectors take their components.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,12 @@ pub enum Value {
     /// A number, digits kept.
     Number(Number),
     /// Text; dates, times and ids are text until a mapping casts them.
-    Text(Box<str>),
+    Text(Arc<str>),
 }
 
 /// A JSON number in its own digits: equal by value (`1054` = `1054.0`), printed as it came.
 #[derive(Clone, Debug)]
-pub struct Number(Box<str>);
+pub struct Number(Arc<str>);
 
 /// A value that lies elsewhere: in a [`Value`], or in a change's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl<'a> From<&'a Value> for Scalar<'a> {
 
 impl Value {
     /// A text value.
-    pub fn text(text: impl Into<Box<str>>) -> Self {
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self::Text(text.into())
     }
 

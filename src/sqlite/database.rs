@@ -18,6 +18,7 @@ const STATEMENTS: usize = 128;
 pub struct Database {
     path: PathBuf,
     steps: &'static [&'static str],
+    page_size: u32,
 }
 
 impl Database {
@@ -27,6 +28,16 @@ impl Database {
         Self {
             path: path.into(),
             steps,
+            page_size: 8192,
+        }
+    }
+
+    /// The same with another size of pages, a power of two in bytes; a file that is there keeps its own.
+    #[must_use]
+    pub fn page_size(self, bytes: u32) -> Self {
+        Self {
+            page_size: bytes,
+            ..self
         }
     }
 
@@ -84,7 +95,10 @@ impl Database {
     fn make_durable(&self, connection: &Connection) -> Result<(), SqliteError> {
         // Page size and vacuum mode hold only if set before the first table is made.
         connection
-            .execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")
+            .execute_batch(&format!(
+                "PRAGMA page_size = {}; PRAGMA auto_vacuum = INCREMENTAL;",
+                self.page_size
+            ))
             .map_err(self.refused("opening"))?;
         let mode: String = connection
             .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))

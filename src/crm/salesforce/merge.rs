@@ -5,7 +5,6 @@
 //! A record's events merge in stream order. The stream delivers at least once, so an event may come again, late:
 //! what a newer event told is never undone by an older one.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -132,16 +131,24 @@ fn is_newer(image: &Image, field: &FieldName, c: DateTime<Utc>) -> bool {
 fn update(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) -> Step {
     let c = event.committed_at;
     let mut image = image.unwrap_or_else(Image::partial);
-    let mut told = Vec::new();
+    let mut told = Vec::with_capacity(event.fields.len());
+    let mut carried = carried.iter().peekable();
+    let mut near = 0;
     for (field, value) in &event.fields {
-        if !carried.contains(field) || is_newer(&image, field, c) {
+        // Both have the order of the names.
+        while carried.next_if(|own| *own < field).is_some() {}
+        if carried.peek() != Some(&field) {
+            continue;
+        }
+        let touched = image.touched.get_near(field, &mut near);
+        if touched.is_some_and(|touched| *touched > c) {
             continue;
         }
         let value = match value.as_text().and_then(TextDiff::parse) {
-            None => Cow::Borrowed(value),
+            None => value.clone(),
             Some(diff) => match image.fields.get(field).and_then(Value::as_text) {
                 Some(old) => match diff.apply(old) {
-                    Some(new) => Cow::Owned(Value::text(new)),
+                    Some(new) => Value::text(new),
                     None => return gap(Some(image), c),
                 },
                 None => return gap(Some(image), c),
@@ -149,12 +156,9 @@ fn update(image: Option<Image>, event: &Event, carried: &BTreeSet<FieldName>) ->
         };
         told.push((field, value));
     }
-    let mut changed = Vec::new();
-    for (field, value) in told {
-        image.set(field, &value);
-        image.touched.insert(field.clone(), c);
-        changed.push(field.clone());
-    }
+    let changed: Vec<FieldName> = told.iter().map(|(field, _)| (*field).clone()).collect();
+    image.touched.merge(changed.iter().map(|field| (field, c)));
+    image.fields.merge(told);
     let known = image.life == Life::Live;
     if known && changed.is_empty() {
         // Only fields that nobody selected changed; what the CRM derives from them may have, too.

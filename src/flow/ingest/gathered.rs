@@ -20,7 +20,7 @@ pub struct Gathered {
     pub images: BTreeMap<ObjectName, HashMap<RecordId, Image>>,
     /// Those that the step changed.
     pub written: BTreeMap<ObjectName, HashSet<RecordId>>,
-    /// What is to be published.
+    /// What is to be published, without what was handed to the log already.
     pub changes: Vec<Change>,
     /// Parents whose children are to be looked at.
     pub moved: BTreeSet<(ObjectName, RecordId)>,

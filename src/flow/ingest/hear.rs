@@ -141,7 +141,7 @@ impl Ingest {
             let partition = partition_of(record.as_str().as_bytes(), PARTITIONS);
             let judgement = self.redelivery.judge(event, record, partition);
             // A change in the topic does not tell whether the read that it owed was written down.
-            let owes = !event.kind.is_end() && road.reads_more();
+            let owes = !event.kind.is_end() && self.read_more.contains(&road.key.object);
             match judgement {
                 Judgement::Fresh => {}
                 Judgement::Known if owes => return Judgement::Unsure,
@@ -169,7 +169,7 @@ impl Ingest {
             None => !road.late.is_empty(),
         };
         let step = self.road.crm.table().event(image, event, &road.carried);
-        let wants = lacks || road.reads_more();
+        let wants = lacks || self.read_more.contains(&road.key.object);
         if step.verdict != Verdict::Drop && !event.kind.is_end() && wants {
             // Formulas may have moved with it; only a read tells them.
             gathered.owe(&event.object, record, event.committed_at);

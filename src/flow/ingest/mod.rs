@@ -1,13 +1,14 @@
 //! Ingest: the one place where what a CRM says becomes changes; one task per connection.
 //!
-//! The order of a step is the invariant I1: merge in memory, publish, await the log, store images with offsets
-//! and mark, then the position with everything owed. A fault anywhere ends the task like a crash; the restart
-//! reads the topics back and the stream repeats what was not stored.
+//! The order of a step is the invariant I1: merge in memory, publish (the first changes while the rest is merged),
+//! await the log, store images with offsets and mark, then the position with everything owed. A fault anywhere ends the
+//! task like a crash; the restart reads the topics back and the stream repeats what was not stored.
 
 mod gathered;
 mod hear;
 mod lease;
 mod parents;
+mod publish;
 mod recent;
 mod redelivery;
 mod step;
@@ -124,6 +125,8 @@ pub type Ends = BTreeMap<(ObjectName, u32), u64>;
 pub struct Ingest {
     road: Road,
     objects: Arc<Objects>,
+    /// Objects of which each event owes a read: of selected fields that none tells.
+    read_more: BTreeSet<ObjectName>,
     redelivery: Redelivery,
     recent: Recent,
     covered: BTreeMap<ObjectName, DateTime<Utc>>,
@@ -147,9 +150,12 @@ impl Ingest {
     #[must_use]
     pub fn new(road: Road, objects: Arc<Objects>, beginning: Beginning) -> Self {
         let held_back = beginning.redelivery.partitions();
+        let reads_more = objects.values().filter(|object| object.reads_more());
+        let read_more = reads_more.map(|object| object.key.object.clone()).collect();
         Self {
             road,
             objects,
+            read_more,
             redelivery: beginning.redelivery,
             recent: Recent::default(),
             covered: beginning.covered,

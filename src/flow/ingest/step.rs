@@ -5,20 +5,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::fault::{Fault, FaultKind};
-use crate::flow::road::{ObjectRoad, entry_of};
+use crate::flow::road::ObjectRoad;
 use crate::image::merge::{Image, Step, Verdict};
 use crate::image::port::ImageBatch;
-use crate::log::port::Place;
 use crate::model::change::{Change, Op, Origin, WIRE_VERSION};
 use crate::model::event::{Event, Row};
 use crate::model::name::{ConnectionId, FieldName, ObjectName};
 use crate::model::record_id::RecordId;
 use crate::state::port::{HoleCause, HoleScope, NewHole, Progress, StoredPosition};
-use crate::telemetry::metrics;
 
 use super::gathered::Gathered;
 use super::parents::{join, parents_of};
-use super::{Ingest, Input, foreign};
+use super::publish::{Published, Publishing};
+use super::{Ingest, Input};
 
 /// Where a change comes from, for its wire form.
 pub(super) struct Told<'a> {
@@ -33,21 +32,39 @@ impl Ingest {
     /// Merges, publishes, stores: in that order, or not at all.
     pub(super) async fn step(&mut self, inputs: Vec<Input>) -> Result<(), Fault> {
         let mut gathered = Gathered::of(self.load(&inputs).await?);
+        let mut publishing = Publishing::default();
+        let merged = self.merge_all(inputs, &mut gathered, &mut publishing).await;
+        if let Err(fault) = merged {
+            if let Err(another) = publishing.settle().await {
+                tracing::warn!(connection = %self.road.connection, error = %another, "an append failed, too");
+            }
+            return Err(fault);
+        }
+        let published = self.publish_rest(&mut gathered, publishing).await?;
+        self.store_images(&mut gathered, &published).await?;
+        self.finish(gathered).await
+    }
+
+    /// Merges every input, in order.
+    async fn merge_all(
+        &mut self,
+        inputs: Vec<Input>,
+        gathered: &mut Gathered,
+        publishing: &mut Publishing,
+    ) -> Result<(), Fault> {
         for input in inputs {
             match input {
-                Input::Heard(heard) => self.hear(heard, &mut gathered),
-                Input::Read(read) => self.take_read(read, &mut gathered),
+                Input::Heard(heard) => self.hear(heard, gathered),
+                Input::Read(read) => self.take_read(read, gathered),
                 Input::Republish { records, done } => {
-                    let outcome = self.republish(&records, &mut gathered);
+                    let outcome = self.republish(&records, gathered);
                     gathered.reads.push((done, outcome));
                 }
                 Input::Moved(parents) => gathered.moved.extend(parents),
             }
+            self.publish_early(gathered, publishing).await?;
         }
-        self.tell_children(&mut gathered).await?;
-        let places = self.publish(&gathered.changes).await?;
-        self.store_images(&mut gathered, &places).await?;
-        self.finish(gathered).await
+        self.tell_children(gathered).await
     }
 
     /// The images of every record that the inputs speak of, and of the parents that they are joined from; in one read
@@ -126,7 +143,9 @@ impl Ingest {
                 image.synced = Some(image.version);
             }
             // What is no longer selected is no longer told either: it would grow old unseen.
-            image.fields.retain(|field, _| road.selects(field));
+            if !road.selects_all(&image.fields) {
+                image.fields.retain(|field, _| road.selects(field));
+            }
             gathered
                 .changes
                 .push(self.change(road, record, op, &image, step.changed, told));
@@ -163,83 +182,15 @@ impl Ingest {
         }
     }
 
-    async fn publish(&mut self, changes: &[Change]) -> Result<Vec<Place>, Fault> {
-        if changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut entries = Vec::with_capacity(changes.len());
-        for change in changes {
-            let Some(road) = self.objects.get(&change.object) else {
-                continue;
-            };
-            entries.push(entry_of(&road.topic, change)?);
-        }
-        // The log knows no term: whoever no longer owns the connection must not get this far.
-        self.lease
-            .check(&self.road.connection, self.road.clock.now())?;
-        let places = self.road.log.append(entries).await?;
-        if places.len() != changes.len() {
-            return Err(Fault::new(
-                FaultKind::Corrupt,
-                format!(
-                    "log acknowledged {} of {} changes",
-                    places.len(),
-                    changes.len()
-                ),
-            ));
-        }
-        self.follow(changes, &places)?;
-        self.count_changes(changes);
-        Ok(places)
-    }
-
-    /// Our changes lie one behind another; a record between them is somebody else's.
-    fn follow(&mut self, changes: &[Change], places: &[Place]) -> Result<(), Fault> {
-        for (change, place) in changes.iter().zip(places) {
-            let partition = (change.object.clone(), place.partition);
-            let end = self.ends.entry(partition).or_insert(place.offset);
-            if *end != place.offset {
-                let topic = self.objects.get(&change.object);
-                let topic = topic.map_or("", |road| &*road.topic);
-                return Err(foreign(topic, place.partition, place.offset));
-            }
-            *end += 1;
-        }
-        Ok(())
-    }
-
-    fn count_changes(&self, changes: &[Change]) {
-        let mut counts: BTreeMap<(&ObjectName, &'static str), u64> = BTreeMap::new();
-        for change in changes {
-            *counts
-                .entry((&change.object, change.origin.label()))
-                .or_default() += 1;
-        }
-        for ((object, origin), count) in counts {
-            let labels = [
-                ("connection", self.road.connection.as_str()),
-                ("object", object.as_str()),
-                ("origin", origin),
-            ];
-            let counter = self.road.metrics.counter(metrics::CHANGES, &labels);
-            counter.increment(count);
-            self.road
-                .board
-                .object(&self.road.connection, object, |entry| {
-                    entry.published += count;
-                });
-        }
-    }
-
     async fn store_images(
         &mut self,
         gathered: &mut Gathered,
-        places: &[Place],
+        published: &[Published],
     ) -> Result<(), Fault> {
         let mut batch = ImageBatch::default();
         let mut moved: Vec<(ObjectName, u32)> = Vec::new();
-        for (change, place) in gathered.changes.iter().zip(places) {
-            moved.push((change.object.clone(), place.partition));
+        for Published { object, place, .. } in published {
+            moved.push((object.clone(), place.partition));
         }
         moved.sort_unstable();
         moved.dedup();

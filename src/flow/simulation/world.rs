@@ -164,6 +164,7 @@ impl World {
                 refused_wait: Duration::from_secs(20),
                 full_syncs: self.full_syncs.clone(),
                 children_a_step: self.children_a_step,
+                changes_an_append: 2,
                 readings: readings(&self.selected, self.refresh),
                 ..Settings::default()
             }),

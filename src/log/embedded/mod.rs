@@ -38,6 +38,9 @@ use crate::sqlite::writer::Writer;
 
 /// Bytes of entries that wait for the writer before callers have to.
 const QUEUED_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of a page. Changes have thousands of bytes each: in smaller pages most would lie in chains of pages of their
+/// own, and a commit writes whole pages.
+const PAGE_SIZE: u32 = 16 * 1024;
 
 /// The log in one SQLite file.
 pub struct EmbeddedLog {
@@ -85,7 +88,7 @@ impl EmbeddedLog {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Self, Fault> {
-        let database = Database::new(folder.join("log.db"), rows::STEPS);
+        let database = Database::new(folder.join("log.db"), rows::STEPS).page_size(PAGE_SIZE);
         let lock_file = folder.join("log.lock");
         let opening = database.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<_, Fault> {
