@@ -47,7 +47,7 @@ use tributary::model::value::Value;
 use tributary::runtime::clock::SystemClock;
 use tributary::runtime::shutdown::StopSignal;
 use tributary::state::memory::MemoryState;
-use tributary::state::port::{State, StoredPosition};
+use tributary::state::port::StoredPosition;
 use tributary::telemetry::metrics::Metrics;
 
 const ROUNDS: usize = 5;
@@ -220,6 +220,7 @@ impl Shape {
                 relationship: None,
                 calculated: false,
                 compound: None,
+                edition: None,
             };
             (name.clone(), schema)
         };

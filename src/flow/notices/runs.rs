@@ -1,4 +1,4 @@
-//! Full syncs that ended: told once, with their counts and where the rejected records are.
+//! Full syncs and replays that ended: told once, with their counts and where the rejected records are.
 
 use chrono::TimeDelta;
 
@@ -62,12 +62,18 @@ impl Watch {
     fn of_run(&self, run: &Run) -> Notice {
         let (now, head) = (self.now(), &run.head);
         let count = |outcome: &str| run.done.counts.get(outcome).copied().unwrap_or(0);
+        let is_replay = head.cause == RunCause::Replay;
+        let ended = if is_replay {
+            "replay ended"
+        } else {
+            "full sync ended"
+        };
         let (outcome, what) = match run.state(now) {
             RunState::PartialSuccess => {
-                let what = format!("full sync ended, {} rejected", count("rejected"));
+                let what = format!("{ended}, {} rejected", count("rejected"));
                 ("partial_success", what)
             }
-            _ => ("success", "full sync ended".to_owned()),
+            _ => ("success", ended.to_owned()),
         };
         let id = (&run.connection, &run.job);
         let mut notice = of_job(Event::RunEnded, outcome, id, &what, now);
@@ -79,7 +85,9 @@ impl Watch {
             head.began.format("%Y-%m-%d %H:%M:%S UTC"),
             ended.format("%Y-%m-%d %H:%M:%S UTC")
         ));
-        notice.say(&format!("Rows read from the CRM: {}", head.rows));
+        if !is_replay {
+            notice.say(&format!("Rows read from the CRM: {}", head.rows));
+        }
         for (outcome, count) in &run.done.counts {
             notice.say(&format!("{outcome}: {count}"));
         }

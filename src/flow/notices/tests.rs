@@ -268,6 +268,7 @@ async fn a_brake_is_told_with_its_counts_and_without_the_record_that_pulled_it()
             ..Seen::default()
         }),
         accepted: None,
+        replay: None,
     };
     stage.order(0, braked.clone()).await;
     let told = stage.told().await;

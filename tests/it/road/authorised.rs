@@ -170,11 +170,12 @@ async fn a_rotated_token_is_the_one_that_is_used() {
     for round in 0..4 {
         let expire = json!({"do": {"kind": "expire_tokens_now"}});
         world.control("faults", expire).await;
-        world
-            .commit(&[vec![rename(5, &format!("Round {round}"))]])
-            .await;
-        world.settled(&running).await;
-        is(&running, "streaming").await;
+        // The first may come with the new session's beginning; the other proves that a poll was held by the new token.
+        for word in ["first", "second"] {
+            let name = format!("Round {round}, {word}");
+            world.commit(&[vec![rename(5, &name)]]).await;
+            world.settled(&running).await;
+        }
         if round == 1 {
             running.kill();
             running = daemon(&world).await;

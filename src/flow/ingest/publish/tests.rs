@@ -171,9 +171,8 @@ impl World {
             ..Settings::default()
         };
         let now = Utc::now();
-        let acquired = self
-            .state
-            .acquire(&"acme".into(), "me", now, settings.lease);
+        let connection = ConnectionId::new("acme");
+        let acquired = self.state.acquire(&connection, "me", now, settings.lease);
         let term = acquired.await.unwrap().unwrap();
         let beginning = Beginning {
             term,
@@ -212,6 +211,7 @@ impl World {
             late: BTreeSet::new(),
             joins: Vec::new(),
             followers: Vec::new(),
+            editions: BTreeMap::new(),
         };
         let objects = BTreeMap::from([(key().object, object)]);
         Ingest::new(road, Arc::new(objects), beginning)
