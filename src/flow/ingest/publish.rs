@@ -14,11 +14,12 @@ use crate::fault::{Fault, FaultKind};
 use crate::flow::road::{Objects, entry_of};
 use crate::log::port::{Log, Place};
 use crate::model::change::{Change, Origin};
-use crate::model::name::ObjectName;
+use crate::model::name::{ConnectionId, ObjectName};
+use crate::runtime::clock::Clock;
 use crate::telemetry::metrics;
 
 use super::gathered::Gathered;
-use super::{Ingest, foreign};
+use super::{Ingest, Lease, foreign};
 
 /// Appends that are on their way at most: one that is written, one that is encoded.
 const ON_THEIR_WAY: usize = 2;
@@ -110,11 +111,10 @@ impl Ingest {
     }
 
     fn begin(&self, gathered: &mut Gathered, publishing: &mut Publishing) -> Result<(), Fault> {
-        // The log knows no term: whoever no longer owns the connection must not get this far.
-        self.lease
-            .check(&self.road.connection, self.road.clock.now())?;
+        self.owned().check()?;
         let (done, next) = oneshot::channel();
         let append = append(
+            self.owned(),
             Arc::clone(&self.road.log),
             Arc::clone(&self.objects),
             std::mem::take(&mut gathered.changes),
@@ -124,6 +124,14 @@ impl Ingest {
         let append = AbortOnDropHandle::new(tokio::spawn(append));
         publishing.appends.push_back(append);
         Ok(())
+    }
+
+    fn owned(&self) -> Owned {
+        Owned {
+            connection: self.road.connection.clone(),
+            lease: Arc::clone(&self.lease),
+            clock: Arc::clone(&self.road.clock),
+        }
     }
 
     /// Our changes lie one behind another; a record between them is somebody else's.
@@ -163,8 +171,23 @@ impl Ingest {
     }
 }
 
+/// Whether we own the connection.
+struct Owned {
+    connection: ConnectionId,
+    lease: Arc<Lease>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Owned {
+    /// The log knows no term: whoever no longer owns the connection must not get to it.
+    fn check(&self) -> Result<(), Fault> {
+        self.lease.check(&self.connection, self.clock.now())
+    }
+}
+
 /// Encodes on whatever core is free, and appends when it is its turn.
 async fn append(
+    owned: Owned,
     log: Arc<dyn Log>,
     objects: Arc<Objects>,
     changes: Vec<Change>,
@@ -189,6 +212,8 @@ async fn append(
             .source(error)
         })?;
     }
+    // Encoding and waiting took their time.
+    owned.check()?;
     let places = log.append(entries).await?;
     if places.len() != told.len() {
         return Err(Fault::new(

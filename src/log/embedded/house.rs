@@ -21,9 +21,9 @@ const LOOK: i64 = 5_000;
 /// Keys that a pass remembers at most; a longer stretch takes several passes.
 const KEYS: usize = 500_000;
 /// Free pages that stay in the file for the records to come.
-const SPARE_PAGES: i64 = 1_024;
+const SPARE_PAGES: i64 = 512;
 /// Pages given back in one commit.
-const VACUUM_PAGES: i64 = 1_000;
+const VACUUM_PAGES: i64 = 500;
 
 /// A partition at work.
 #[derive(Clone, Copy)]
