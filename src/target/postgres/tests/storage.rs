@@ -520,8 +520,10 @@ async fn statements_stay_quick_when_tables_grow() {
     let count = |line: &String| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
     let total: i64 = counts.iter().map(count).sum();
     assert!(total >= written, "nothing was counted: {total}");
+    // Entries of dead rows are read again as long as some other test's transaction may see them. A wrong plan reads
+    // hundreds for a row.
     assert!(
-        total < 10 * written,
+        total < 20 * written,
         "{total} index entries read for {written} rows: {counts:#?}"
     );
 }
